@@ -1,0 +1,22 @@
+-- Cancel a job. A waiting one is CANCELLED at once; a RUNNING one is asked to stop (its worker hears of it within a
+-- few seconds, usually at once) and becomes CANCELLED unless it is DONE first. A finished one is left alone.
+-- Returns the status after the call, 'REQUESTED' for a RUNNING one, null when there is no such job.
+create or replace function pqlite.cancel(job_id bigint) returns text
+language plpgsql as $$
+declare
+  v_status text;
+begin
+  select j.status into v_status from pqlite.jobs j where j.id = job_id for no key update;
+  if v_status in ('READY', 'BLOCKED') then
+    update pqlite.jobs j set status = 'CANCELLED', finished_at = clock_timestamp(), updated_at = clock_timestamp()
+    where j.id = job_id;
+    return 'CANCELLED';
+  elsif v_status = 'RUNNING' then
+    update pqlite.jobs j
+    set cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp()), updated_at = clock_timestamp()
+    where j.id = job_id;
+    perform pg_notify('pqlite_wake', 'cancel');
+    return 'REQUESTED';
+  end if;
+  return v_status;
+end $$;

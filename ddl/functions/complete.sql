@@ -1,0 +1,21 @@
+-- DONE, in the caller's own transaction: its writes and this commit together, or neither does.
+-- PQ001: the claim is no longer current; PQ002: somebody asked to cancel the job. Both must roll the caller back.
+create or replace function pqlite.complete(p_worker text, p_id bigint, p_claims int, p_result jsonb) returns void
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_cancelled boolean;
+begin
+  select j.cancel_requested_at is not null into v_cancelled from pqlite.jobs j
+  where j.id = p_id and j.claims = p_claims and j.locked_by = p_worker for no key update;
+  if not found then
+    raise exception 'job % is no longer held by %', p_id, p_worker using errcode = 'PQ001';
+  elsif v_cancelled then
+    raise exception 'job % was asked to cancel', p_id using errcode = 'PQ002';
+  end if;
+  update pqlite.jobs j
+  set status = 'DONE', result = p_result, finished_at = v_now, last_error = null,
+      duration_ms = least(extract(epoch from v_now - j.locked_at) * 1000, 2147483647)::int,
+      locked_by = null, locked_at = null, updated_at = v_now
+  where j.id = p_id;
+end $$;

@@ -1,0 +1,21 @@
+-- Release what a worker holds by name but does not know of: claims whose answer was lost on the way.
+-- Called between two claims, so what it knows is complete. p_since bounds the walk to recent claims.
+create or replace function pqlite.disown(p_worker text, p_known bigint[], p_since interval)
+returns table (id bigint, queue text, job_type text, priority int)
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  return query
+  update pqlite.jobs j
+  set status = case when j.cancel_requested_at is null then 'READY' else 'CANCELLED' end,
+      finished_at = case when j.cancel_requested_at is not null then v_now end,
+      attempts = j.attempts - 1, locked_by = null, locked_at = null, updated_at = v_now
+  where j.id = any (array(
+    select r.id from pqlite.jobs r
+    where r.status = 'RUNNING' and r.locked_by = p_worker and r.locked_at > v_now - p_since
+      and r.id <> all (p_known)
+    for no key update skip locked))
+  returning j.id, j.queue, j.job_type, j.priority;
+end $$;

@@ -1,0 +1,47 @@
+-- Enqueue one job in the caller's transaction. Returns its id, and whether it is new: with a dedupe_key that an
+-- active job (READY, RUNNING, BLOCKED) holds, the id is that job's, and nothing is written.
+--
+--   select * from pqlite.enqueue('summarize', '{"conversation_id": 7}', dedupe_key => 'summarize:conv:7');
+--
+-- DO NOTHING and then a second statement, which sees a newer snapshot: DO UPDATE would write a row version and lock
+-- the holder's row until the caller's transaction ends, and a one-statement "insert or find" finds nothing when the
+-- rival commits in between. Waits while another open transaction holds the key: for lock_wait, if given (55P03 after).
+create or replace function pqlite.enqueue(
+  job_type text, payload jsonb default '{}', dedupe_key text default null, run_after timestamptz default null,
+  delay interval default null, priority int default 0, max_attempts int default 5,
+  timeout_seconds double precision default null, queue text default 'default', tags text[] default '{}',
+  metadata jsonb default '{}', concurrency_key text default null, expires_at timestamptz default null,
+  lock_wait interval default null, out id bigint, out inserted boolean)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_lock_timeout text := current_setting('lock_timeout');
+begin
+  if lock_wait is not null then
+    perform set_config('lock_timeout', (extract(epoch from lock_wait) * 1000)::int::text, true);
+  end if;
+  for v_try in 1 .. 10 loop
+    insert into pqlite.jobs (job_type, payload, dedupe_key, run_after, priority, max_attempts, timeout_seconds,
+                             queue, tags, metadata, concurrency_key, expires_at)
+    values (enqueue.job_type, coalesce(enqueue.payload, '{}'), enqueue.dedupe_key,
+            -- in UTC: the session's time zone must not make a day of 24 hours 23 or 25
+            (coalesce(enqueue.run_after, clock_timestamp()) at time zone 'UTC' + coalesce(enqueue.delay, interval '0'))
+              at time zone 'UTC',
+            enqueue.priority, enqueue.max_attempts, enqueue.timeout_seconds, enqueue.queue, enqueue.tags,
+            enqueue.metadata, enqueue.concurrency_key, enqueue.expires_at)
+    on conflict (dedupe_key) where dedupe_key is not null and status in ('READY', 'RUNNING', 'BLOCKED') do nothing
+    returning jobs.id into enqueue.id;
+    enqueue.inserted := found;
+    if not found then
+      select j.id into enqueue.id from pqlite.jobs j
+      where j.dedupe_key = enqueue.dedupe_key and j.status in ('READY', 'RUNNING', 'BLOCKED');
+    end if;
+    exit when enqueue.id is not null;
+  end loop;
+  if enqueue.id is null then
+    raise exception 'the dedupe key % kept changing hands', quote_literal(enqueue.dedupe_key) using errcode = '40001';
+  end if;
+  if lock_wait is not null then
+    perform set_config('lock_timeout', v_lock_timeout, true);
+  end if;
+end $$;

@@ -1,0 +1,42 @@
+-- Delete one chunk of finished jobs that are older than their retention (null keeps them for ever).
+-- DONE rows are found by walking the primary key from p_cursor on; returns where to go on, null where younger jobs
+-- begin, and how many rows went. FAILED and CANCELLED rows have an index by age. One pruner at a time does anything.
+create or replace function pqlite.prune(
+  p_done interval, p_failed interval, p_cursor bigint, p_chunk int, out next_cursor bigint, out deleted int)
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_ids bigint[];
+  v_seen int;
+  v_oldest timestamptz;
+  v_done int;
+begin
+  deleted := 0;
+  if not pg_try_advisory_xact_lock(hashtextextended('pqlite.prune', 0)) then
+    return;
+  end if;
+  if p_failed is not null then
+    delete from pqlite.jobs j where j.id = any (array(
+      select f.id from pqlite.jobs f
+      where f.status in ('FAILED', 'CANCELLED') and f.finished_at < v_now - p_failed
+      order by f.finished_at limit p_chunk for update skip locked));
+    get diagnostics deleted = row_count;
+  end if;
+  if p_done is not null then
+    select count(*), max(w.id), min(w.created_at), array_agg(w.id) filter (where w.status = 'DONE' and w.finished_at < v_now - p_done)
+    into v_seen, next_cursor, v_oldest, v_ids
+    from (select j.id, j.status, j.finished_at, j.created_at from pqlite.jobs j
+          where j.id > coalesce(p_cursor, 0) order by j.id limit p_chunk) w;
+    if v_seen < p_chunk or v_oldest > v_now - p_done then
+      next_cursor := null;
+    end if;
+    if v_ids is not null then
+      delete from pqlite.jobs j where j.id = any (array(
+        select d.id from pqlite.jobs d
+        where d.id = any (v_ids) and d.status = 'DONE' and d.finished_at < v_now - p_done
+        order by d.id for update skip locked));
+      get diagnostics v_done = row_count;
+      deleted := deleted + v_done;
+    end if;
+  end if;
+end $$;

@@ -1,0 +1,49 @@
+-- Declare dead workers dead, and take over what they held. Safe from every process at any time.
+--
+-- A worker is dead when its lease has passed, or when its advisory lock is free (its process is gone, the kernel has
+-- closed its sockets) and its last renewal is over 8 s old. A job's age is never looked at.
+-- Who judges must itself have renewed without a gap for 8 s: after an outage everybody's lease may have passed, and
+-- those 8 s are everybody's chance to renew before anyone is judged. (Session locks all vanish with a server restart:
+-- the flaw of queues that trust them alone.)
+--
+-- The probe is a shared, transaction-level try-lock: two probes never collide, none outlives its statement.
+create or replace function pqlite.reap(p_judge text, p_limit int default 500)
+returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_worker text;
+  v_ids bigint[];
+  v_left int := p_limit;
+begin
+  perform from pqlite.workers w
+  where w.id = p_judge and w.dead_at is null
+    and w.steady_since < v_now - interval '8 s' and w.renewed_at > v_now - interval '6 s';
+  if found then
+    update pqlite.workers w set dead_at = v_now
+    where w.dead_at is null and w.id = any (array(
+      select s.id from pqlite.workers s
+      where s.dead_at is null and s.renewed_at < v_now - interval '8 s' and s.id <> p_judge
+        and case when s.lease_until < v_now then true
+                 when s.lock_key is null then false
+                 else pg_try_advisory_xact_lock_shared(s.lock_key) end
+      for no key update skip locked));
+  end if;
+
+  for v_worker in select w.id from pqlite.workers w where w.dead_at is not null order by w.dead_at, w.id loop
+    exit when v_left <= 0;
+    v_ids := array(
+      select j.id from pqlite.jobs j where j.status = 'RUNNING' and j.locked_by = v_worker
+      limit v_left for no key update skip locked);
+    v_left := v_left - cardinality(v_ids);
+    if cardinality(v_ids) > 0 then
+      return query select * from pqlite.take_over(v_ids, 'worker died');
+    elsif not exists (select from pqlite.jobs j where j.status = 'RUNNING' and j.locked_by = v_worker) then
+      delete from pqlite.workers w where w.id = v_worker and w.dead_at < v_now - interval '1 hour';
+    end if;
+  end loop;
+  if v_left < p_limit then
+    perform pqlite.wake('rewind');
+  end if;
+end $$;

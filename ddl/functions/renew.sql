@@ -1,0 +1,21 @@
+-- Renew a worker's lease; returns the jobs it holds that somebody asked to cancel.
+-- PQ001: the worker was declared dead (or its row is gone); it must cancel what it runs and register anew.
+-- p_lock_key is null while it does not hold its advisory lock: then only its lease speaks for it.
+create or replace function pqlite.renew(p_worker text, p_lease interval, p_lock_key bigint)
+returns table (id bigint, claims int)
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  update pqlite.workers w
+  set lease_until = v_now + p_lease, renewed_at = v_now, lock_key = p_lock_key,
+      steady_since = case when v_now - w.renewed_at > interval '6 s' then v_now else w.steady_since end
+  where w.id = p_worker and w.dead_at is null;
+  if not found then
+    raise exception 'worker % was declared dead', p_worker using errcode = 'PQ001';
+  end if;
+  return query
+  select j.id, j.claims from pqlite.jobs j
+  where j.status = 'RUNNING' and j.locked_by = p_worker and j.cancel_requested_at is not null;
+end $$;

@@ -1,0 +1,18 @@
+-- Run a job again, now. A finished one becomes READY with at least one attempt left and a clean record of crashes; one
+-- that waits for a later time becomes due. A RUNNING one is left alone. Returns the status before the call.
+-- 23505: a newer active job holds its dedupe_key.
+create or replace function pqlite.retry(job_id bigint) returns text
+language plpgsql as $$
+declare
+  v_status text;
+begin
+  select j.status into v_status from pqlite.jobs j where j.id = job_id for no key update;
+  if v_status in ('READY', 'DONE', 'FAILED', 'CANCELLED') then
+    update pqlite.jobs j
+    set status = 'READY', run_after = clock_timestamp(), updated_at = clock_timestamp(), crashes = 0,
+        max_attempts = greatest(j.max_attempts, j.attempts + 1), finished_at = null, cancel_requested_at = null
+    where j.id = job_id;
+    perform pqlite.wake();
+  end if;
+  return v_status;
+end $$;

@@ -1,0 +1,66 @@
+-- Write how attempts ended: one batched call, fenced by (locked_by, claims), safe to repeat.
+-- Arrays are parallel and sorted by id (one lock order for all). Outcomes: DONE, RETRY (after p_delay_ms), FAILED,
+-- CANCELLED, SNOOZED (after p_delay_ms, no attempt counted), RELEASED (at once, no attempt counted).
+-- Returns only the rows it did not write:
+--   ALREADY  an earlier call with this claim had landed
+--   BUSY     a stranger holds the row's lock: ask again
+--   FENCED   the claim is no longer current; nothing was changed
+--
+-- The fence `locked_by = me and claims = mine` implies RUNNING (a check keeps it so) and, unlike `status = 'RUNNING'`,
+-- can only be planned on the primary key. The lateral lookup is driven by the arrays: joined after the fact, a batch
+-- of 500 became a nested loop of 500 x 500.
+create or replace function pqlite.settle(
+  p_worker text, p_id bigint[], p_claims int[], p_outcome text[], p_result text[], p_error text[], p_delay_ms bigint[],
+  p_duration_ms int[])
+returns table (id bigint, claims int, verdict text)
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_written int;
+begin
+  with told as (
+    select * from unnest(p_id, p_claims, p_outcome, p_result, p_error, p_delay_ms, p_duration_ms)
+      as t (id, claims, outcome, result, error, delay_ms, duration_ms)
+  ), held as materialized (
+    select t.*,
+           case when t.outcome = 'DONE' then 'DONE'
+                when t.outcome = 'CANCELLED' or mine.cancel_requested_at is not null then 'CANCELLED'
+                when t.outcome = 'FAILED' then 'FAILED'
+                when t.outcome = 'RETRY' and mine.attempts >= mine.max_attempts then 'FAILED'
+                else 'READY' end as status
+    from told t cross join lateral (
+      select j.cancel_requested_at, j.attempts, j.max_attempts from pqlite.jobs j
+      where j.id = t.id and j.claims = t.claims and j.locked_by = p_worker
+      for no key update skip locked) mine
+  )
+  update pqlite.jobs j set
+    status = h.status,
+    attempts = case when h.outcome in ('SNOOZED', 'RELEASED') then j.attempts - 1 else j.attempts end,
+    run_after = case when h.status = 'READY' and h.outcome in ('RETRY', 'SNOOZED')
+                     then v_now + h.delay_ms * interval '1 millisecond' else j.run_after end,
+    finished_at = case when h.status <> 'READY' then v_now end,
+    result = coalesce(h.result::jsonb, j.result),
+    last_error = case when h.outcome = 'DONE' then null else coalesce(h.error, j.last_error) end,
+    errors = case when h.error is null then j.errors
+                  else pqlite.with_error(j.errors, j.attempts, v_now, h.error) end,
+    duration_ms = coalesce(h.duration_ms, j.duration_ms),
+    locked_by = null, locked_at = null, updated_at = v_now
+  from held h where j.id = h.id;
+  get diagnostics v_written = row_count;
+
+  if v_written < cardinality(p_id) then
+    return query
+    select t.id, t.claims,
+           case when j.locked_by = p_worker and j.claims = t.claims then 'BUSY'
+                when j.claims = t.claims and (j.status = 'DONE' or j.status <> 'RUNNING' and exists (
+                       select from pqlite.workers w where w.id = p_worker and w.dead_at is null)) then 'ALREADY'
+                else 'FENCED' end
+    from unnest(p_id, p_claims) t (id, claims)
+    left join lateral (
+      select j.locked_by, j.claims, j.status, j.updated_at from pqlite.jobs j where j.id = t.id) j on true
+    where j.updated_at is distinct from v_now or j.claims is distinct from t.claims or j.locked_by is not null;
+  end if;
+end $$;

@@ -1,0 +1,25 @@
+-- Give back, at most p_limit at a time, what a dead worker held. The death counts as an attempt (already counted by
+-- the claim) and makes the job suspect; at max_attempts it FAILs. run_after stays: the job keeps its place.
+create or replace function pqlite.take_over(p_ids bigint[], p_reason text)
+returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  return query
+  with held as materialized (
+    select t.id, j.locked_by from unnest(p_ids) t (id) cross join lateral (
+      select j.locked_by from pqlite.jobs j where j.id = t.id and j.status = 'RUNNING') j
+  )
+  update pqlite.jobs j
+  set status = case when j.cancel_requested_at is not null then 'CANCELLED'
+                    when j.attempts >= j.max_attempts then 'FAILED' else 'READY' end,
+      finished_at = case when j.cancel_requested_at is not null or j.attempts >= j.max_attempts then v_now end,
+      crashes = j.crashes + 1,
+      last_error = p_reason || ' (' || j.locked_by || ')',
+      errors = pqlite.with_error(j.errors, j.attempts, v_now, p_reason || ' (' || j.locked_by || ')'),
+      locked_by = null, locked_at = null, updated_at = v_now
+  from held h where j.id = h.id
+  returning j.id, j.job_type, j.queue, j.status, j.attempts, h.locked_by;
+end $$;

@@ -1,0 +1,58 @@
+"""pqlite: a PostgreSQL job queue that lives in an ASGI app's lifespan."""
+
+from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
+from pqlite.errors import (
+    Cancel,
+    ConfigurationError,
+    DedupeConflict,
+    DedupeKeyBusy,
+    Fail,
+    InvalidJob,
+    JobCancelled,
+    JobNotFound,
+    LeaseLost,
+    NotStarted,
+    PayloadError,
+    PqliteError,
+    RetryAfter,
+    SchemaError,
+    Snooze,
+    WorkerError,
+)
+from pqlite.handlers import Handler, JobContext
+from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.store import JobStore, PgJobStore
+from pqlite.worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackoffPolicy",
+    "Cancel",
+    "ConfigurationError",
+    "DedupeConflict",
+    "DedupeKeyBusy",
+    "Enqueued",
+    "Fail",
+    "Handler",
+    "IdlePollPolicy",
+    "InvalidJob",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobNotFound",
+    "JobStatus",
+    "JobStore",
+    "LeaseLost",
+    "LoopErrorPolicy",
+    "NewJob",
+    "NotStarted",
+    "PayloadError",
+    "PgJobStore",
+    "PqliteError",
+    "RetryAfter",
+    "SchemaError",
+    "Snooze",
+    "Worker",
+    "WorkerError",
+]

@@ -1,0 +1,54 @@
+"""The command line: one module per command. Needs the core's dependencies only; rich, where installed, adds colour.
+
+Exit status: 0 all went well, 1 it failed, 2 the command was used wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pqlite import __version__
+from pqlite.cli import demo, migrate, worker
+from pqlite.cli.failure import explain
+
+EXAMPLES = """\
+examples:
+  pqlite migrate --dsn postgresql://localhost/app
+  pqlite worker main:worker
+  pqlite demo
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, of the arguments in `argv` (by default those of the process), and return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(argv).parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 1
+    except Exception as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        print(failure, file=sys.stderr)
+        return failure.status
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pqlite",
+        description="A PostgreSQL job queue that lives in an ASGI app's lifespan.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pqlite {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    migrate.add(commands)
+    worker.add(commands)
+    # No option before the command takes a value, so the first plain word is the command.
+    demo.add(commands, chosen=next((word for word in argv if not word.startswith("-")), None) == "demo")
+    return parser

@@ -1,0 +1,99 @@
+"""Which database a command talks to, and what to say when it cannot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+from urllib.parse import quote
+
+from pqlite import schema
+from pqlite.cli.failure import Failure, from_asyncpg, full_stop, text
+from pqlite.errors import ConfigurationError
+
+SHAPE = "postgresql://user:password@host:5432/database"
+NOT_GIVEN = (
+    f"No database is given: use --dsn {SHAPE}, or set PQLITE_DSN or DATABASE_URL to that, "
+    "or set libpq's PGHOST, PGDATABASE or PGSERVICE."
+)
+
+
+class Address(NamedTuple):
+    """Where the database is, and who said so. The DSN may hold a password: print the source instead."""
+
+    dsn: str
+    source: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --dsn and --schema."""
+    parser.add_argument(
+        "--dsn", help="where PostgreSQL is; default: PQLITE_DSN, DATABASE_URL, or libpq's variables (PGHOST, ...)"
+    )
+    parser.add_argument(
+        "--schema",
+        type=_schema_name,
+        default=schema.DEFAULT,
+        metavar="NAME",
+        help="the schema of pqlite's tables and functions; default: %(default)s",
+    )
+
+
+def address(given: str | None, environ: Mapping[str, str] | None = None) -> Address:
+    """Return the address given on the command line, else the environment's.
+
+    Raises:
+        Failure: there is none, or it is no address of PostgreSQL.
+    """
+    environ = os.environ if environ is None else environ
+    for dsn, source in ((given, "--dsn"), *((environ.get(name), name) for name in ("PQLITE_DSN", "DATABASE_URL"))):
+        if dsn:
+            return _checked(Address(dsn, source))
+    if service := environ.get("PGSERVICE"):
+        # asyncpg reads a service's name from a DSN only.
+        return Address(f"postgresql://?service={quote(service, safe='')}", "PGSERVICE")
+    for name in ("PGHOST", "PGDATABASE"):
+        if environ.get(name):
+            return Address("postgresql://", name)
+    raise Failure(NOT_GIVEN, status=2)
+
+
+@contextmanager
+def reaching(source: str) -> Iterator[None]:
+    """Turn the errors of a connection into sentences."""
+    try:
+        yield
+    except TimeoutError:
+        raise Failure(f"The database of {source} did not answer in time.") from None
+    except OSError as error:
+        raise Failure(full_stop(f"The database of {source} cannot be reached: {text(error)}")) from error
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        # Python's own errors, and asyncpg's about the host, quote the piece they could not read: perhaps a password.
+        quotes = not from_asyncpg(error) or "URI" in str(error)
+        reason = f"it must look like {SHAPE}" if quotes else text(error)
+        raise Failure(full_stop(f"The address in {source} cannot be used: {reason}")) from None
+    except Exception as error:
+        if not from_asyncpg(error):
+            raise
+        raise Failure(full_stop(f"The database of {source} refused: {text(error)}")) from error
+
+
+def _checked(found: Address) -> Address:
+    scheme, separator, _ = found.dsn.partition("://")
+    if separator and scheme in ("postgresql", "postgres"):
+        return found
+    other = f", not {scheme}://" if separator and re.fullmatch(r"[a-z0-9+]{1,30}", scheme) else ""
+    raise Failure(f"The address in {found.source} must begin with postgresql://{other}.", status=2)
+
+
+def _schema_name(value: str) -> str:
+    try:
+        schema.render("", value)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return value

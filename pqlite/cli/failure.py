@@ -1,0 +1,37 @@
+"""What went wrong, as the one sentence that a command leaves on stderr. Never a DSN, never a password."""
+
+from __future__ import annotations
+
+from pqlite.errors import PqliteError
+
+
+class Failure(Exception):
+    """The command cannot do what it was asked; `status` is the process's exit status."""
+
+    def __init__(self, sentence: str, *, status: int = 1) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def explain(error: Exception) -> Failure | None:
+    """Return the failure that an expected error means; None for one that needs its traceback."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, (PqliteError, OSError)) or from_asyncpg(error):
+        return Failure(full_stop(text(error)))
+    return None
+
+
+def from_asyncpg(error: BaseException) -> bool:
+    """Return whether asyncpg made the error. By its module's name: only the database's neighbours import asyncpg."""
+    return type(error).__module__.partition(".")[0] == "asyncpg"
+
+
+def text(error: BaseException) -> str:
+    """Return what an error says, on one line; what it is, if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def full_stop(sentence: str) -> str:
+    """Return the sentence with an end."""
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

@@ -1,0 +1,116 @@
+"""`pqlite worker MODULE:ATTRIBUTE`: run an app's Worker without its web server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+
+from pqlite.cli import target
+from pqlite.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+LEAVE_SECONDS = 2.0
+"""How long the process may take to end once its worker has stopped."""
+
+DESCRIPTION = """\
+Run the Worker that an app uses, without the web server, whatever WORKER_ENABLED
+says. TARGET is imported with the current directory on sys.path; a function
+without arguments that returns a Worker is called.
+
+SIGTERM and SIGINT stop it gracefully: running jobs may go on for shutdown_grace,
+and it takes shutdown_timeout at most. A second signal stops it at once. Either
+way jobs that have not ended are given back, and the attempt is not counted.
+"""
+
+EXAMPLES = """\
+examples:
+  pqlite worker main:worker
+  WORKER_CONCURRENCY=50 pqlite worker shop.jobs:make_worker
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "worker",
+        help="run an app's worker without its web server",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("target", type=target.parse, metavar="MODULE:ATTRIBUTE", help="where the Worker is")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the worker until it is told to stop; 0 if it stopped gracefully."""
+    worker = target.load(arguments.target)
+    _log_to_stderr()
+    threads = set(threading.enumerate())
+    watchdog = threading.Timer(LEAVE_SECONDS, _leave_without_them)
+    watchdog.daemon = True
+    try:
+        with asyncio.Runner() as runner:
+            try:
+                return runner.run(_serve(worker))
+            finally:
+                # The rest may wait for a handler that nobody can stop: Python joins its thread, asyncio its task.
+                # By now others may run its job.
+                watchdog.start()
+    finally:
+        for thread in set(threading.enumerate()) - threads:
+            if not thread.daemon:
+                thread.join()
+        watchdog.cancel()
+
+
+async def _serve(worker: Worker) -> int:
+    running = asyncio.create_task(worker.run(), name="pqlite worker command")
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) == 1:
+            logger.info("%s: the worker stops gracefully; a second signal stops it at once.", number.name)
+            worker.begin_shutdown()
+        elif len(received) == 2:
+            # Only once: a further cancellation would hit the worker while it gives its jobs back.
+            logger.warning("%s: the worker stops at once.", number.name)
+            running.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    await asyncio.wait([running])
+    if running.cancelled():
+        return 1
+    running.result()
+    return 0
+
+
+def _leave_without_them() -> None:
+    print("A handler does not stop; the process ends without it.", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _log_to_stderr() -> None:
+    """Show what the worker logs, unless the app has set logging up."""
+    if logging.getLogger().hasHandlers():
+        return
+    if sys.stderr.isatty():
+        try:
+            from rich.console import Console
+            from rich.logging import RichHandler
+        except ModuleNotFoundError:
+            pass  # plain lines say the same
+        else:
+            handler = RichHandler(console=Console(stderr=True), show_path=False)
+            logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+            return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,105 @@
+"""Every exception pqlite raises, and the ones a handler may raise to say how its attempt ends.
+
+PqliteError
+├── ConfigurationError      a setting or an argument that cannot work
+├── InvalidJob              enqueue refused a job; nothing was written
+│   └── PayloadError        its payload or metadata cannot be stored as JSON
+├── SchemaError             the database's schema is missing, too old or too new
+├── NotStarted              a store was used before start() or after close()
+├── JobNotFound             no job has that id
+├── DedupeKeyBusy           another open transaction holds the dedupe key
+├── DedupeConflict          a newer active job holds the dedupe key
+├── LeaseLost               the claim is no longer current: somebody else owns the job
+├── JobCancelled            the job was asked to cancel before it could complete
+└── WorkerError             a worker cannot start, or was entered twice
+
+HandlerSignal               not errors: raised by handlers
+├── Fail                    FAILED at once, no retry
+├── Cancel                  CANCELLED at once
+├── RetryAfter              an error, retried after a delay of the handler's choice
+└── Snooze                  run again later; no attempt counted
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class PqliteError(Exception):
+    """Base of everything pqlite raises on purpose."""
+
+
+class ConfigurationError(PqliteError, ValueError):
+    """A setting, an environment variable or an argument that cannot work."""
+
+
+class InvalidJob(PqliteError, ValueError):
+    """Enqueue refused a job: a name, a number or a time is out of bounds. Nothing was written."""
+
+
+class PayloadError(InvalidJob):
+    """A payload (or metadata, or a result) cannot be stored as JSON. The message names the path of the offender."""
+
+
+class SchemaError(PqliteError):
+    """The database's schema is missing, older than this pqlite needs, or newer than it knows."""
+
+
+class NotStarted(PqliteError, RuntimeError):
+    """A store was used before `start()` or after `close()`."""
+
+
+class JobNotFound(PqliteError, LookupError):
+    """No job has that id (it may have been pruned)."""
+
+
+class DedupeKeyBusy(PqliteError):
+    """Another transaction that has not ended yet holds the dedupe key; nothing was written. Safe to repeat."""
+
+
+class DedupeConflict(PqliteError):
+    """A newer active job holds the dedupe key, so this one cannot become active again."""
+
+
+class LeaseLost(PqliteError):
+    """The claim is no longer current: the worker was declared dead or the job was taken over. Nothing was changed."""
+
+
+class JobCancelled(PqliteError):
+    """Somebody asked to cancel the job before it could complete; the completing transaction was rolled back."""
+
+
+class WorkerError(PqliteError, RuntimeError):
+    """A worker cannot start, or was entered while it runs."""
+
+
+class HandlerSignal(Exception):
+    """Base of what a handler raises to say how its attempt ends."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Fail(HandlerSignal):
+    """The job is FAILED at once, whatever attempts are left; the reason is kept in `last_error`."""
+
+
+class Cancel(HandlerSignal):
+    """The job is CANCELLED at once; the reason is kept in `last_error`."""
+
+
+class RetryAfter(HandlerSignal):
+    """The attempt failed; the next one starts after `delay` (seconds or a timedelta) instead of the policy's delay."""
+
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        super().__init__(reason)
+        self.delay = delay
+
+
+class Snooze(HandlerSignal):
+    """Run the job again after `delay` (seconds or a timedelta); the attempt is not counted."""
+
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        super().__init__(reason)
+        self.delay = delay

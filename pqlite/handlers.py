@@ -1,0 +1,87 @@
+"""The user's side: handlers by job type, and the context a handler is called with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+from pqlite.errors import ConfigurationError, InvalidJob
+from pqlite.job import Job
+from pqlite.store.base import JobStore
+from pqlite.store.validation import name
+
+Handler = Callable[["JobContext"], Awaitable[Any] | Any]
+"""Runs a job: `async def` on the event loop, plain `def` in a thread. What it returns is kept in `jobs.result`."""
+
+
+class JobContext:
+    """What a handler is called with: the claimed job, the store for follow-up jobs, and the worker's label."""
+
+    __slots__ = ("_stop_reason", "job", "store", "worker_id")
+
+    def __init__(self, job: Job, store: JobStore, worker_id: str) -> None:
+        self.job = job
+        self.store = store
+        self.worker_id = worker_id
+        self._stop_reason: str | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Return the number of this attempt, 1 for the first."""
+        return self.job.attempts
+
+    @property
+    def fence_token(self) -> str:
+        """Return `id:claims`, which grows with every claim of the job: for systems that can refuse an older token."""
+        return f"{self.job.id}:{self.job.claims}"
+
+    @property
+    def stop_requested(self) -> str | None:
+        """Return why the handler should stop ('timeout', 'cancel', 'shutdown', 'lease'), None while it need not.
+
+        A coroutine is cancelled as well; a handler in a thread cannot be, and should look here now and then.
+        """
+        return self._stop_reason
+
+    def complete(self, *, result: Any = None) -> AbstractAsyncContextManager[Any]:
+        """Yield a connection in a transaction that ends with this job DONE: both are committed, or neither is.
+
+            async with ctx.complete(result={"rows": 3}) as conn:
+                await conn.execute("insert into ledger ...")
+
+        The connection is the store's; do not keep it. What the handler returns afterwards is ignored. A cancellation
+        rolls back, unless the commit has begun.
+
+        Raises:
+            LeaseLost: the job is somebody else's by now; everything was rolled back.
+            JobCancelled: somebody asked to cancel it; everything was rolled back.
+        """
+        return self.store.complete(self.job, result=result)
+
+
+def checked(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
+    """Return the handlers by job type.
+
+    Raises:
+        ConfigurationError: there are none, a job type is no name, or a handler cannot be called.
+    """
+    if not handlers:
+        raise ConfigurationError("A worker without handlers would do nothing: handlers={'job_type': function}")
+    for job_type, handler in handlers.items():
+        try:
+            name("job_type", job_type, 200)
+        except InvalidJob as error:
+            raise ConfigurationError(str(error)) from None
+        if not callable(handler):
+            raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {handler!r}")
+    return dict(handlers)
+
+
+def is_async(handler: Handler) -> bool:
+    """Return whether calling the handler gives a coroutine, so that it belongs on the event loop."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

@@ -1,0 +1,96 @@
+"""What a row of the jobs table means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class JobStatus(StrEnum):
+    """The states of a job. A retried or snoozed job is READY with a `run_after` in the future."""
+
+    READY = "READY"
+    BLOCKED = "BLOCKED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(slots=True)
+class Job:
+    """One job, as it was when it was read. Changing it changes nothing in the database.
+
+    `attempts` counts starts, the current one included; `claims` counts every claim and is, with `locked_by`, the
+    fence of an outcome; `crashes` counts workers that died holding the job. `payload`, `result`, `metadata` and
+    `progress` are decoded JSON. Times are aware datetimes. A job that a worker has just claimed carries no
+    `result`, `last_error`, `errors` or `progress`: read it with `store.get` if a handler needs them.
+    """
+
+    id: int
+    job_type: str
+    payload: Any
+    queue: str
+    priority: int
+    run_after: datetime
+    attempts: int
+    max_attempts: int
+    claims: int
+    crashes: int
+    timeout_seconds: float | None
+    dedupe_key: str | None
+    concurrency_key: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    created_at: datetime
+    locked_at: datetime | None
+    locked_by: str | None
+    status: JobStatus
+    cancel_requested_at: datetime | None = None
+    updated_at: datetime | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    duration_ms: int | None = None
+    waiting_on: int = 0
+    progress: Any = None
+    result: Any = None
+    last_error: str | None = None
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class NewJob:
+    """A job to enqueue with `store.enqueue_many`; the fields mean what `store.enqueue`'s arguments mean."""
+
+    job_type: str
+    payload: Any = None
+    dedupe_key: str | None = None
+    run_after: datetime | timedelta | None = None
+    priority: int = 0
+    max_attempts: int = 5
+    timeout_seconds: float | None = None
+    queue: str = "default"
+    tags: list[str] | tuple[str, ...] = ()
+    metadata: dict[str, Any] | None = None
+    concurrency_key: str | None = None
+    expires_at: datetime | None = None
+
+
+class Enqueued(NamedTuple):
+    """The verdict on one job of `store.enqueue_many`: its id, and whether it is new or was active already."""
+
+    id: int
+    inserted: bool
+
+
+class TakenOver(NamedTuple):
+    """A job that was taken from a dead or unknown holder, and what became of it."""
+
+    id: int
+    job_type: str
+    queue: str
+    status: JobStatus
+    attempts: int
+    locked_by: str

@@ -1,0 +1,67 @@
+"""Writes the worker's events to the standard logger `pqlite`. Silent when nothing happened."""
+
+from __future__ import annotations
+
+import logging
+
+from pqlite import events as e
+from pqlite.outcome import Outcome, Verb
+
+logger = logging.getLogger("pqlite")
+
+_REPORTED_FAILURES = (1, 10, 60)
+
+
+def log_event(event: e.Event) -> None:
+    """Log one event: steps of jobs at DEBUG, the worker's life at INFO, trouble at WARNING, lost jobs at ERROR."""
+    match event:
+        case e.JobStarted(job=job):
+            logger.debug("Job %s (%s) started, attempt %s.", job.id, job.job_type, job.attempts)
+        case e.JobSettled(outcome=outcome):
+            _log_outcome(event.worker_id, outcome)
+        case e.OutcomeRefused(outcome=o):
+            logger.warning(
+                "Job %s (%s): the outcome %s was refused, the job is no longer ours.", o.job.id, o.job.job_type, o.verb
+            )
+        case e.JobStuck(job=job, seconds=seconds):
+            logger.warning("Job %s (%s) was asked to stop %.0f s ago and still runs.", job.id, job.job_type, seconds)
+        case e.ClaimsReleased(job_ids=ids):
+            logger.warning("Gave back %s jobs whose claim's answer was lost: %s", len(ids), list(ids[:20]))
+        case e.JobsTakenOver(jobs=jobs):
+            for taken in jobs[:20]:
+                logger.warning(
+                    "Job %s (%s) taken over from %s: %s", taken.id, taken.job_type, taken.locked_by, taken.status
+                )
+            if len(jobs) > 20:
+                logger.warning("... and %s more jobs.", len(jobs) - 20)
+        case e.JobsPruned(deleted=deleted):
+            logger.info("Deleted %s finished jobs.", deleted)
+        case e.WorkerRegistered(holder=holder):
+            logger.info("Worker %s is registered.", holder)
+        case e.WorkerFenced(holder=holder, reason=reason):
+            logger.error("Worker %s is fenced and stops what it runs: %s.", holder, reason)
+        case e.WorkerStopping(running=running):
+            logger.info("Worker %s is stopping, %s jobs run.", event.worker_id, running)
+        case e.WorkerStopped(left=left):
+            level = logging.WARNING if left else logging.INFO
+            logger.log(level, "Worker %s has stopped, %s jobs left running.", event.worker_id, left)
+        case e.LoopFailed(part=part, error=error, consecutive=n) if n in _REPORTED_FAILURES or n % 600 == 0:
+            logger.warning("The %s failed (%s in a row): %s: %s", part, n, type(error).__name__, error)
+        case e.LoopRecovered(part=part, failures=failures):
+            logger.info("The %s works again after %s failures.", part, failures)
+
+
+def _log_outcome(worker_id: str, outcome: Outcome) -> None:
+    job = outcome.job
+    match outcome.verb:
+        case Verb.FAILED:
+            logger.error("Job %s (%s) failed: %s", job.id, job.job_type, outcome.error)
+        case Verb.RETRY if job.attempts >= job.max_attempts:
+            logger.error("Job %s (%s) failed its last attempt: %s", job.id, job.job_type, outcome.error)
+        case Verb.RETRY:
+            logger.warning(
+                "Job %s (%s) failed attempt %s of %s, next in %.1f s: %s",
+                job.id, job.job_type, job.attempts, job.max_attempts, outcome.delay, outcome.error,
+            )  # fmt: skip
+        case _:
+            logger.debug("Job %s (%s): %s in %s ms.", job.id, job.job_type, outcome.verb, outcome.duration_ms)

@@ -1,0 +1,107 @@
+"""Every knob of a worker, its default and unit, and the environment variables that override it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from pqlite.errors import ConfigurationError
+
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """A worker's numbers. Durations are timedeltas.
+
+    `lease` is how long a worker may be silent before it counts as dead, `renew_every` how often it speaks.
+    `retain_done` and `retain_failed` are how long finished jobs stay (None: for ever).
+    """
+
+    enabled: bool = True
+    concurrency: int = 10
+    enable_reaper: bool = True
+    reap_stale_every: timedelta = timedelta(seconds=60)
+    default_stale_after: timedelta = timedelta(minutes=20)
+    shutdown_grace: timedelta = timedelta(seconds=10)
+    shutdown_timeout: timedelta = timedelta(seconds=25)
+    lease: timedelta = timedelta(seconds=20)
+    renew_every: timedelta = timedelta(seconds=3)
+    retain_done: timedelta | None = timedelta(days=7)
+    retain_failed: timedelta | None = timedelta(days=30)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, in a sentence."""
+        if self.concurrency < 1:
+            raise ConfigurationError(f"concurrency must be 1 or more, not {self.concurrency!r}")
+        for name in ("reap_stale_every", "default_stale_after", "shutdown_timeout", "lease", "renew_every"):
+            if getattr(self, name) <= timedelta(0):
+                raise ConfigurationError(f"{name} must be longer than zero, not {getattr(self, name)!r}")
+        if self.shutdown_grace < timedelta(0):
+            raise ConfigurationError(f"shutdown_grace must not be negative, not {self.shutdown_grace!r}")
+        if self.lease < timedelta(seconds=12):
+            # Others may judge a worker 8 s after its last renewal; it must be able to give up first.
+            raise ConfigurationError(f"lease must be 12 seconds or longer, not {self.lease!r}")
+        if self.renew_every > timedelta(seconds=4):
+            raise ConfigurationError(f"renew_every must be 4 seconds or shorter, not {self.renew_every!r}")
+
+
+def _boolean(value: str) -> bool:
+    if value.strip().lower() in TRUE:
+        return True
+    if value.strip().lower() in FALSE:
+        return False
+    raise ValueError
+
+
+def _count(value: str) -> int:
+    if (number := int(value)) < 1:
+        raise ValueError
+    return number
+
+
+def _duration(value: str) -> timedelta:
+    number = float(value)
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError
+    return timedelta(seconds=number)
+
+
+def _duration_or_zero(value: str) -> timedelta:
+    return timedelta(0) if float(value) == 0 else _duration(value)
+
+
+_BOOLEAN = "one of 1, true, yes, on, 0, false, no, off"
+_SECONDS = "a number of seconds above 0"
+_ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "WORKER_ENABLED": ("enabled", _boolean, _BOOLEAN),
+    "WORKER_CONCURRENCY": ("concurrency", _count, "a whole number of 1 or more"),
+    "WORKER_REAPER_ENABLED": ("enable_reaper", _boolean, _BOOLEAN),
+    "WORKER_REAP_INTERVAL": ("reap_stale_every", _duration, _SECONDS),
+    "WORKER_STALE_TIMEOUT": ("default_stale_after", _duration, _SECONDS),
+    "WORKER_SHUTDOWN_GRACE": ("shutdown_grace", _duration_or_zero, "a number of seconds, 0 or more"),
+    "WORKER_SHUTDOWN_TIMEOUT": ("shutdown_timeout", _duration, _SECONDS),
+}
+
+
+def from_environment(settings: WorkerSettings, environ: Mapping[str, str] | None = None) -> WorkerSettings:
+    """Return the settings with the WORKER_* variables applied: the environment is the deployment's switch.
+
+    Raises:
+        ConfigurationError: a variable's value is malformed; the message names it and what is accepted.
+    """
+    environ = os.environ if environ is None else environ
+    changes: dict[str, Any] = {}
+    for name, (field, parse, accepted) in _ENVIRONMENT.items():
+        value = environ.get(name)
+        if value is None or not value.strip():
+            continue
+        try:
+            changes[field] = parse(value)
+        except (ValueError, OverflowError):
+            raise ConfigurationError(f"{name} is {value!r}; it must be {accepted}") from None
+    return replace(settings, **changes)

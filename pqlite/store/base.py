@@ -1,0 +1,163 @@
+"""The JobStore protocol. Its docstrings are the specification: what every store promises, whatever it keeps jobs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from pqlite.job import Enqueued, Job, JobStatus, NewJob
+
+
+class JobStore(Protocol):
+    """Keeps jobs. Methods may be called from any task of the event loop the store was started in.
+
+    A cancelled call has either happened or not; nothing is ever half done.
+    """
+
+    async def start(self) -> None:
+        """Make the store usable. Starting a started store does nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what `start` made, and of nothing that was given. Closing twice does nothing."""
+        ...
+
+    async def enqueue(
+        self,
+        job_type: str,
+        payload: Any = None,
+        *,
+        dedupe_key: str | None = None,
+        run_after: datetime | timedelta | None = None,
+        priority: int = 0,
+        max_attempts: int = 5,
+        timeout_seconds: float | None = None,
+        queue: str = "default",
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        expires_at: datetime | None = None,
+        conn: Any = None,
+    ) -> int:
+        """Add a job and return its id.
+
+        With a `dedupe_key` that an active job (READY, BLOCKED, RUNNING) holds, nothing is added and that job's id is
+        returned; exact also between racing transactions.
+
+        Args:
+            job_type: which handler runs it; 1 to 200 bytes.
+            payload: any JSON value, pydantic model or dataclass; None is stored as `{}`.
+            dedupe_key: at most one active job has it; 1 to 1024 bytes.
+            run_after: not before this time (a naive datetime is local time), or not before this long from now by
+                the store's clock; None: at once.
+            priority: higher runs sooner.
+            max_attempts: how often it may be started; 1 promises that it is started at most once.
+            timeout_seconds: an attempt that takes longer is cancelled and counts as an error.
+            queue: 1 to 200 bytes.
+            conn: a connection of the caller's; its transaction decides whether the job exists. It stays the caller's.
+
+        Raises:
+            InvalidJob: a value is out of bounds (PayloadError: cannot be stored as JSON). Nothing was written.
+            DedupeKeyBusy: a transaction that has not ended holds the key, for longer than 5 seconds. Not with `conn`,
+                where the connection's own lock_timeout rules.
+        """
+        ...
+
+    async def enqueue_many(self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Any = None) -> list[Enqueued]:
+        """Add many jobs; return one verdict each, in the order given. All of them, or on any error none.
+
+        Raises:
+            InvalidJob: as for `enqueue`; the message names the position.
+            DedupeKeyBusy: as for `enqueue`.
+        """
+        ...
+
+    async def get(self, job_id: int) -> Job:
+        """Return a job.
+
+        Raises:
+            JobNotFound: there is none with that id.
+        """
+        ...
+
+    async def cancel(self, job_id: int, *, conn: Any = None) -> JobStatus:
+        """Cancel a job; return its status after the call.
+
+        A waiting job is CANCELLED at once. A RUNNING one is asked to stop, and becomes CANCELLED unless it is done
+        first. A finished one is left alone.
+
+        Raises:
+            JobNotFound: there is none with that id.
+        """
+        ...
+
+    async def retry(self, job_id: int) -> JobStatus:
+        """Run a job again, now; return its status after the call.
+
+        A finished job becomes READY with at least one attempt left; a waiting one becomes due. A RUNNING or BLOCKED
+        one is left alone.
+
+        Raises:
+            JobNotFound: there is none with that id.
+            DedupeConflict: a newer active job holds its dedupe key.
+        """
+        ...
+
+    async def pickup(self, worker_id: str) -> Job | None:
+        """Claim the best due job of any type for a caller without a worker; None if nothing is due.
+
+        The caller settles it with `mark_done` or `mark_error`. If it never does, `reap_stale` gives the job back.
+        """
+        ...
+
+    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: int | None = None) -> None:
+        """Record that a claimed job is done. Repeating it is harmless.
+
+        Args:
+            job: the claimed job, or the id of one this store picked up.
+            result: any JSON value or pydantic model.
+
+        Raises:
+            LeaseLost: the claim is no longer current; nothing was changed.
+            PayloadError: the result cannot be stored; nothing was changed.
+        """
+        ...
+
+    async def mark_error(
+        self,
+        job: Job | int,
+        error: str,
+        *,
+        retry_after: timedelta | None = None,
+        terminal: bool = False,
+        duration_ms: int | None = None,
+        result: Any = None,
+    ) -> None:
+        """Record that an attempt failed: READY again after `retry_after` (1 minute), or FAILED if `terminal` or at
+        `max_attempts`.
+
+        Raises:
+            LeaseLost: the claim is no longer current; nothing was changed.
+        """
+        ...
+
+    async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
+        """Give back RUNNING jobs that no registered worker owns and that are older than their `timeout_seconds`, or
+        than `default_stale_after`; return how many. A registered worker's jobs are never judged by age.
+        """
+        ...
+
+    def complete(self, job: Job, *, result: Any = None) -> AbstractAsyncContextManager[Any]:
+        """Yield a connection in a transaction whose last act is to make the claimed job DONE.
+
+        What is written on it and DONE are committed together, or neither is. `job.status` is DONE afterwards. The
+        connection is the store's: do not keep it.
+
+        Raises:
+            LeaseLost: the claim is no longer current; everything was rolled back.
+            JobCancelled: somebody asked to cancel the job; everything was rolled back.
+            PayloadError: the result cannot be stored; nothing was begun.
+        """
+        ...

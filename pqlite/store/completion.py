@@ -1,0 +1,102 @@
+"""Exactly-once effects in the database: the handler's own writes and DONE in one transaction, under the fence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+import asyncpg
+
+from pqlite.errors import JobCancelled, LeaseLost
+from pqlite.job import Job, JobStatus
+from pqlite.store.link import sqlstate
+from pqlite.store.statements import Statements
+
+STATEMENT_SECONDS = 10.0
+LOOKUP_SECONDS = 10.0
+
+
+class _Store(Protocol):
+    def connection(self) -> AbstractAsyncContextManager[Any]: ...
+
+
+@asynccontextmanager
+async def completing(store: _Store, sql: Statements, job: Job, result: str | None) -> AsyncIterator[Any]:
+    """Yield a connection in a transaction; at the end of the block make the job DONE in it, and commit.
+
+    The fence comes last, so that the job's row is locked for an instant only. Once the commit has begun a cancellation
+    waits for its end: a COMMIT that is cut in two would leave nobody knowing. If its answer is lost, the job's row
+    says what happened.
+    """
+    if job.locked_by is None:
+        raise LeaseLost(f"Job {job.id} is not claimed.")
+    async with AsyncExitStack() as stack:
+        conn = await stack.enter_async_context(store.connection())
+        transaction = conn.transaction()
+        await transaction.start()
+        try:
+            yield conn
+            await conn.execute(sql.complete, job.locked_by, job.id, job.claims, result)
+        except BaseException as error:
+            await _to_the_end(_rollback(conn, transaction))
+            match sqlstate(error):
+                case "PQ001":
+                    raise LeaseLost(f"The claim on job {job.id} is no longer current; nothing was written.") from None
+                case "PQ002":
+                    raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.") from None
+            raise
+        await _to_the_end(_commit(store, stack, conn, transaction, sql, job))
+
+
+async def _rollback(conn: Any, transaction: Any) -> None:
+    try:
+        async with asyncio.timeout(STATEMENT_SECONDS):
+            await transaction.rollback()
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        # Without its connection the transaction ends by itself; what ended the block is the news, not this.
+        conn.terminate()
+
+
+async def _commit(
+    store: _Store, stack: AsyncExitStack, conn: Any, transaction: Any, sql: Statements, job: Job
+) -> None:
+    try:
+        async with asyncio.timeout(STATEMENT_SECONDS):
+            await transaction.commit()
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
+        conn.terminate()
+        await stack.aclose()  # the lookup needs a connection, and this may have been the pool's last
+        if not await _committed(store, sql, job):
+            raise
+    job.status = JobStatus.DONE
+
+
+async def _committed(store: _Store, sql: Statements, job: Job) -> bool:
+    """Look up whether a commit whose answer was lost has happened.
+
+    The lookup wants a lock that conflicts with the lost transaction's: once it is granted, that transaction has ended.
+    """
+    async with asyncio.timeout(LOOKUP_SECONDS):
+        while True:
+            try:
+                async with store.connection() as conn:
+                    found = await conn.fetchrow(sql.ended, job.id)
+                return found is not None and found[0] == JobStatus.DONE and found[1] == job.claims
+            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+                await asyncio.sleep(0.2)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, Any]) -> None:
+    """Await work that a cancellation must not cut in two; the cancellation is delivered afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and task.exception() is None:
+        raise cancelled
+    await task

@@ -1,0 +1,161 @@
+"""What a worker says to the database, each verb one statement with a deadline, on a connection of the worker's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+
+from pqlite.errors import LeaseLost
+from pqlite.job import Job, TakenOver
+from pqlite.outcome import Outcome, Verdict
+from pqlite.store.link import Link, sqlstate
+from pqlite.store.rows import claimed_job, taken_over
+from pqlite.store.statements import Statements
+
+MAX_DURATION_MS = 2**31 - 1
+"""What the column holds, 24 days: a longer attempt must not make its outcome unstorable."""
+
+
+class Lane(NamedTuple):
+    """What a worker claims from: jobs of one type and priority in one queue, in the order of their due times."""
+
+    queue: str
+    job_type: str
+    priority: int
+
+
+class Mark(NamedTuple):
+    """A place in a lane; a claim begins behind it."""
+
+    run_after: datetime
+    id: int
+
+
+class Head(NamedTuple):
+    """A lane that has READY jobs, the place of the first, and in how many seconds it is due by the server's clock."""
+
+    lane: Lane
+    mark: Mark
+    due_in: float
+
+
+class Refusal(NamedTuple):
+    """An outcome that was not written, by the claim it belongs to, and why."""
+
+    id: int
+    claims: int
+    verdict: Verdict
+
+
+class Engine:
+    """The engine's verbs over one `Link`. Every verb raises LeaseLost if the database calls the worker dead, and
+    TimeoutError, OSError or asyncpg's errors if the database cannot be reached.
+    """
+
+    def __init__(self, link: Link, statements: Statements) -> None:
+        self.link = link
+        self._sql = statements
+
+    async def claim(
+        self,
+        holder: str,
+        limit: int,
+        *,
+        suspect: bool,
+        queues: Sequence[str] | None,
+        types: Sequence[str] | None,
+        lanes: Sequence[tuple[Lane, Mark]],
+    ) -> list[tuple[int, Job]]:
+        """Claim up to `limit` due jobs, lane after lane; return each with its lane's number (-1: a suspect)."""
+        async with _fenced():
+            rows = await self.link.fetch(
+                self._sql.claim,
+                holder,
+                limit,
+                suspect,
+                queues,
+                types,
+                [lane.queue for lane, _ in lanes],
+                [lane.job_type for lane, _ in lanes],
+                [lane.priority for lane, _ in lanes],
+                [mark.run_after for _, mark in lanes],
+                [mark.id for _, mark in lanes],
+                deadline=10.0,
+            )
+        return [(row[0] - 1, claimed_job(row, holder)) for row in rows]
+
+    async def lanes(self, queues: Sequence[str] | None, types: Sequence[str] | None) -> list[Head]:
+        """Return the lanes that have READY jobs of these types, best priority first."""
+        rows = await self.link.fetch(self._sql.lanes, queues, types, deadline=10.0)
+        heads = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
+        return sorted(heads, key=lambda head: (-head.lane.priority, head.mark))
+
+    async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[tuple[int, Lane]]:
+        """Release what the worker holds by name and does not know of; return the jobs and their lanes."""
+        rows = await self.link.fetch(self._sql.disown, holder, known, since, deadline=10.0)
+        return [(r[0], Lane(r[1], r[2], r[3])) for r in rows]
+
+    async def arm(self, duration: timedelta) -> None:
+        """Ask to be notified of new jobs for this long."""
+        await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), deadline=5.0)
+
+    async def settle(self, holder: str, outcomes: Sequence[Outcome], *, deadline: float = 10.0) -> list[Refusal]:
+        """Write outcomes of one holder's claims; return those that were not written. Safe to repeat."""
+        batch = sorted(outcomes, key=lambda outcome: outcome.job.id)
+        rows = await self.link.fetch(
+            self._sql.settle,
+            holder,
+            [o.job.id for o in batch],
+            [o.job.claims for o in batch],
+            [o.verb.value for o in batch],
+            [o.result for o in batch],
+            [o.error for o in batch],
+            [int(o.delay * 1000) for o in batch],
+            [None if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for o in batch],
+            deadline=deadline,
+        )
+        return [Refusal(r[0], r[1], Verdict(r[2])) for r in rows]
+
+    async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
+        """Announce the worker; from now on its lease speaks for its jobs."""
+        await self.link.fetch(self._sql.register, holder, label, lock_key, lease, to_json(info).decode(), deadline=5.0)
+
+    async def renew(
+        self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float
+    ) -> list[tuple[int, int]]:
+        """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
+        async with _fenced():
+            rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
+        return [(r[0], r[1]) for r in rows]
+
+    async def unregister(self, holder: str) -> bool:
+        """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
+        return bool((await self.link.fetch(self._sql.unregister, holder, deadline=3.0))[0][0])
+
+    async def reap(self, judge: str) -> list[TakenOver]:
+        """Declare dead workers dead if the judge may, and take over what they held."""
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=10.0)]
+
+    async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
+        """Take over jobs that no registered worker owns, by age."""
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=10.0)]
+
+    async def next_death(self, judge: str) -> float | None:
+        """Return in how many seconds another worker could be declared dead at the earliest; None without others."""
+        seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
+        return None if seconds is None else float(seconds)
+
+
+@asynccontextmanager
+async def _fenced() -> AsyncIterator[None]:
+    """Turn the SQL functions' PQ001 into LeaseLost."""
+    try:
+        yield
+    except Exception as error:
+        if sqlstate(error) == "PQ001":
+            raise LeaseLost(str(error)) from None
+        raise

@@ -1,0 +1,137 @@
+"""One dedicated connection with deadlines: made when needed, thrown away when in doubt, made again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+CONNECT_SECONDS = 5.0
+
+Connect = Callable[[str], Awaitable["asyncpg.Connection[Any]"]]
+"""Makes a connection for a purpose that the server's list of sessions shows."""
+
+# The server says that it goes down, is down, or is coming up (57P01 to 57P03).
+_SERVER_DOWN = ("57P01", "57P02", "57P03")
+
+
+def says_server_is_down(error: BaseException) -> bool:
+    """Return whether an error shows that the server itself is away, rather than the network to it."""
+    return isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or sqlstate(error) in _SERVER_DOWN
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return the SQLSTATE of a server's error, an empty string for anything else."""
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+class Link:
+    """A connection of one's own, for one statement at a time.
+
+    A statement that does not answer before its deadline, or is cancelled, costs the connection: nobody can tell in
+    what state it is. `terminate` and not `close`: a black-holed connection never answers a goodbye.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        purpose: str,
+        on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]] | None = None,
+    ) -> None:
+        self._connect = connect
+        self._purpose = purpose
+        self._on_connect = on_connect
+        self._conn: asyncpg.Connection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self.generation = 0
+        """How many connections there have been; a change means that answers may have been lost."""
+        self.last_error: BaseException | None = None
+        """What ended the latest connection, or kept the next from being made; None while connected."""
+        self.lost_at = 0.0
+        """When the latest connection was thrown away (time.monotonic)."""
+
+    @property
+    def connected(self) -> bool:
+        """Return whether the connection is believed to be up."""
+        return self._conn is not None and not self._conn.is_closed()
+
+    async def fetch(self, sql: str, *args: Any, deadline: float) -> list[asyncpg.Record]:
+        """Run one statement, on a new connection if need be, within `deadline` seconds in all.
+
+        Raises:
+            TimeoutError: no answer in time; the connection is dropped.
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: as asyncpg raises them.
+        """
+        async with asyncio.timeout(deadline), self._lock:
+            conn = await self._connected()
+            try:
+                return await conn.fetch(sql, *args)
+            except asyncpg.PostgresError as error:
+                # 25006: a standby, or a primary that became one. Another connection may reach the new primary.
+                if conn.is_closed() or sqlstate(error)[:2] in ("08", "57") or sqlstate(error) == "25006":
+                    self._drop(error)
+                raise
+            except BaseException as error:
+                self._drop(error)
+                raise
+
+    async def connect(self, deadline: float) -> None:
+        """Make the connection if there is none.
+
+        Raises:
+            TimeoutError, OSError, asyncpg.PostgresError: it cannot be made.
+        """
+        async with asyncio.timeout(deadline), self._lock:
+            await self._connected()
+
+    async def close(self) -> None:
+        """Close the connection, politely if it answers within a second."""
+        conn, self._conn = self._conn, None
+        if conn is not None and not conn.is_closed():
+            with suppress(Exception):
+                async with asyncio.timeout(1.0):
+                    await conn.close()
+            conn.terminate()
+
+    def drop(self) -> None:
+        """Throw the connection away at once."""
+        self._drop(None)
+
+    def fileno(self) -> int | None:
+        """Return the connection's socket, if it can be had (asyncpg has no public way)."""
+        transport = getattr(self._conn, "_transport", None)
+        socket = transport.get_extra_info("socket") if transport is not None else None
+        return None if socket is None else int(socket.fileno())
+
+    async def _connected(self) -> asyncpg.Connection[Any]:
+        if self._conn is not None:
+            if not self._conn.is_closed():
+                return self._conn
+            self._drop(self.last_error)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                conn = await self._connect(self._purpose)
+        except BaseException as error:
+            self.last_error = error
+            raise
+        self._conn = conn
+        try:
+            if self._on_connect is not None:
+                await self._on_connect(conn)
+        except BaseException as error:
+            self._drop(error)
+            raise
+        self.generation += 1
+        self.last_error = None
+        return conn
+
+    def _drop(self, error: BaseException | None) -> None:
+        conn, self._conn = self._conn, None
+        self.last_error = error
+        if conn is not None:
+            self.lost_at = time.monotonic()
+            conn.terminate()

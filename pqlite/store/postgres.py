@@ -1,0 +1,458 @@
+"""PgJobStore: jobs in PostgreSQL. One short method per verb; the rules are in base.py and in ddl/functions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from pqlite import schema as ddl
+from pqlite.backoff import seconds
+from pqlite.errors import (
+    ConfigurationError,
+    DedupeConflict,
+    DedupeKeyBusy,
+    InvalidJob,
+    JobNotFound,
+    LeaseLost,
+    NotStarted,
+)
+from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.outcome import Verb, Verdict
+from pqlite.store.completion import completing
+from pqlite.store.encoding import clean_text, encode_clean
+from pqlite.store.engine import Engine
+from pqlite.store.link import Link
+from pqlite.store.rows import job_from_row
+from pqlite.store.statements import for_schema
+from pqlite.store.validation import Row, name, row
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+
+KEY_WAIT = timedelta(seconds=5)
+SETTLED_KEPT = 1000
+ACQUIRE_SECONDS = 30.0
+CHUNK = 1000
+SESSION = {
+    # What a role or a database may have set, and a worker cannot live with.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    # Lets the server notice within 25 s that this host has vanished.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+
+class PgJobStore:
+    """Jobs in PostgreSQL.
+
+    Args:
+        dsn: where PostgreSQL is; the store makes a pool of its own and closes it.
+        pool: an asyncpg pool of yours instead; the store never closes it. A Worker needs `dsn` or `connect` beside
+            it, because it holds connections of its own (3) that must not come from a pool.
+        connect: an async function that returns a new asyncpg connection (for IAM tokens, client certificates). It is
+            also called from the event loop of the worker's sentinel thread.
+        schema: where pqlite's tables and functions are.
+        pool_size: most connections of the store's own pool.
+        max_payload_bytes: a larger payload is refused by `enqueue`.
+
+    Raises:
+        ConfigurationError: nothing says where the database is, or the schema's name is not a plain identifier.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        pool: asyncpg.Pool[Any] | None = None,
+        *,
+        connect: Callable[[], Awaitable[asyncpg.Connection[Any]]] | None = None,
+        schema: str = ddl.DEFAULT,
+        pool_size: int = 10,
+        max_payload_bytes: int = 1024 * 1024,
+    ) -> None:
+        if dsn is None and pool is None and connect is None:
+            raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
+        self.schema = schema
+        self._sql = for_schema(schema)
+        self._dsn = dsn
+        self._connect = connect
+        self._given_pool = pool
+        self._pool = pool
+        self._pool_size = pool_size
+        self._max_payload_bytes = max_payload_bytes
+        self._picked_up: dict[int, Job] = {}
+        self._settled: dict[int, Job] = {}
+        self._enqueue_listeners: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        """Without the DSN: it may hold a password."""
+        return f"<PgJobStore schema={self.schema!r} started={self.started}>"
+
+    # Lifetime
+
+    @property
+    def started(self) -> bool:
+        """Return whether the store can be used."""
+        return self._pool is not None
+
+    async def start(self) -> None:
+        """Make the pool, unless one was given. Connections are made when first needed, so this works while the
+        database is away.
+        """
+        if self._pool is None:
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=0,
+                max_size=self._pool_size,
+                connect=None if self._connect is None else self._connect_for_pool,
+                server_settings={"application_name": "pqlite"},
+            )
+
+    async def close(self) -> None:
+        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off."""
+        pool, self._pool = self._pool, self._given_pool
+        if pool is None or pool is self._given_pool:
+            return
+        try:
+            async with asyncio.timeout(5.0):
+                await pool.close()
+        except TimeoutError:
+            logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
+            pool.terminate()
+
+    async def __aenter__(self) -> PgJobStore:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close."""
+        await self.close()
+
+    async def _connect_for_pool(self, *_args: Any, **_kwargs: Any) -> asyncpg.Connection[Any]:
+        assert self._connect is not None
+        return await self._connect()
+
+    # Connections
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Yield a connection of the pool, which goes back to it afterwards.
+
+        Raises:
+            NotStarted: before start() or after close().
+            TimeoutError: the pool had none to give for 30 seconds.
+        """
+        if self._pool is None:
+            raise NotStarted("The store is not started: 'await store.start()', or let a worker's lifespan do it.")
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Yield a connection in a transaction: committed when the block ends, rolled back when it raises."""
+        async with self.connection() as conn, conn.transaction():
+            yield conn
+
+    def engine(
+        self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]] | None = None
+    ) -> Engine:
+        """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
+
+        Raises:
+            ConfigurationError: the store only has a pool.
+        """
+        if self._dsn is None and self._connect is None:
+            raise ConfigurationError(
+                "A worker needs connections of its own: give PgJobStore dsn= or connect= beside pool="
+            )
+        return Engine(Link(self._dedicated, purpose, on_connect), self._sql)
+
+    async def _dedicated(self, purpose: str) -> asyncpg.Connection[Any]:
+        application_name = f"pqlite {purpose}"
+        if self._connect is not None:
+            conn = await self._connect()
+        else:
+            conn = await asyncpg.connect(self._dsn, server_settings={"application_name": application_name})
+        settings = {"application_name": application_name, **SESSION}
+        await conn.execute(
+            "select set_config(name, value, false) from unnest($1::text[], $2::text[]) s (name, value)",
+            list(settings),
+            list(settings.values()),
+        )
+        return conn
+
+    # Schema
+
+    async def migrate(self) -> list[int]:
+        """Bring the database's schema up to date; return the versions applied. Safe to call from several processes.
+
+        Raises:
+            SchemaError: the server is older than PostgreSQL 14, or its schema is newer than this pqlite.
+        """
+        async with self.connection() as conn:
+            return await ddl.migrate(conn, self.schema)
+
+    async def check_schema(self) -> None:
+        """Return if the database's schema is the one this pqlite needs.
+
+        Raises:
+            SchemaError: it is missing, older or newer; the message says what to run.
+        """
+        async with self.connection() as conn:
+            await ddl.check(conn, self.schema)
+
+    # Enqueue
+
+    def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each enqueue of this store that is committed; return a function that stops that."""
+        self._enqueue_listeners.append(listener)
+        return lambda: self._enqueue_listeners.remove(listener)
+
+    async def enqueue(
+        self,
+        job_type: str,
+        payload: Any = None,
+        *,
+        dedupe_key: str | None = None,
+        run_after: datetime | timedelta | None = None,
+        priority: int = 0,
+        max_attempts: int = 5,
+        timeout_seconds: float | None = None,
+        queue: str = "default",
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        expires_at: datetime | None = None,
+        conn: Connection | None = None,
+    ) -> int:
+        """Add a job and return its id; see JobStore.enqueue."""
+        job = NewJob(
+            job_type=job_type,
+            payload=payload,
+            dedupe_key=dedupe_key,
+            run_after=run_after,
+            priority=priority,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            tags=tags,  # type: ignore[arg-type]  # row() makes a list of any iterable, or refuses it
+            metadata=metadata,  # type: ignore[arg-type]  # and an object of any mapping
+            concurrency_key=concurrency_key,
+            expires_at=expires_at,
+        )
+        values = row(job, self._max_payload_bytes)
+        if conn is not None:
+            return int((await _asyncpg(conn).fetch(self._sql.enqueue, *values, None))[0][0])
+        try:
+            async with self.connection() as own:
+                wait = None if dedupe_key is None else KEY_WAIT
+                job_id = int((await own.fetch(self._sql.enqueue, *values, wait))[0][0])
+        except asyncpg.LockNotAvailableError:
+            if dedupe_key is None:
+                raise  # a lock_timeout of the role's, on something else
+            raise DedupeKeyBusy(
+                f"A transaction that has not ended holds the dedupe key {dedupe_key!r}; nothing was enqueued."
+            ) from None
+        self._enqueued()
+        return job_id
+
+    async def enqueue_many(
+        self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Connection | None = None
+    ) -> list[Enqueued]:
+        """Add many jobs in one transaction; see JobStore.enqueue_many."""
+        rows = [self._row(position, job) for position, job in enumerate(jobs)]
+        if not rows:
+            return []
+        if conn is not None:
+            return await self._enqueue_chunks(_asyncpg(conn), rows)
+        try:
+            async with self.transaction() as own:
+                if any(row.dedupe_key is not None for row in rows):
+                    wait = f"{KEY_WAIT.total_seconds() * 1000:.0f}ms"
+                    await own.execute("select set_config('lock_timeout', $1, true)", wait)
+                verdicts = await self._enqueue_chunks(own, rows)
+        except asyncpg.LockNotAvailableError:
+            raise DedupeKeyBusy(
+                "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
+            ) from None
+        self._enqueued()
+        return verdicts
+
+    def _row(self, position: int, job: NewJob | Mapping[str, Any]) -> Row:
+        try:
+            return row(job if isinstance(job, NewJob) else NewJob(**job), self._max_payload_bytes)
+        except (InvalidJob, TypeError) as error:
+            kind = type(error) if isinstance(error, InvalidJob) else InvalidJob
+            raise kind(f"job {position}: {error}") from None
+
+    async def _enqueue_chunks(self, conn: Connection, rows: list[Row]) -> list[Enqueued]:
+        # All chunks follow one order of keys: two callers with the same keys cannot deadlock, whatever their sizes.
+        order = sorted(range(len(rows)), key=lambda i: rows[i].dedupe_key or "")
+        verdicts: list[Enqueued | None] = [None] * len(rows)
+        for start in range(0, len(order), CHUNK):
+            chunk = order[start : start + CHUNK]
+            columns = list(zip(*(rows[i] for i in chunk), strict=True))
+            columns[9] = tuple(encode_clean(tags, max_bytes=1 << 30) for tags in columns[9])
+            for ordinal, job_id, inserted in await conn.fetch(self._sql.enqueue_many, *columns):
+                verdicts[chunk[ordinal - 1]] = Enqueued(job_id, inserted)
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def _enqueued(self) -> None:
+        for listener in tuple(self._enqueue_listeners):
+            listener()
+
+    # Look and act
+
+    async def get(self, job_id: int) -> Job:
+        """Return a job; see JobStore.get."""
+        async with self.connection() as conn:
+            found = await conn.fetchrow(self._sql.get, job_id)
+        if found is None:
+            raise JobNotFound(f"There is no job {job_id}.")
+        return job_from_row(found)
+
+    async def cancel(self, job_id: int, *, conn: Connection | None = None) -> JobStatus:
+        """Cancel a job; see JobStore.cancel."""
+        status = await self._status(self._sql.cancel, job_id, conn)
+        return JobStatus.RUNNING if status == "REQUESTED" else JobStatus(status)
+
+    async def retry(self, job_id: int) -> JobStatus:
+        """Run a job again, now; see JobStore.retry."""
+        try:
+            before = JobStatus(await self._status(self._sql.retry, job_id, None))
+        except asyncpg.UniqueViolationError:
+            raise DedupeConflict(f"A newer active job holds the dedupe key of job {job_id}.") from None
+        if before in (JobStatus.RUNNING, JobStatus.BLOCKED):
+            return before
+        self._enqueued()
+        return JobStatus.READY
+
+    async def _status(self, sql: str, job_id: int, conn: Connection | None) -> str:
+        if conn is not None:
+            status = await _asyncpg(conn).fetchval(sql, job_id)
+        else:
+            async with self.connection() as own:
+                status = await own.fetchval(sql, job_id)
+        if status is None:
+            raise JobNotFound(f"There is no job {job_id}.")
+        return str(status)
+
+    # One job at a time, without a worker
+
+    async def pickup(
+        self, worker_id: str, *, queues: Iterable[str] | None = None, job_types: Iterable[str] | None = None
+    ) -> Job | None:
+        """Claim the best due job of any type (or of some queues and types); see JobStore.pickup."""
+        holder = f"{name('worker_id', worker_id, 200)}-{secrets.token_hex(4)}"
+        async with self.connection() as conn:
+            found = await conn.fetchrow(
+                self._sql.pickup,
+                holder,
+                None if queues is None else list(queues),
+                None if job_types is None else list(job_types),
+            )
+        if found is None:
+            return None
+        job = self._picked_up[found[0]] = job_from_row(found)
+        return job
+
+    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: int | None = None) -> None:
+        """Record that a claimed job is done; see JobStore.mark_done."""
+        await self._settle_one(job, Verb.DONE, result, None, 0.0, duration_ms)
+
+    async def mark_error(
+        self,
+        job: Job | int,
+        error: str,
+        *,
+        retry_after: timedelta | None = None,
+        terminal: bool = False,
+        duration_ms: int | None = None,
+        result: Any = None,
+    ) -> None:
+        """Record that an attempt failed; see JobStore.mark_error."""
+        verb = Verb.FAILED if terminal else Verb.RETRY
+        delay = 60.0 if retry_after is None else seconds(retry_after)
+        await self._settle_one(job, verb, result, clean_text(error), delay, duration_ms)
+
+    async def _settle_one(
+        self, job: Job | int, verb: Verb, result: Any, error: str | None, delay: float, duration_ms: int | None
+    ) -> None:
+        claimed = (self._picked_up.get(job) or self._settled.get(job)) if isinstance(job, int) else job
+        if claimed is None or claimed.locked_by is None:
+            raise LeaseLost(f"This store has not picked up job {job if isinstance(job, int) else job.id}.")
+        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
+        while True:
+            async with self.connection() as conn:
+                refused = await conn.fetch(
+                    self._sql.settle,
+                    claimed.locked_by,
+                    [claimed.id],
+                    [claimed.claims],
+                    [verb.value],
+                    [encoded],
+                    [error],
+                    [int(delay * 1000)],
+                    [duration_ms],
+                )
+            if not refused or refused[0][2] != Verdict.BUSY:
+                break
+            await asyncio.sleep(0.05)
+        self._forget(claimed)
+        if refused and refused[0][2] == Verdict.FENCED:
+            raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
+
+    def _forget(self, claimed: Job) -> None:
+        """Keep only the latest settled claims, for those who repeat `mark_done` by id."""
+        picked_up = self._picked_up.get(claimed.id)
+        if picked_up is not None and picked_up.claims == claimed.claims:
+            del self._picked_up[claimed.id]
+            self._settled.pop(claimed.id, None)
+            self._settled[claimed.id] = picked_up
+            if len(self._settled) > SETTLED_KEPT:
+                del self._settled[next(iter(self._settled))]
+
+    async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
+        """Give back abandoned RUNNING jobs, by age; see JobStore.reap_stale."""
+        async with self.connection() as conn:
+            return len(await conn.fetch(self._sql.reap_stale, default_stale_after))
+
+    async def prune(
+        self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
+    ) -> tuple[int | None, int]:
+        """Delete one chunk of jobs that finished longer ago than `done` (DONE) or `failed` (FAILED, CANCELLED).
+
+        None keeps them for ever. Returns where to go on (None: there is nothing further) and how many were deleted.
+        """
+        async with self.connection() as conn:
+            found = await conn.fetchrow(self._sql.prune, done, failed, cursor, chunk)
+        assert found is not None
+        return found[0], found[1]
+
+    # Completion in a transaction
+
+    def complete(self, job: Job, *, result: Any = None) -> AbstractAsyncContextManager[Connection]:
+        """Yield a connection in a transaction whose last act is to make the job DONE; see JobStore.complete."""
+        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
+        return completing(self, self._sql, job, encoded)
+
+
+def _asyncpg(conn: Any) -> Connection:
+    if not isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
+        raise ConfigurationError(f"conn must be an asyncpg connection, not a {type(conn).__name__}")
+    return conn

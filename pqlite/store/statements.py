@@ -1,0 +1,59 @@
+"""The calls of the SQL functions in ddl/functions, for one schema. Values never meet this text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+from pqlite.schema import render
+
+_COLUMNS = (
+    "id, job_type, payload::text, queue, priority, run_after, attempts, max_attempts, claims, crashes, "
+    "timeout_seconds, dedupe_key, concurrency_key, tags, metadata::text, created_at, locked_at, locked_by, status, "
+    "cancel_requested_at, updated_at, finished_at, expires_at, duration_ms, waiting_on, progress::text, result::text, "
+    "last_error, errors::text"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """One call per verb. JSON goes in as `$n::text::jsonb`: a codec of the user's would encode it twice otherwise."""
+
+    enqueue: str = (
+        "select id, inserted from pqlite.enqueue($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "$11::text::jsonb, $12, $13, $14)"
+    )
+    enqueue_many: str = (
+        "select ordinal, id, inserted from pqlite.enqueue_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+    )
+    get: str = f"select {_COLUMNS} from pqlite.jobs where id = $1"  # noqa: S608 - constant text
+    cancel: str = "select pqlite.cancel($1)"
+    retry: str = "select pqlite.retry($1)"
+    pickup: str = f"select {_COLUMNS} from pqlite.pickup($1, $2, $3)"  # noqa: S608 - constant text
+    complete: str = "select pqlite.complete($1, $2, $3, $4::text::jsonb)"
+    ended: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
+    settle: str = "select id, claims, verdict from pqlite.settle($1, $2, $3, $4, $5, $6, $7, $8)"
+    claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    lanes: str = (
+        "select queue, job_type, priority, run_after, id, extract(epoch from run_after - clock_timestamp())::float8 "
+        "from pqlite.lanes($1, $2)"
+    )
+    disown: str = "select id, queue, job_type, priority from pqlite.disown($1, $2, $3)"
+    arm: str = "select pqlite.arm($1)"
+    register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
+    renew: str = "select id, claims from pqlite.renew($1, $2, $3)"
+    unregister: str = "select pqlite.unregister($1)"
+    reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1)"
+    reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"
+    next_death: str = "select pqlite.next_death($1)"
+    prune: str = "select next_cursor, deleted from pqlite.prune($1, $2, $3, $4)"
+
+
+@lru_cache
+def for_schema(schema: str) -> Statements:
+    """Return the statements for a schema.
+
+    Raises:
+        ConfigurationError: its name is not a plain identifier.
+    """
+    return Statements(**{f.name: render(getattr(Statements(), f.name), schema) for f in fields(Statements)})

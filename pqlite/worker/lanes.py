@@ -1,0 +1,70 @@
+"""Which lanes a worker claims from, in what order, and from where on. Pure: no clock, no database.
+
+A lane's *watermark* is the last place the worker claimed from. The next claim starts there, so it steps over no index
+entry of a job that is claimed already, even where vacuum may not remove it. Jobs can still appear behind it (a commit
+that was late, a job given back): a discovery that sees one rewinds the lane. Correctness never depends on the mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from pqlite.job import Job
+from pqlite.store.engine import Head, Lane, Mark
+
+BEGINNING = Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
+MOST = 200
+"""Most lanes asked in one claim; the others have their turn when these run dry."""
+
+Asked = Sequence[tuple[Lane, Mark]]
+
+
+class Lanes:
+    """The lanes known to have due jobs, and a watermark for every lane ever claimed from."""
+
+    def __init__(self) -> None:
+        self._active: dict[Lane, int] = {}
+        self._marks: dict[Lane, Mark] = {}
+        self._turn = 0
+
+    @property
+    def any(self) -> bool:
+        """Return whether a lane is worth asking."""
+        return bool(self._active)
+
+    def found(self, heads: Iterable[Head]) -> None:
+        """Take in what a discovery found: due lanes become active; one with a job behind its mark is rewound."""
+        for head in heads:
+            if head.due_in > 0:
+                continue
+            self._active.setdefault(head.lane, 0)
+            if head.mark <= self._marks.get(head.lane, BEGINNING):
+                self._marks[head.lane] = Mark(head.mark.run_after, head.mark.id - 1)
+
+    def ask(self) -> Asked:
+        """Return the lanes to claim from, each with where to begin: best priority first, then least recently served."""
+        order = sorted(self._active, key=lambda lane: (-lane.priority, self._active[lane]))
+        return [(lane, self._marks.get(lane, BEGINNING)) for lane in order[:MOST]]
+
+    def claimed(self, asked: Asked, limit: int, jobs: Iterable[tuple[int, Job]]) -> None:
+        """Take in the answer to a claim of up to `limit` jobs: marks move on, lanes that ran dry are forgotten."""
+        self._turn += 1
+        counts = [0] * len(asked)
+        for number, job in jobs:
+            if number < 0:  # a suspect: in no lane's order
+                limit -= 1
+                continue
+            lane = asked[number][0]
+            counts[number] += 1
+            self._marks[lane] = max(Mark(job.run_after, job.id), self._marks.get(lane, BEGINNING))
+        for (lane, _), count in zip(asked, counts, strict=True):
+            limit -= count
+            if limit > 0:
+                del self._active[lane]
+            elif count:
+                self._active[lane] = self._turn
+
+    def rewind(self) -> None:
+        """Forget every mark: jobs may be due anywhere."""
+        self._marks.clear()

@@ -1,0 +1,297 @@
+"""Says that this process is alive, hears what others say, and notices when either stops being true.
+
+A daemon thread with an event loop and a connection of its own: a handler that blocks the worker's loop must not make
+the worker look dead. What a blocked loop cannot stop, a held GIL can: the lease is far longer than any sane one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+import asyncpg
+
+from pqlite.backoff import LoopErrorPolicy
+from pqlite.errors import LeaseLost
+from pqlite.store.engine import Engine
+from pqlite.store.link import says_server_is_down
+from pqlite.worker.supervisor import FOREVER, Loop
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BLOCKED_AFTER = 5.0
+TICK = 0.25
+RENEWAL_SECONDS = 6.0
+"""A server that stalls for less keeps its connection, and with it the lock."""
+RECONNECT_SECONDS = 1.0
+LEASE_MARGIN = 4.0
+"""A worker that cannot renew gives up this long before its lease ends, so that its handlers have time to stop."""
+SILENCE = 6.0
+"""... and this long after its last renewal if its lock may be free: others may judge it 8 s after that renewal."""
+
+
+class Listener(Protocol):
+    """What the sentinel tells the worker. Called on the worker's event loop."""
+
+    def registered(self, holder: str) -> None:
+        """The worker may claim as `holder`."""
+
+    def fenced(self, holder: str, reason: str) -> None:
+        """The worker can no longer prove that it is alive; it must stop what it runs."""
+
+    def cancel_requested(self, claims: list[tuple[int, int]]) -> None:
+        """Somebody asked to cancel these claims."""
+
+    def notified(self) -> None:
+        """There may be something to claim."""
+
+    def blocked(self, seconds: float, stack: str) -> None:
+        """The worker's event loop stood still (told when it turns again)."""
+
+    def renewal_failed(self, name: str, error: Exception, failures: int) -> None:
+        """The database could not be reached."""
+
+    def renewal_recovered(self, name: str, failures: int) -> None:
+        """The database can be reached again."""
+
+
+class Sentinel:
+    """Registers the worker, renews its lease, holds its advisory lock, listens, and watches the worker's loop."""
+
+    def __init__(
+        self,
+        *,
+        make_engine: Callable[[str, Callable[[asyncpg.Connection[Any]], Awaitable[None]]], Engine],
+        label: str,
+        channel: str,
+        lease: timedelta,
+        renew_every: timedelta,
+        info: dict[str, Any],
+        listener: Listener,
+    ) -> None:
+        self._make_engine = make_engine
+        self._label = label
+        self._channel = channel
+        self._lease = lease
+        self._renew_every = renew_every.total_seconds()
+        self._info = info
+        self._listener = listener
+        self._lock_key = secrets.randbits(63)
+        self._locked = False
+        self._holder: str | None = None
+        self._fenced = False
+        self._last_renewal = time.monotonic()
+        self._main_loop = asyncio.get_running_loop()
+        self._main_thread = threading.get_ident()
+        self._main_tick = time.monotonic()
+        self._block_reported = False
+        self._thread = threading.Thread(target=self._run, name="pqlite sentinel", daemon=True)
+        self._ready = threading.Event()
+        self._ended: asyncio.Future[None] = self._main_loop.create_future()
+
+    # Called from the worker's loop
+
+    def start(self) -> None:
+        """Start the thread; `listener.registered` follows when the database is there."""
+        self._thread.start()
+        self._ready.wait()
+        _alive.add(self)
+
+    def tick(self) -> None:
+        """Say that the worker's event loop turns."""
+        self._main_tick = time.monotonic()
+
+    def hurry(self) -> None:
+        """Renew now: somebody heard that the worker was declared dead."""
+        self._loop.call_soon_threadsafe(self._renewing.wake)
+
+    async def call(self, verb: Callable[[Engine], Awaitable[T]]) -> T:
+        """Run one of the engine's verbs on the sentinel's connection."""
+
+        async def run() -> T:
+            return await verb(self._engine)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+
+    def trouble(self) -> str | None:
+        """Return why the worker is not registered, None if it is."""
+        if self._holder is None or self._fenced:
+            return f"the worker is not registered: {self._engine.link.last_error!r}"
+        return None
+
+    async def stop(self, seconds: float) -> None:
+        """Unregister and end the thread, within `seconds`. Cut short by a cancellation, it can be called again."""
+        if self._ended.done():
+            return
+        await asyncio.shield(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._farewell(seconds), self._loop)))
+        self._loop.call_soon_threadsafe(self._renewing.stop)
+        await asyncio.shield(self._ended)
+        self._thread.join(1.0)
+
+    # In the thread
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        finally:
+            with suppress(RuntimeError):  # the worker's loop is closed: nobody waits any more
+                self._main_loop.call_soon_threadsafe(self._set_ended)
+
+    def _set_ended(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._engine = self._make_engine("sentinel", self._on_connect)
+        self._renewing = Loop(
+            "sentinel",
+            self._renew,
+            errors=LoopErrorPolicy(),
+            failed=lambda *args: self._tell(self._listener.renewal_failed, *args),
+            recovered=lambda *args: self._tell(self._listener.renewal_recovered, *args),
+        )
+        self._stopping = False
+        self._ready.set()
+        watch = asyncio.create_task(self._watch())
+        await self._renewing.run()
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        await self._engine.link.close()
+
+    async def _on_connect(self, conn: asyncpg.Connection[Any]) -> None:
+        # The old connection's backend may not have noticed yet that it is gone; the next renewal tries again.
+        self._locked = await conn.fetchval("select pg_try_advisory_lock($1)", self._lock_key)
+        await conn.add_listener(self._channel, self._on_notification)
+        conn.add_termination_listener(lambda _conn: self._renewing.wake())
+        # Anything may have been missed while there was no connection.
+        self._tell(self._listener.notified)
+
+    def _on_notification(self, _conn: Any, _pid: int, _channel: str, payload: object) -> None:
+        if payload == "cancel":
+            self._renewing.wake()
+        else:
+            self._tell(self._listener.notified)
+
+    async def _renew(self) -> float:
+        if self._stopping:
+            return FOREVER
+        sent = time.monotonic()
+        if self._holder is None:
+            await self._register()
+        else:
+            if not self._locked and self._engine.link.connected:
+                self._locked = await self._try_lock()
+            lock_key = self._lock_key if self._locked else None
+            try:
+                wanted = await self._engine.renew(self._holder, self._lease, lock_key, deadline=RENEWAL_SECONDS)
+            except LeaseLost as error:
+                self._fence(str(error))
+                self._holder = None
+                await self._register()
+            else:
+                if wanted:
+                    self._tell(self._listener.cancel_requested, wanted)
+        self._last_renewal = sent
+        if self._fenced:
+            self._fenced = False
+            self._tell(self._listener.registered, self._holder)
+        return self._renew_every
+
+    async def _register(self) -> None:
+        await self._engine.link.connect(5.0)
+        holder = f"{self._label}-{secrets.token_hex(4)}"
+        await self._engine.register(
+            holder, self._label, self._lock_key if self._locked else None, self._lease, self._info
+        )
+        self._holder = holder
+        self._fenced = True  # until the worker has been told
+
+    async def _try_lock(self) -> bool:
+        rows = await self._engine.link.fetch("select pg_try_advisory_lock($1)", self._lock_key, deadline=2.0)
+        return bool(rows[0][0])
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._watch_lease()
+            self._watch_loop()
+
+    def _watch_lease(self) -> None:
+        """Fence the worker before anybody else may judge it dead."""
+        if self._holder is None or self._fenced:
+            return
+        silent = time.monotonic() - self._last_renewal
+        if silent > self._lease.total_seconds() - LEASE_MARGIN:
+            self._fence(f"its lease could not be renewed for {silent:.0f} s")
+        elif silent > SILENCE and not self._server_is_down() and self._disconnected_for() > RECONNECT_SECONDS:
+            self._fence(f"its connection is lost and its lease could not be renewed for {silent:.0f} s")
+
+    def _disconnected_for(self) -> float:
+        link = self._engine.link
+        return 0.0 if link.connected else time.monotonic() - link.lost_at
+
+    def _server_is_down(self) -> bool:
+        error = self._engine.link.last_error
+        return error is not None and says_server_is_down(error)
+
+    def _fence(self, reason: str) -> None:
+        self._fenced = True
+        self._tell(self._listener.fenced, self._holder, reason)
+
+    def _watch_loop(self) -> None:
+        """Name the code that blocks the worker's event loop, while it does."""
+        still = time.monotonic() - self._main_tick
+        if still < BLOCKED_AFTER:
+            self._block_reported = False
+        elif not self._block_reported:
+            self._block_reported = True
+            frame = sys._current_frames().get(self._main_thread)
+            stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
+            # Logged from here and now: the loop itself can say nothing until it turns again.
+            logger.error("The event loop has been blocked for %.0f s, here:\n%s", still, stack)
+            self._tell(self._listener.blocked, still, stack)
+
+    async def _farewell(self, seconds: float) -> None:
+        self._stopping = True
+        if self._holder is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._engine.unregister(self._holder)
+        except Exception as error:
+            # The row stays; the lock vanishes with the connection, and others take over what is left.
+            logger.warning("The worker could not say goodbye (%r); others will notice.", error)
+
+    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # the worker's loop is closed
+            self._main_loop.call_soon_threadsafe(what, *args)
+
+
+_alive: weakref.WeakSet[Sentinel] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A forked child inherits the socket, and with it would keep the lock of a parent that dies."""
+    for sentinel in list(_alive):
+        with suppress(Exception):
+            descriptor = sentinel._engine.link.fileno()
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,120 @@
+"""Writes outcomes, in batches: while one write is in flight the next batch gathers. Repeats them through outages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pqlite.errors import LeaseLost
+from pqlite.events import Announcer, JobSettled, OutcomeRefused
+from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.store.encoding import format_error
+from pqlite.store.engine import Engine
+from pqlite.store.link import sqlstate
+from pqlite.worker.supervisor import FOREVER
+
+BATCH = 500
+BUSY_PAUSE = 0.05
+
+Claim = tuple[int, int]
+
+
+class Settler:
+    """Holds decided outcomes until the database has answered for each: written, or refused by the fence."""
+
+    def __init__(
+        self, *, engine: Engine, worker_id: str, announce: Announcer, limit: int, settled: Callable[[], None]
+    ) -> None:
+        self._engine = engine
+        self._worker_id = worker_id
+        self._announce = announce
+        self._limit = limit
+        self._settled = settled
+        self._wake: Callable[[], None] = lambda: None
+        self.undelivered: dict[Claim, Outcome] = {}
+
+    def on_submit(self, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever there is something to write."""
+        self._wake = wake
+
+    @property
+    def full(self) -> bool:
+        """Return whether so many outcomes wait for the database that no more jobs should be claimed."""
+        return len(self.undelivered) >= self._limit
+
+    def submit(self, outcome: Outcome) -> None:
+        """Take an outcome; it is written soon, by `once`."""
+        if outcome.committed:
+            if self._announce.wanted:
+                self._announce(JobSettled(self._worker_id, outcome))
+            self._settled()
+            return
+        self.undelivered[outcome.job.id, outcome.job.claims] = outcome
+        self._settled()
+        self._wake()
+
+    async def once(self) -> float:
+        """Write one batch of one holder's outcomes; return how long to pause."""
+        if not self.undelivered:
+            return FOREVER
+        holder = next(iter(self.undelivered.values())).job.locked_by or ""
+        batch = [o for o in self.undelivered.values() if o.job.locked_by == holder][:BATCH]
+        try:
+            busy = await self._write(holder, batch)
+        except Exception as error:
+            if not _is_about_data(error):
+                raise
+            busy = await self._write_one_by_one(holder, batch)
+        if self.undelivered:
+            return BUSY_PAUSE if busy == len(self.undelivered) else 0.0
+        return FOREVER
+
+    async def flush(self, seconds: float) -> int:
+        """Write what is left, for as long as `seconds`; return how many outcomes could not be delivered."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.undelivered:
+                    try:
+                        await asyncio.sleep(min(await self.once(), BUSY_PAUSE))
+                    except (OSError, TimeoutError, LeaseLost):
+                        await asyncio.sleep(0.2)
+        except Exception:
+            # Whatever it is, the jobs are recovered from the worker's row.
+            return len(self.undelivered)
+        return 0
+
+    async def _write(self, holder: str, batch: list[Outcome]) -> int:
+        """Write a batch; return how many rows were locked by strangers and must be offered again."""
+        refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch)}
+        busy = 0
+        for outcome in batch:
+            claim = (outcome.job.id, outcome.job.claims)
+            verdict = refused.get(claim)
+            if verdict is Verdict.BUSY:
+                busy += 1
+                continue
+            self.undelivered.pop(claim, None)
+            if self._announce.wanted:
+                event = OutcomeRefused if verdict is Verdict.FENCED else JobSettled
+                self._announce(event(self._worker_id, outcome))
+        self._settled()
+        return busy
+
+    async def _write_one_by_one(self, holder: str, batch: list[Outcome]) -> int:
+        """Write rows singly, because one of them holds what the database refuses; that one fails with its reason."""
+        busy = 0
+        for outcome in batch:
+            try:
+                busy += await self._write(holder, [outcome])
+            except Exception as error:
+                if not _is_about_data(error):
+                    raise
+                outcome.verb, outcome.result = Verb.FAILED, None
+                outcome.error = f"The attempt ended, but its outcome cannot be stored: {format_error(error)}"
+                busy += await self._write(holder, [outcome])
+        return busy
+
+
+def _is_about_data(error: BaseException) -> bool:
+    """Return whether the database refused a value (data exceptions, program limits, integrity)."""
+    return sqlstate(error)[:2] in ("22", "23", "54")

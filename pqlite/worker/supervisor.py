@@ -1,0 +1,95 @@
+"""The only `while True`: a loop that acts, pauses, survives errors with backoff, and says when it last worked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from pqlite.backoff import LoopErrorPolicy
+
+FOREVER = 3600.0
+"""What `once` returns when only a wake-up gives it something to do."""
+
+
+class Loop:
+    """Calls `once` again and again, pausing for as many seconds as it returns, until stopped.
+
+    An error is announced, never raised: the loop pauses as its policy says and goes on. It is stopped by a flag
+    between two calls, so a statement is never cut in two.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        once: Callable[[], Awaitable[float]],
+        *,
+        errors: LoopErrorPolicy,
+        failed: Callable[[str, Exception, int], None],
+        recovered: Callable[[str, int], None],
+        overdue_after: float = 60.0,
+    ) -> None:
+        self.name = name
+        self._once = once
+        self._errors = errors
+        self._failed = failed
+        self._recovered = recovered
+        self._overdue_after = overdue_after
+        self._woken = asyncio.Event()
+        self._stopped = False
+        self._failures = 0
+        self._next_cycle = time.monotonic()
+
+    def wake(self) -> None:
+        """End the pause."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End after the call under way."""
+        self._stopped = True
+        self._woken.set()
+
+    def trouble(self) -> str | None:
+        """Return what is wrong with the loop, None if it works."""
+        if self._failures:
+            return f"the {self.name} has failed {self._failures} times in a row"
+        late = time.monotonic() - self._next_cycle
+        if not self._stopped and late > self._overdue_after:
+            return f"the {self.name} has not completed a cycle for {late:.0f} s"
+        return None
+
+    async def run(self) -> None:
+        """Run until stopped."""
+        while not self._stopped:
+            self._woken.clear()
+            try:
+                pause = await self._once()
+            except Exception as error:
+                self._failures += 1
+                self._failed(self.name, error, self._failures)
+                pause = self._pause_after_error()
+            else:
+                if self._failures:
+                    self._recovered(self.name, self._failures)
+                    self._failures = 0
+            self._next_cycle = time.monotonic() + pause
+            await self._rest(pause)
+
+    def _pause_after_error(self) -> float:
+        try:
+            pause = float(self._errors.next_sleep(self._failures))
+        except Exception as error:
+            self._failed(f"{self.name}'s loop_error_policy", error, self._failures)
+            pause = 2.0
+        # Jitter: a fleet that lost the same server must not come back in step.
+        return max(pause, 0.05) * random.uniform(0.8, 1.2)
+
+    async def _rest(self, pause: float) -> None:
+        if pause <= 0:
+            await asyncio.sleep(0)
+        elif not self._woken.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()

@@ -1,0 +1,289 @@
+"""Worker: what an app configures and enters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from typing import Literal
+
+from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
+from pqlite.errors import ConfigurationError, InvalidJob, WorkerError
+from pqlite.events import Announcer, Observer
+from pqlite.handlers import Handler, checked
+from pqlite.observability.logging import log_event
+from pqlite.settings import WorkerSettings, from_environment
+from pqlite.store.postgres import PgJobStore
+from pqlite.store.validation import name
+from pqlite.worker.running import Plan, Running
+
+logger = logging.getLogger(__name__)
+
+Duration = float | timedelta
+
+
+class Worker:
+    """Runs the jobs of a store in this process, for as long as it is entered.
+
+        app = FastAPI(lifespan=worker.lifespan)
+
+    Args:
+        store: where the jobs are. If it is not started, the worker starts it, and closes it at the end.
+        handlers: functions by job type. Jobs of other types are left for workers that know them.
+        concurrency: how many jobs run at once in this process.
+        enabled: False runs nothing (the store still works): the same code serves an API-only process.
+        enable_reaper: whether this process takes over what dead workers held.
+        idle_policy, backoff, loop_error_policy: how long to wait when idle, before a retry, after an error.
+        reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are looked for; those older
+            than their `timeout_seconds`, or than `default_stale_after`, are given back.
+        shutdown_grace: how long running jobs may go on after a stop; then they are cancelled.
+        shutdown_timeout: how long a stop takes at most (seconds or timedelta, like all durations).
+        worker_id: a label for people; "host-pid" by default. Two processes may share it.
+        queues: which queues to serve; None serves all.
+        lease: how long the worker may be silent before it counts as dead.
+        retain_done, retain_failed: how long DONE, and FAILED or CANCELLED jobs are kept; None keeps them for ever.
+        unknown_job_types: "leave" jobs of unknown types to others, or "fail" them.
+        startup: with the database away, "wait" for it in the background and serve, or "fail".
+        observers: called with every event; the logging one is always there.
+
+    The environment wins over `enabled`, `concurrency`, `enable_reaper`, `reap_stale_every_seconds`,
+    `default_stale_after`, `shutdown_grace` and `shutdown_timeout`: see pqlite.settings.
+
+    Raises:
+        ConfigurationError: an argument or a WORKER_* variable cannot work; the message says what is accepted.
+    """
+
+    def __init__(
+        self,
+        store: PgJobStore,
+        handlers: Mapping[str, Handler],
+        *,
+        concurrency: int = 10,
+        enabled: bool = True,
+        enable_reaper: bool = True,
+        idle_policy: IdlePollPolicy | None = None,
+        backoff: BackoffPolicy | None = None,
+        loop_error_policy: LoopErrorPolicy | None = None,
+        reap_stale_every_seconds: Duration = 60.0,
+        default_stale_after: Duration = timedelta(minutes=20),
+        shutdown_grace: Duration = 10.0,
+        shutdown_timeout: Duration = 25.0,
+        worker_id: str | None = None,
+        queues: Iterable[str] | None = None,
+        lease: Duration = 20.0,
+        retain_done: timedelta | None = timedelta(days=7),
+        retain_failed: timedelta | None = timedelta(days=30),
+        unknown_job_types: Literal["leave", "fail"] = "leave",
+        startup: Literal["wait", "fail"] = "wait",
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        for argument, value, accepted in (
+            ("unknown_job_types", unknown_job_types, ("leave", "fail")),
+            ("startup", startup, ("wait", "fail")),
+        ):
+            if value not in accepted:
+                raise ConfigurationError(f"{argument} is {value!r}; it must be one of {accepted}")
+        self.store = store
+        self.settings = from_environment(
+            WorkerSettings(
+                enabled=enabled,
+                concurrency=concurrency,
+                enable_reaper=enable_reaper,
+                reap_stale_every=_timedelta(reap_stale_every_seconds),
+                default_stale_after=_timedelta(default_stale_after),
+                shutdown_grace=_timedelta(shutdown_grace),
+                shutdown_timeout=_timedelta(shutdown_timeout),
+                lease=_timedelta(lease),
+                retain_done=retain_done,
+                retain_failed=retain_failed,
+            )
+        )
+        self.worker_id = _label(worker_id)
+        self.events = Announcer([log_event, *observers])
+        self._plan = Plan(
+            store=store,
+            handlers=checked(handlers),
+            settings=self.settings,
+            worker_id=self.worker_id,
+            queues=None if queues is None else _queues(queues),
+            unknown_job_types=unknown_job_types,
+            startup=startup,
+            idle=idle_policy or IdlePollPolicy(),
+            backoff=backoff or BackoffPolicy(),
+            loop_errors=loop_error_policy or LoopErrorPolicy(),
+            announce=self.events,
+        )
+        self._task: asyncio.Task[None] | None = None
+        self._running: Running | None = None
+        self._drain = asyncio.Event()
+        self._exit = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._forced = False
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
+        """Return the worker's lifetime as an ASGI lifespan: `FastAPI(lifespan=worker.lifespan)`."""
+        return self._lifespan()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        async with self:
+            yield
+
+    async def __aenter__(self) -> Worker:
+        """Start; return when the worker claims (or waits for its database).
+
+        Enter and exit may happen in different tasks. A cancellation stops what was started.
+
+        Raises:
+            WorkerError: it is running already; or the database is away and startup='fail'.
+            SchemaError: the database's schema is not the one this pqlite needs.
+            ConfigurationError: the store has only a pool.
+        """
+        if self._task is not None:
+            raise WorkerError(
+                "This worker is running already: it was entered twice. Give worker.lifespan to the app or to one "
+                "router, not to both."
+            )
+        self._drain, self._exit, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # One task owns the run from beginning to end: no cancel scope is entered in one task and left in another.
+        self._task = asyncio.create_task(self._supervise(started), name="pqlite worker")
+        try:
+            await asyncio.shield(started)
+        except BaseException:
+            self._hurry.set()
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop, within `shutdown_timeout`; at once if this is cancelled meanwhile (jobs are still given back)."""
+        task, cancelled = self._task, None
+        if task is None:
+            return
+        self.begin_shutdown()
+        self._exit.set()
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._hurry.set()
+        self._task = None
+        if cancelled is not None:
+            raise cancelled
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            logger.error("The worker did not stop cleanly.", exc_info=failure)
+
+    def begin_shutdown(self) -> None:
+        """Stop claiming now, and let running jobs end. Called by itself as soon as uvicorn begins to stop."""
+        self._drain.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Return whether the worker has begun to stop: time to end streaming responses."""
+        return self._drain.is_set()
+
+    async def wait_stopping(self) -> None:
+        """Return when the worker begins to stop."""
+        await self._drain.wait()
+
+    def healthy(self) -> bool:
+        """Return whether the worker does its work; always True where it is not enabled."""
+        return self.trouble() is None
+
+    def trouble(self) -> str | None:
+        """Return why the worker is not healthy, None if it is: for the body of a health endpoint."""
+        if self._task is None or self._task.done():
+            return "the worker is not running"
+        if self._running is None:
+            return None if not self._enabled else "the worker is starting"
+        return self._running.trouble()
+
+    @property
+    def _enabled(self) -> bool:
+        return self.settings.enabled or self._forced
+
+    async def run(self) -> None:
+        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says."""
+        self._forced = True
+        try:
+            async with self:
+                await self.wait_stopping()
+        finally:
+            self._forced = False
+
+    async def _supervise(self, started: asyncio.Future[None]) -> None:
+        owned = not self.store.started
+        try:
+            if owned:
+                await self.store.start()
+            try:
+                await self._work(started)
+            finally:
+                if owned:
+                    await self.store.close()
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    async def _work(self, started: asyncio.Future[None]) -> None:
+        if not self._enabled:
+            started.set_result(None)
+            await self._exit.wait()
+            return
+        running = Running(self._plan, self._drain)
+        try:
+            await running.start()
+            self._running = running
+            started.set_result(None)
+            await self._drain.wait()
+        finally:
+            self._running = None
+            await self._stop(running)
+        # The app may still answer requests, which enqueue: the store stays open until the lifespan ends.
+        await self._exit.wait()
+
+    async def _stop(self, running: Running) -> None:
+        """Stop the run to its end. A cancellation (an event loop that is torn down) only makes it hurry."""
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            stopping = asyncio.create_task(running.stop(self._hurry))
+            while not stopping.done():
+                try:
+                    await asyncio.wait([stopping])
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    self._hurry.set()
+            if not stopping.cancelled():
+                break
+            self._hurry.set()
+        if cancelled is not None:
+            raise cancelled
+        stopping.result()
+
+
+def _timedelta(value: Duration) -> timedelta:
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)
+
+
+def _label(worker_id: str | None) -> str:
+    label = worker_id or f"{platform.node() or 'host'}-{os.getpid()}"
+    try:
+        return name("worker_id", label, 200)
+    except InvalidJob as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _queues(queues: Iterable[str]) -> list[str]:
+    if isinstance(queues, str):
+        raise ConfigurationError(f"queues must be a list of names, not the string {queues!r}")
+    try:
+        return [name("a queue", queue, 200) for queue in queues]
+    except InvalidJob as error:
+        raise ConfigurationError(str(error)) from None

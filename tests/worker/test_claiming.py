@@ -1,0 +1,246 @@
+"""What a worker claims, when, and in what order."""
+
+import asyncio
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from pqlite import IdlePollPolicy, JobContext, JobStatus, LoopErrorPolicy, PgJobStore
+from pqlite.events import ClaimsReleased, JobEnded, JobStarted, LoopFailed, LoopRecovered, WorkerRegistered
+from tests.support import EventLog, ended, until
+from tests.worker.conftest import Run
+
+
+class Never(IdlePollPolicy):
+    """Sleeps for ever when idle: only a wake-up, or a job that becomes due, ends it."""
+
+    def next_sleep(self, empty_streak: int) -> float:
+        return 3600.0
+
+
+async def idle(conn: asyncpg.Connection) -> None:
+    """Return when the worker has asked to be notified: it sleeps, or is about to."""
+    await until(lambda: conn.fetchval("select last_value > 0 from pqlite.wake_until"), "the worker to sleep")
+
+
+async def test_higher_priority_runs_sooner_and_equal_priority_in_order_of_time(run: Run, store: PgJobStore) -> None:
+    order: list[int] = []
+
+    async def handler(ctx: JobContext) -> None:
+        order.append(ctx.job.payload)
+
+    for number, (priority, queue) in enumerate([(0, "a"), (5, "b"), (-5, "a"), (5, "a"), (0, "a"), (5, "b")]):
+        await store.enqueue("t", number, priority=priority, queue=queue)
+    async with run({"t": handler}, concurrency=1):
+        await until(lambda: len(order) == 6)
+
+    assert set(order[:3]) == {1, 3, 5}
+    assert order.index(1) < order.index(5)
+    assert order[3:] == [0, 4, 2]
+
+
+async def test_no_more_jobs_are_claimed_than_can_run(run: Run, store: PgJobStore, log: EventLog) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(_ctx: JobContext) -> None:
+        await go_on.wait()
+
+    await store.enqueue_many([{"job_type": "t"} for _ in range(10)])
+    async with run({"t": handler}, concurrency=3):
+        await log.wait_for(JobStarted, count=3)
+        async with store.connection() as conn:
+            running = await conn.fetchval("select count(*) from pqlite.jobs where status = 'RUNNING'")
+        go_on.set()
+        await log.wait_for(JobEnded, count=10)
+
+    assert running == 3
+
+
+async def test_an_idle_worker_is_woken_by_an_enqueue_of_its_own_process(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    async with run({"t": lambda _ctx: None}, idle_policy=Never()):
+        await idle(conn)
+        job = await ended(store, await store.enqueue("t"))
+
+    assert job.status is JobStatus.DONE
+
+
+async def test_an_idle_worker_is_woken_by_a_plain_insert_of_another_client(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    async with run({"t": lambda _ctx: None}, idle_policy=Never()):
+        await idle(conn)
+        job_id = await conn.fetchval("insert into pqlite.jobs (job_type) values ('t') returning id")
+        job = await ended(store, job_id)
+
+    assert job.status is JobStatus.DONE
+
+
+async def test_an_idle_worker_wakes_when_a_job_becomes_due(run: Run, store: PgJobStore) -> None:
+    job_id = await store.enqueue("t", run_after=timedelta(seconds=0.3))
+    async with run({"t": lambda _ctx: None}, idle_policy=Never()):
+        job = await ended(store, job_id)
+
+    assert job.finished_at is not None
+    assert timedelta(0) <= job.finished_at - job.run_after < timedelta(seconds=1)
+
+
+async def test_a_job_retried_by_hand_wakes_an_idle_worker(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    job_id = await store.enqueue("t", run_after=timedelta(hours=1))
+    async with run({"t": lambda _ctx: None}, idle_policy=Never()):
+        await idle(conn)
+        assert await conn.fetchval("select pqlite.retry($1)", job_id) == "READY"
+        job = await ended(store, job_id)
+
+    assert job.status is JobStatus.DONE
+
+
+async def test_a_busy_queue_notifies_nobody(store: PgJobStore, conn: asyncpg.Connection) -> None:
+    heard: list[object] = []
+    await conn.add_listener("pqlite_wake", lambda *args: heard.append(args))
+
+    await store.enqueue("t")
+    await conn.execute("select pqlite.arm(60000)")
+    await store.enqueue("t")
+    await until(lambda: heard, "the notification")
+
+    assert len(heard) == 1
+
+
+async def test_a_job_behind_the_watermark_is_found(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
+    async with run({"t": lambda _ctx: None}):
+        await ended(store, await store.enqueue("t"))
+        # Committed late: due an hour before the job that was just claimed, in the same lane.
+        sql = "insert into pqlite.jobs (job_type, run_after) values ('t', now() - interval '1 hour') returning id"
+        job = await ended(store, await conn.fetchval(sql), patience=3.0)
+
+    assert job.status is JobStatus.DONE
+
+
+async def test_a_lane_never_seen_before_is_found_within_a_second_while_the_worker_is_busy(
+    run: Run, store: PgJobStore, log: EventLog
+) -> None:
+    async def endless(ctx: JobContext) -> None:
+        await asyncio.sleep(0.001)
+        await ctx.store.enqueue("endless")
+
+    async with run({"endless": endless, "t": lambda _ctx: None}, concurrency=2):
+        await store.enqueue_many([{"job_type": "endless"} for _ in range(20)])
+        await log.wait_for(JobEnded, count=20)
+        job = await ended(store, await store.enqueue("t", queue="new"), patience=3.0)
+
+    assert job.finished_at is not None
+    assert job.finished_at - job.created_at < timedelta(seconds=1.5)
+
+
+async def test_only_the_given_queues_are_served(run: Run, store: PgJobStore) -> None:
+    other = await store.enqueue("t", queue="other")
+    async with run({"t": lambda _ctx: None}, queues=["mine"]):
+        await ended(store, await store.enqueue("t", queue="mine"))
+        job = await store.get(other)
+
+    assert job.status is JobStatus.READY
+
+
+async def test_suspects_run_one_at_a_time_beside_ordinary_jobs(run: Run, store: PgJobStore) -> None:
+    running: set[int] = set()
+    worst = 0
+
+    async def suspect(ctx: JobContext) -> None:
+        nonlocal worst
+        running.add(ctx.job.id)
+        worst = max(worst, len(running))
+        await asyncio.sleep(0.005)
+        running.discard(ctx.job.id)
+
+    ids = [await store.enqueue("suspect") for _ in range(10)]
+    async with store.connection() as conn:
+        await conn.execute("update pqlite.jobs set crashes = 1")
+    async with run({"suspect": suspect, "plain": lambda _ctx: None}, concurrency=5):
+        plain = await ended(store, await store.enqueue("plain"))
+        jobs = [await ended(store, job_id) for job_id in ids]
+
+    assert plain.status is JobStatus.DONE
+    assert all(job.status is JobStatus.DONE for job in jobs)
+    assert worst == 1
+
+
+async def test_jobs_held_by_name_but_unknown_are_given_back_uncharged(
+    run: Run, store: PgJobStore, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pqlite.worker.claimer.AUDIT_EVERY", 0.05)
+    async with run({"t": lambda ctx: ctx.attempt}, idle_policy=IdlePollPolicy(0.05, 0.05)):
+        holder = (await log.wait_for(WorkerRegistered)).holder
+        async with store.connection() as conn:
+            # As after a claim whose answer was lost.
+            job_id = await conn.fetchval(
+                "insert into pqlite.jobs (job_type, status, attempts, claims, locked_by, locked_at) "
+                "values ('t', 'RUNNING', 1, 1, $1, now()) returning id",
+                holder,
+            )
+        released = await log.wait_for(ClaimsReleased)
+        job = await ended(store, job_id)
+
+    assert list(released.job_ids) == [job_id]
+    assert (job.result, job.attempts, job.claims, job.crashes) == (1, 1, 2, 0)
+
+
+async def test_a_claim_that_was_undone_and_made_again_adopts_the_running_attempt(
+    run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
+) -> None:
+    runs = 0
+    go_on = asyncio.Event()
+
+    async def handler(_ctx: JobContext) -> int:
+        nonlocal runs
+        runs += 1
+        await go_on.wait()
+        return runs
+
+    async with run({"t": handler}):
+        job_id = await store.enqueue("t")
+        await log.wait_for(JobStarted)
+        # What a server crash leaves of a claim that had not reached the disk.
+        await conn.execute(
+            "update pqlite.jobs set status = 'READY', attempts = 0, claims = 0, locked_by = null, locked_at = null"
+        )
+        await store.enqueue("other")
+        await until(lambda: conn.fetchval("select claims = 1 from pqlite.jobs where id = $1", job_id), "the claim")
+        go_on.set()
+        job = await ended(store, job_id)
+
+    assert runs == 1
+    assert (job.status, job.result, job.attempts, job.claims) == (JobStatus.DONE, 1, 1, 1)
+
+
+async def test_errors_of_the_infrastructure_follow_the_loop_error_policy(
+    run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
+) -> None:
+    class Counting(LoopErrorPolicy):
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def next_sleep(self, consecutive_errors: int) -> float:
+            self.asked.append(consecutive_errors)
+            return 0.05
+
+    policy = Counting()
+    async with run(
+        {"t": lambda _ctx: None}, loop_error_policy=policy, idle_policy=IdlePollPolicy(0.05, 0.05)
+    ) as worker:
+        await conn.execute("alter table pqlite.jobs rename to elsewhere")
+        await log.wait_for(LoopFailed, lambda event: event.part == "claimer", count=2)
+        trouble = worker.trouble()
+        await conn.execute("alter table pqlite.elsewhere rename to jobs")
+        await log.wait_for(LoopRecovered, lambda event: event.part == "claimer")
+        job = await ended(store, await store.enqueue("t"))
+        healthy = worker.healthy()
+
+    assert {1, 2} <= set(policy.asked)
+    assert "failed" in (trouble or "")
+    assert job.status is JobStatus.DONE
+    assert healthy

@@ -1,0 +1,109 @@
+"""Which lanes are asked, in what order, from where on."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pqlite import Job, JobStatus
+from pqlite.store.engine import Head, Lane, Mark
+from pqlite.worker.lanes import BEGINNING, MOST, Lanes
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+A, B, HIGH = Lane("q", "a", 0), Lane("q", "b", 0), Lane("q", "a", 9)
+
+
+def at(second: int, id: int = 1) -> Mark:
+    return Mark(T0 + timedelta(seconds=second), id)
+
+
+def head(lane: Lane, mark: Mark = BEGINNING, due_in: float = -1.0) -> Head:
+    return Head(lane, mark, due_in)
+
+
+def job(lane: Lane, mark: Mark) -> Job:
+    fields: dict[str, Any] = dict.fromkeys(Job.__dataclass_fields__)
+    fields |= {"id": mark.id, "run_after": mark.run_after, "queue": lane.queue, "status": JobStatus.RUNNING}
+    return Job(**fields)
+
+
+def lanes_with(*lanes: Lane) -> Lanes:
+    found = Lanes()
+    found.found([head(lane, at(0)) for lane in lanes])
+    return found
+
+
+def test_the_best_priority_is_asked_first() -> None:
+    assert [lane for lane, _ in lanes_with(A, HIGH, B).ask()] == [HIGH, A, B]
+
+
+def test_a_lane_whose_first_job_is_not_due_is_not_asked() -> None:
+    lanes = Lanes()
+    lanes.found([head(A, at(0), due_in=0.5)])
+
+    assert not lanes.any
+
+
+def test_the_next_claim_begins_behind_the_last_job_claimed() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 2, [(0, job(A, at(5, 3))), (0, job(A, at(5, 2)))])
+
+    assert lanes.ask() == [(A, at(5, 3))]
+
+
+def test_a_lane_that_gave_less_than_was_asked_is_dropped() -> None:
+    lanes = lanes_with(A, B)
+    lanes.claimed(lanes.ask(), 3, [(0, job(A, at(1))), (1, job(B, at(1))), (1, job(B, at(2)))])
+
+    assert [lane for lane, _ in lanes.ask()] == [B]
+
+
+def test_a_lane_that_was_not_reached_is_kept() -> None:
+    lanes = lanes_with(A, B)
+    lanes.claimed(lanes.ask(), 1, [(0, job(A, at(1)))])
+
+    assert {lane for lane, _ in lanes.ask()} == {A, B}
+
+
+def test_lanes_of_one_priority_take_turns() -> None:
+    lanes = lanes_with(A, B)
+    first = lanes.ask()[0][0]
+    lanes.claimed(lanes.ask(), 1, [(0, job(first, at(1)))])
+
+    assert lanes.ask()[0][0] != first
+
+
+def test_a_job_found_behind_the_mark_rewinds_its_lane() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 1, [(0, job(A, at(5, 9)))])
+    lanes.found([head(A, at(3, 4))])
+
+    [(_, mark)] = lanes.ask()
+    assert mark < at(3, 4)
+
+
+def test_a_job_found_beyond_the_mark_leaves_it_alone() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 1, [(0, job(A, at(5, 9)))])
+    lanes.found([head(A, at(5, 10))])
+
+    assert lanes.ask() == [(A, at(5, 9))]
+
+
+def test_a_suspect_moves_no_mark_and_takes_a_place() -> None:
+    lanes = lanes_with(A, B)
+    lanes.claimed(lanes.ask(), 2, [(-1, job(A, at(9))), (0, job(A, at(1)))])
+
+    assert {lane for lane, _ in lanes.ask()} == {A, B}
+    assert dict(lanes.ask())[A] == at(1)
+
+
+def test_a_thousand_lanes_have_their_turns() -> None:
+    many = [Lane("q", f"t{i}", 0) for i in range(1000)]
+    lanes = lanes_with(*many)
+    served: set[Lane] = set()
+    for _ in range(1000):
+        asked = lanes.ask()
+        assert len(asked) == MOST
+        lanes.claimed(asked, 1, [(0, job(asked[0][0], at(1)))])
+        served.add(asked[0][0])
+
+    assert served == set(many)
