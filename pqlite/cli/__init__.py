@@ -1,6 +1,6 @@
 """The command line: one module per command. Needs the core's dependencies only; rich, where installed, adds colour.
 
-Exit status: 0 all went well, 1 it failed, 2 the command was used wrongly.
+Exit status: 0 all went well, 1 it failed, 2 the command was used wrongly, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return 1
+        return 130
     except Exception as error:
         failure = explain(error)
         if failure is None:

@@ -13,8 +13,8 @@ from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
 Bring the database's schema up to date, in one transaction. Running it twice, or
-from several machines at once, is harmless. It needs a role that may create the
-schema; the app and its workers do not.
+from several machines at once, is harmless. The role needs the right to create
+the schema.
 """
 
 EXAMPLES = """\

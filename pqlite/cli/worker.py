@@ -20,7 +20,7 @@ LEAVE_SECONDS = 2.0
 
 DESCRIPTION = """\
 Run the Worker that an app uses, without the web server, whatever WORKER_ENABLED
-says. TARGET is imported with the current directory on sys.path; a function
+says. MODULE is imported with the current directory on sys.path; a function
 without arguments that returns a Worker is called.
 
 SIGTERM and SIGINT stop it gracefully: running jobs may go on for shutdown_grace,

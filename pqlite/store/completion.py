@@ -59,9 +59,7 @@ async def _rollback(conn: Any, transaction: Any) -> None:
         conn.terminate()
 
 
-async def _commit(
-    store: _Store, stack: AsyncExitStack, conn: Any, transaction: Any, sql: Statements, job: Job
-) -> None:
+async def _commit(store: _Store, stack: AsyncExitStack, conn: Any, transaction: Any, sql: Statements, job: Job) -> None:
     try:
         async with asyncio.timeout(STATEMENT_SECONDS):
             await transaction.commit()

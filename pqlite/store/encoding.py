@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 import traceback
 from typing import Any
 
@@ -12,6 +14,8 @@ from pqlite.errors import PayloadError
 
 MAX_DEPTH = 200
 MAX_ERROR_CHARACTERS = 8000
+# Python refuses to read an integer of more digits.
+_LONG_NUMBER = re.compile(rb"(?<!\d)\d{4301}")
 
 
 def encode(value: Any, *, what: str, max_bytes: int) -> str:
@@ -30,8 +34,13 @@ def encode(value: Any, *, what: str, max_bytes: int) -> str:
         raise PayloadError(f"{path} cannot be stored as JSON: {reason or error}") from None
     if len(data) > max_bytes:
         raise PayloadError(f"{what} is {len(data):,} bytes of JSON; at most {max_bytes:,} are stored")
-    if _may_offend(data) and (offence := _offence(from_json(data), what)):
-        raise PayloadError(offence)
+    if _may_offend(data):
+        try:
+            offence = _offence(from_json(data), what)
+        except ValueError as error:
+            offence = f"{what} cannot be read back: {error}"
+        if offence:
+            raise PayloadError(offence)
     return data.decode()
 
 
@@ -76,7 +85,11 @@ def decode(text: str | None) -> Any:
 def _may_offend(data: bytes) -> bool:
     """Return whether a closer look is needed; the common payload passes without one."""
     return (
-        b"\\u0000" in data or b"NaN" in data or b"Infinity" in data or data.count(b"[") + data.count(b"{") > MAX_DEPTH
+        b"\\u0000" in data
+        or b"NaN" in data
+        or b"Infinity" in data
+        or data.count(b"[") + data.count(b"{") > MAX_DEPTH
+        or (len(data) > 4300 and _LONG_NUMBER.search(data) is not None)
     )
 
 
@@ -100,28 +113,43 @@ def _offence(value: Any, path: str) -> str | None:
     return None
 
 
-def _locate(value: Any, path: str, depth: int = 0) -> tuple[str, str]:
+def _locate(value: Any, root: str) -> tuple[str, str]:
     """Return the path of the first part that cannot be serialized, and why."""
-    if depth > MAX_DEPTH:
-        return path, f"it is nested deeper than {MAX_DEPTH} levels or refers to itself"
-    children: list[tuple[Any, str]] = []
-    if isinstance(value, dict):
-        for key in value:
+    path = root
+    for _ in range(MAX_DEPTH):
+        if isinstance(value, dict):
+            for key in value:
+                try:
+                    to_json({key: None})
+                except Exception:
+                    return path, f"it has the key {key!r}"
+        children = _children(value, path)
+        for child, where in children:
             try:
-                to_json({key: None})
+                to_json(child)
             except Exception:
-                return path, f"it has the key {key!r}"
-        children = [(child, f"{path}.{key}") for key, child in value.items()]
-    elif isinstance(value, (list, tuple)):
-        children = [(child, f"{path}[{i}]") for i, child in enumerate(value)]
-    for child, where in children:
-        try:
-            to_json(child)
-        except Exception:
-            return _locate(child, where, depth + 1)
-    if isinstance(value, str):
-        return path, "it contains a lone surrogate"
-    return path, "" if children else f"it is a {type(value).__name__}"
+                value, path = child, where
+                break
+        else:
+            if isinstance(value, str):
+                return path, "it contains a lone surrogate"
+            if not children:
+                return path, f"it is a {type(value).__name__}"
+            if not isinstance(value, (dict, list, tuple)):
+                return path, ""  # a model whose parts are fine: its own serializer fails
+            break  # every part is fine, the whole is too deep
+    return root, f"it is nested deeper than {MAX_DEPTH} levels or refers to itself"
+
+
+def _children(value: Any, path: str) -> list[tuple[Any, str]]:
+    if isinstance(value, dict):
+        return [(child, f"{path}.{key}") for key, child in value.items()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [(child, f"{path}[{i}]") for i, child in enumerate(value)]
+    if dataclasses.is_dataclass(value):
+        return [(getattr(value, f.name), f"{path}.{f.name}") for f in dataclasses.fields(value)]
+    fields = getattr(type(value), "model_fields", {})
+    return [(getattr(value, name), f"{path}.{name}") for name in fields]
 
 
 def _clean(value: Any) -> Any:
