@@ -157,6 +157,8 @@ class Worker:
         except BaseException:
             self._hurry.set()
             await self.__aexit__()
+            if started.done() and not started.cancelled():
+                started.exception()  # seen: a start that failed while it was cancelled is no news
             raise
         return self
 

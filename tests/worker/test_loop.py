@@ -1,0 +1,114 @@
+"""The loop under every part: it acts, pauses, and survives."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pqlite import LoopErrorPolicy
+from pqlite.worker.supervisor import FOREVER, Loop
+from tests.support import until
+
+
+class Quick(LoopErrorPolicy):
+    def next_sleep(self, consecutive_errors: int) -> float:
+        return 0.0
+
+
+def loop_of(once: Callable[[], Any], heard: list[Any], errors: LoopErrorPolicy | None = None, **options: Any) -> Loop:
+    return Loop(
+        "part",
+        once,
+        errors=errors or Quick(),
+        failed=lambda name, error, failures: heard.append((name, str(error), failures)),
+        recovered=lambda name, failures: heard.append((name, "recovered", failures)),
+        **options,
+    )
+
+
+async def test_a_loop_survives_errors_and_says_when_it_works_again() -> None:
+    heard: list[Any] = []
+    calls = 0
+
+    async def once() -> float:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise ValueError("weather")
+        loop.stop()
+        return 0.0
+
+    loop = loop_of(once, heard)
+    await loop.run()
+
+    assert heard == [("part", "weather", 1), ("part", "weather", 2), ("part", "recovered", 2)]
+    assert loop.trouble() is None
+
+
+async def test_a_policy_that_raises_does_not_end_the_loop() -> None:
+    class Broken(LoopErrorPolicy):
+        def next_sleep(self, consecutive_errors: int) -> float:
+            raise RuntimeError("broken policy")
+
+    heard: list[Any] = []
+
+    async def once() -> float:
+        if heard:
+            loop.stop()
+            return 0.0
+        raise ValueError("weather")
+
+    loop = loop_of(once, heard, Broken())
+    task = asyncio.create_task(loop.run())
+    await until(lambda: len(heard) == 2)
+    loop.wake()
+    await task
+
+    assert heard[1] == ("part's loop_error_policy", "broken policy", 1)
+
+
+async def test_a_wake_up_ends_the_pause() -> None:
+    calls = 0
+
+    async def once() -> float:
+        nonlocal calls
+        calls += 1
+        return FOREVER
+
+    loop = loop_of(once, [])
+    task = asyncio.create_task(loop.run())
+    await until(lambda: calls == 1)
+    loop.wake()
+    await until(lambda: calls == 2)
+    loop.stop()
+    await asyncio.wait_for(task, 1)
+
+
+async def test_a_wake_up_during_the_call_is_not_lost() -> None:
+    calls = 0
+
+    async def once() -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            loop.wake()
+        else:
+            loop.stop()
+        return FOREVER
+
+    loop = loop_of(once, [])
+    await asyncio.wait_for(loop.run(), 1)
+
+    assert calls == 2
+
+
+async def test_a_loop_that_hangs_is_reported() -> None:
+    async def once() -> float:
+        await asyncio.sleep(60)
+        return 0.0
+
+    loop = loop_of(once, [], overdue_after=0.02)
+    task = asyncio.create_task(loop.run())
+    trouble = await until(loop.trouble)
+    task.cancel()
+
+    assert "has not completed a cycle" in trouble
