@@ -59,15 +59,15 @@ def load(target: Target) -> Worker:
             found = getattr(found, name)
         except AttributeError:
             raise Failure(f"Module {target.module!r} has no attribute {target.attribute!r}{_hint(module)}.") from None
-    what = f"{target} is a {type(found).__name__}"
+    what = f"{target} must be a Worker"
     if not isinstance(found, Worker) and _is_called_without_arguments(found):
         found = _running_their_code(f"Calling {target} failed", found)
-        what = f"{target}() returned a {type(found).__name__}"
+        what = f"{target}() must return a Worker"
     if isinstance(found, Worker):
         return found
     if inspect.iscoroutine(found):
         found.close()
-    raise Failure(f"{what}, not a Worker{_hint(module)}.")
+    raise Failure(f"{what}, not {type(found).__name__!r}{_hint(module)}.")
 
 
 def _import(name: str) -> ModuleType:
@@ -117,4 +117,4 @@ def _is_called_without_arguments(found: Any) -> bool:
 
 def _hint(module: ModuleType) -> str:
     names = [repr(name) for name, value in vars(module).items() if isinstance(value, Worker)]
-    return f"; its workers: {', '.join(names)}" if names else ""
+    return f"; Workers in {module.__name__!r}: {', '.join(names)}" if names else ""

@@ -23,9 +23,10 @@ Run the Worker that an app uses, without the web server, whatever WORKER_ENABLED
 says. MODULE is imported with the current directory on sys.path; a function
 without arguments that returns a Worker is called.
 
-SIGTERM and SIGINT stop it gracefully: running jobs may go on for shutdown_grace,
-and it takes shutdown_timeout at most. A second signal stops it at once. Either
-way jobs that have not ended are given back, and the attempt is not counted.
+SIGTERM and SIGINT stop it gracefully: running jobs may go on for its
+shutdown_grace, and the stop takes its shutdown_timeout at most. A second signal
+stops it at once. Either way jobs that have not ended are given back, and the
+attempt is not counted.
 """
 
 EXAMPLES = """\

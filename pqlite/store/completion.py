@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import asyncpg
@@ -14,7 +14,8 @@ from pqlite.job import Job, JobStatus
 from pqlite.store.link import sqlstate
 from pqlite.store.statements import Statements
 
-STATEMENT_SECONDS = 10.0
+ROLLBACK_SECONDS = 3.0
+COMMIT_SECONDS = 10.0
 LOOKUP_SECONDS = 10.0
 
 
@@ -35,7 +36,11 @@ async def completing(store: _Store, sql: Statements, job: Job, result: str | Non
     async with AsyncExitStack() as stack:
         conn = await stack.enter_async_context(store.connection())
         transaction = conn.transaction()
-        await transaction.start()
+        try:
+            await transaction.start()
+        except BaseException:
+            _abandon(conn)  # a pool would wait long for an answer to what was cut in two
+            raise
         try:
             yield conn
             await conn.execute(sql.complete, job.locked_by, job.id, job.claims, result)
@@ -52,23 +57,28 @@ async def completing(store: _Store, sql: Statements, job: Job, result: str | Non
 
 async def _rollback(conn: Any, transaction: Any) -> None:
     try:
-        async with asyncio.timeout(STATEMENT_SECONDS):
+        async with asyncio.timeout(ROLLBACK_SECONDS):
             await transaction.rollback()
     except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
         # Without its connection the transaction ends by itself; what ended the block is the news, not this.
-        conn.terminate()
+        _abandon(conn)
 
 
 async def _commit(store: _Store, stack: AsyncExitStack, conn: Any, transaction: Any, sql: Statements, job: Job) -> None:
     try:
-        async with asyncio.timeout(STATEMENT_SECONDS):
+        async with asyncio.timeout(COMMIT_SECONDS):
             await transaction.commit()
     except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
-        conn.terminate()
+        _abandon(conn)
         await stack.aclose()  # the lookup needs a connection, and this may have been the pool's last
         if not await _committed(store, sql, job):
             raise
     job.status = JobStatus.DONE
+
+
+def _abandon(conn: Any) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool has taken the connection back already, because it was lost
+        conn.terminate()
 
 
 async def _committed(store: _Store, sql: Statements, job: Job) -> bool:

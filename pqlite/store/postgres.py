@@ -88,7 +88,7 @@ class PgJobStore:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
         self.schema = schema
         self._sql = for_schema(schema)
-        self._dsn = dsn
+        self._dsn = None if dsn is None else _address(dsn)
         self._connect = connect
         self._given_pool = pool
         self._pool = pool
@@ -450,6 +450,22 @@ class PgJobStore:
         """Yield a connection in a transaction whose last act is to make the job DONE; see JobStore.complete."""
         encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
         return completing(self, self._sql, job, encoded)
+
+
+def _address(dsn: str) -> str:
+    """Return the DSN if it can be one. It is never quoted: it may hold a password, in the wrong place above all."""
+    scheme, found, rest = dsn.partition("://")
+    if not found or scheme not in ("postgresql", "postgres"):
+        raise ConfigurationError("dsn must begin with postgresql:// (it is not shown here: it may hold a password)")
+    hosts = rest.split("/")[0].split("?")[0].rpartition("@")[2]
+    for host in hosts.split(","):
+        port = "" if host.endswith("]") else host.rpartition(":")[2] if ":" in host else ""
+        if port and not port.isdecimal():
+            raise ConfigurationError(
+                "dsn names a port that is no number; is the @host missing, or an @, : or / in the password not "
+                "percent-encoded? (the dsn is not shown here: it may hold a password)"
+            )
+    return dsn
 
 
 def _asyncpg(conn: Any) -> Connection:

@@ -8,8 +8,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,29 +173,45 @@ class Running:
             loops.append(self._reaping)
         for loop in loops:
             self._tasks[loop.name] = asyncio.create_task(loop.run(), name=f"pqlite {loop.name}")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(START_SECONDS if self._schema_seen else 0.0):
-                await self._registered.wait()
-        if self._plan.startup == "fail" and not self._registered.is_set():
+        await self._unless_draining(self._registered.wait(), START_SECONDS if self._schema_seen else 0.0)
+        if self._plan.startup == "fail" and not self._registered.is_set() and not self._drain.is_set():
             raise WorkerError(f"The worker could not register within {START_SECONDS:g} s.")
+
+    async def _unless_draining(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
+        """Await work for so long, or until the worker is told to stop; raise what it raises."""
+        task, drain = asyncio.create_task(work), asyncio.create_task(self._drain.wait())
+        try:
+            await asyncio.wait([task, drain], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            drain.cancel()
+            task.cancel()
 
     async def _look_at_schema(self) -> None:
         try:
-            async with asyncio.timeout(START_SECONDS):
-                await self._plan.store.check_schema()
-            self._schema_seen = True
+            await self._unless_draining(self._see_schema(), START_SECONDS)
         except SchemaError:
             raise
         except Exception as error:
-            if self._plan.startup == "fail":
-                raise WorkerError(f"The database cannot be reached: {error!r}") from error
-            logger.warning("The database cannot be reached (%r); serving without a worker until it can.", error)
+            self._unreachable(error)
+        else:
+            if not self._schema_seen and not self._drain.is_set():
+                self._unreachable(TimeoutError(f"no answer within {START_SECONDS:g} s"))
+
+    async def _see_schema(self) -> None:
+        await self._plan.store.check_schema()
+        self._schema_seen = True
+
+    def _unreachable(self, error: Exception) -> None:
+        if self._plan.startup == "fail":
+            raise WorkerError(f"The database cannot be reached: {error!r}") from error
+        logger.warning("The database cannot be reached (%r); serving without a worker until it can.", error)
 
     async def _check_schema(self) -> float:
         """Check the schema, if the database was away at start, before anything is claimed."""
         if not self._schema_seen:
-            await self._plan.store.check_schema()
-            self._schema_seen = True
+            await self._see_schema()
             self._claiming.wake()
         self._starting.stop()
         return 0.0

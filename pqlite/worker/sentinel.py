@@ -26,7 +26,7 @@ from pqlite.backoff import LoopErrorPolicy
 from pqlite.errors import LeaseLost
 from pqlite.store.engine import Engine
 from pqlite.store.link import says_server_is_down
-from pqlite.worker.supervisor import FOREVER, Loop
+from pqlite.worker.supervisor import Loop
 
 logger = logging.getLogger(__name__)
 
@@ -133,12 +133,11 @@ class Sentinel:
         return None
 
     async def stop(self, seconds: float) -> None:
-        """Unregister and end the thread, within `seconds`. Cut short by a cancellation, it can be called again."""
-        if self._ended.done():
-            return
-        await asyncio.shield(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._farewell(seconds), self._loop)))
-        self._loop.call_soon_threadsafe(self._renewing.stop)
-        await asyncio.shield(self._ended)
+        """Unregister and end the thread, within about `seconds`. Cut short, it can be called again."""
+        if not self._ended.done():
+            with suppress(RuntimeError):  # the thread has just ended, and its loop with it
+                self._loop.call_soon_threadsafe(self._stop, seconds)
+            await asyncio.shield(self._ended)
         self._thread.join(1.0)
 
     # In the thread
@@ -164,13 +163,23 @@ class Sentinel:
             failed=lambda *args: self._tell(self._listener.renewal_failed, *args),
             recovered=lambda *args: self._tell(self._listener.renewal_recovered, *args),
         )
-        self._stopping = False
+        self._stopped = asyncio.Event()
         self._ready.set()
         watch = asyncio.create_task(self._watch())
-        await self._renewing.run()
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        renewing = asyncio.create_task(self._renewing.run())
+        await self._stopped.wait()
+        # A registration under way is waited for: its row must go as well.
+        await asyncio.wait([renewing], timeout=self._seconds_to_stop)
+        for task in (watch, renewing):
+            task.cancel()
+        await asyncio.wait([watch, renewing])
+        await self._farewell()
         await self._engine.link.close()
+
+    def _stop(self, seconds: float) -> None:
+        self._seconds_to_stop = seconds / 2
+        self._renewing.stop()
+        self._stopped.set()
 
     async def _on_connect(self, conn: asyncpg.Connection[Any]) -> None:
         # The old connection's backend may not have noticed yet that it is gone; the next renewal tries again.
@@ -187,8 +196,6 @@ class Sentinel:
             self._tell(self._listener.notified)
 
     async def _renew(self) -> float:
-        if self._stopping:
-            return FOREVER
         sent = time.monotonic()
         if self._holder is None:
             await self._register()
@@ -265,12 +272,11 @@ class Sentinel:
             logger.error("The event loop has been blocked for %.0f s, here:\n%s", still, stack)
             self._tell(self._listener.blocked, still, stack)
 
-    async def _farewell(self, seconds: float) -> None:
-        self._stopping = True
+    async def _farewell(self) -> None:
         if self._holder is None:
             return
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._seconds_to_stop):
                 await self._engine.unregister(self._holder)
         except Exception as error:
             # The row stays; the lock vanishes with the connection, and others take over what is left.

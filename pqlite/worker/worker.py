@@ -123,6 +123,7 @@ class Worker:
         self._exit = asyncio.Event()
         self._hurry = asyncio.Event()
         self._forced = False
+        self._failure: BaseException | None = None
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
         """Return the worker's lifetime as an ASGI lifespan: `FastAPI(lifespan=worker.lifespan)`."""
@@ -179,6 +180,7 @@ class Worker:
         if cancelled is not None:
             raise cancelled
         if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failure = failure
             logger.error("The worker did not stop cleanly.", exc_info=failure)
 
     def begin_shutdown(self) -> None:
@@ -211,13 +213,19 @@ class Worker:
         return self.settings.enabled or self._forced
 
     async def run(self) -> None:
-        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says."""
-        self._forced = True
+        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says.
+
+        Raises:
+            WorkerError: it did not stop cleanly; and whatever entering the worker raises.
+        """
+        self._forced, self._failure = True, None
         try:
             async with self:
                 await self.wait_stopping()
         finally:
             self._forced = False
+        if self._failure is not None:
+            raise WorkerError("The worker did not stop cleanly.") from self._failure
 
     async def _supervise(self, started: asyncio.Future[None]) -> None:
         owned = not self.store.started

@@ -264,3 +264,37 @@ async def test_an_argument_that_cannot_work_is_refused_in_a_sentence(
 async def test_handlers_that_cannot_work_are_refused(store: PgJobStore, handlers: Any) -> None:
     with pytest.raises(ConfigurationError):
         Worker(store=store, handlers=handlers)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://app:s3cret", "postgresql://app:s3cret/db", "mysql://app:s3cret@h/db", "s3cret"]
+)
+def test_a_dsn_that_cannot_work_is_refused_without_being_quoted(dsn: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        PgJobStore(dsn=dsn)
+
+    assert "s3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql://u:p@h/db", "postgres://h:5432,i:5433/db", "postgresql:///db?host=/run", "postgresql://u@[::1]:1/db"],
+)
+def test_every_usual_form_of_a_dsn_is_accepted(dsn: str) -> None:
+    assert "p@h" not in repr(PgJobStore(dsn=dsn))
+
+
+async def test_a_stop_during_a_start_that_hangs_is_heard(
+    unstarted: PgJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs() -> None:
+        worker.begin_shutdown()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(unstarted, "check_schema", hangs)
+    worker = worker_for(unstarted)
+    began = asyncio.get_running_loop().time()
+    async with worker:
+        pass
+
+    assert asyncio.get_running_loop().time() - began < 3.0
