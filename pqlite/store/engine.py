@@ -138,11 +138,11 @@ class Engine:
 
     async def reap(self, judge: str) -> list[TakenOver]:
         """Declare dead workers dead if the judge may, and take over what they held."""
-        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=10.0)]
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=5.0)]
 
     async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
         """Take over jobs that no registered worker owns, by age."""
-        return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=10.0)]
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=5.0)]
 
     async def next_death(self, judge: str) -> float | None:
         """Return in how many seconds another worker could be declared dead at the earliest; None without others."""

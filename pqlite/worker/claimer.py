@@ -40,7 +40,7 @@ class Claimer:
         suspect_runs: Callable[[], bool],
         known: Callable[[], list[int]],
         accept: Callable[[Job], None],
-        lost: Callable[[str], None],
+        lost: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
@@ -76,7 +76,7 @@ class Claimer:
             claimed = await self._claim(holder, room)
         except LeaseLost:
             self.holder = None
-            self._lost(holder)
+            self._lost()
             return FOREVER
         if claimed:
             self._empty_streak = 0

@@ -61,10 +61,10 @@ class Listener(Protocol):
     def blocked(self, seconds: float, stack: str) -> None:
         """The worker's event loop stood still (told when it turns again)."""
 
-    def renewal_failed(self, name: str, error: Exception, failures: int) -> None:
+    def loop_failed(self, name: str, error: Exception, failures: int) -> None:
         """The database could not be reached."""
 
-    def renewal_recovered(self, name: str, failures: int) -> None:
+    def loop_recovered(self, name: str, failures: int) -> None:
         """The database can be reached again."""
 
 
@@ -146,6 +146,7 @@ class Sentinel:
         try:
             asyncio.run(self._main())
         finally:
+            self._ready.set()
             with suppress(RuntimeError):  # the worker's loop is closed: nobody waits any more
                 self._main_loop.call_soon_threadsafe(self._set_ended)
 
@@ -160,8 +161,8 @@ class Sentinel:
             "sentinel",
             self._renew,
             errors=LoopErrorPolicy(),
-            failed=lambda *args: self._tell(self._listener.renewal_failed, *args),
-            recovered=lambda *args: self._tell(self._listener.renewal_recovered, *args),
+            failed=lambda *args: self._tell(self._listener.loop_failed, *args),
+            recovered=lambda *args: self._tell(self._listener.loop_recovered, *args),
         )
         self._stopped = asyncio.Event()
         self._ready.set()

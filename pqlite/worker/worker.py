@@ -19,7 +19,8 @@ from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.validation import name
-from pqlite.worker.running import Plan, Running
+from pqlite.worker.parts import Plan
+from pqlite.worker.running import Running
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,179 @@
+"""The parts of one run of a worker, introduced to each other: who tells whom what. They import none of each other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
+from pqlite.events import Announcer, LoopBlocked, LoopFailed, LoopRecovered, WorkerFenced, WorkerRegistered
+from pqlite.handlers import Handler
+from pqlite.job import Job
+from pqlite.outcome import Outcome, Verb
+from pqlite.schema import channel
+from pqlite.settings import WorkerSettings
+from pqlite.store.postgres import PgJobStore
+from pqlite.worker.claimer import Claimer
+from pqlite.worker.executor import Executor
+from pqlite.worker.pruner import Pruner
+from pqlite.worker.reaper import Reaper
+from pqlite.worker.sentinel import Sentinel
+from pqlite.worker.settler import Settler
+from pqlite.worker.supervisor import Loop
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a worker is to run, and how."""
+
+    store: PgJobStore
+    handlers: Mapping[str, Handler]
+    settings: WorkerSettings
+    worker_id: str
+    queues: Sequence[str] | None
+    unknown_job_types: str
+    startup: str
+    idle: IdlePollPolicy
+    backoff: BackoffPolicy
+    loop_errors: LoopErrorPolicy
+    announce: Announcer
+
+
+class Parts:
+    """The parts of one run. It is also what the sentinel talks to.
+
+    Nothing is claimed before `may_claim` is set, nor after `drain` is.
+    """
+
+    def __init__(self, plan: Plan, drain: asyncio.Event) -> None:
+        self.plan = plan
+        self.registered_now = asyncio.Event()
+        self.may_claim = False
+        self._drain = drain
+        types = None if plan.unknown_job_types == "fail" else list(plan.handlers)
+        self.claim_engine = plan.store.engine("claimer")
+        self.settle_engine = plan.store.engine("settler")
+        self.sentinel = Sentinel(
+            make_engine=plan.store.engine,
+            label=plan.worker_id,
+            channel=channel(plan.store.schema),
+            lease=plan.settings.lease,
+            renew_every=plan.settings.renew_every,
+            info={
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "job_types": types,
+                "queues": plan.queues,
+                "concurrency": plan.settings.concurrency,
+            },
+            listener=self,
+        )
+        self.settler = Settler(
+            engine=self.settle_engine,
+            worker_id=plan.worker_id,
+            announce=plan.announce,
+            limit=4 * plan.settings.concurrency + 500,
+            settled=lambda: self.claiming.wake(),
+        )
+        self.executor = Executor(
+            handlers=plan.handlers,
+            store=plan.store,
+            worker_id=plan.worker_id,
+            concurrency=plan.settings.concurrency,
+            backoff=plan.backoff,
+            announce=plan.announce,
+            submit=self.settler.submit,
+        )
+        self.claimer = Claimer(
+            engine=self.claim_engine,
+            worker_id=plan.worker_id,
+            queues=plan.queues,
+            types=types,
+            idle=plan.idle,
+            announce=plan.announce,
+            room=self._room,
+            suspect_runs=lambda: self.executor.runs_suspect,
+            known=lambda: [*self.executor.running, *(job_id for job_id, _ in self.settler.undelivered)],
+            accept=self._accept,
+            lost=self.sentinel.hurry,
+        )
+        self.reaper = Reaper(
+            reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),
+            reap_stale=lambda after: self.sentinel.call(lambda engine: engine.reap_stale(after)),
+            next_death=lambda judge: self.sentinel.call(lambda engine: engine.next_death(judge)),
+            worker_id=plan.worker_id,
+            stale_every=plan.settings.reap_stale_every,
+            stale_after=plan.settings.default_stale_after,
+            announce=plan.announce,
+            given_back=self.notified,
+        )
+        self.pruner = Pruner(
+            prune=plan.store.prune,
+            done=plan.settings.retain_done,
+            failed=plan.settings.retain_failed,
+            worker_id=plan.worker_id,
+            announce=plan.announce,
+        )
+        self.claiming = self.loop("claimer", self.claimer.once)
+        self.settling = self.loop("settler", self.settler.once)
+        self.reaping = self.loop("reaper", self.reaper.once)
+        self.pruning = self.loop("pruner", self.pruner.once)
+        self.settler.on_submit(self.settling.wake)
+
+    def loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
+        """Return a supervised loop around a part's `once`."""
+        return Loop(name, once, errors=self.plan.loop_errors, failed=self.loop_failed, recovered=self.loop_recovered)
+
+    def _room(self) -> int:
+        if self._drain.is_set() or self.settler.full or not self.may_claim:
+            return 0
+        return self.executor.free
+
+    def _accept(self, job: Job) -> None:
+        if self.executor.adopt(job) or (job.id, job.claims) in self.settler.undelivered:
+            # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.
+            return
+        if self._drain.is_set() or self.claimer.holder != job.locked_by:
+            self.settler.submit(Outcome(job, Verb.RELEASED))
+        else:
+            self.executor.start(job)
+
+    def notified(self) -> None:
+        """Look for jobs: somebody enqueued, or gave some back."""
+        self.claimer.look()
+        self.claiming.wake()
+
+    def registered(self, holder: str) -> None:
+        """Claim, and judge, as `holder`."""
+        self.claimer.holder = self.reaper.holder = holder
+        self.plan.announce(WorkerRegistered(self.plan.worker_id, holder))
+        self.registered_now.set()
+        self.notified()
+        self.reaping.wake()
+
+    def fenced(self, holder: str, reason: str) -> None:
+        """Stop everything that runs: others may take it over."""
+        self.claimer.holder = self.reaper.holder = None
+        self.registered_now.clear()
+        self.plan.announce(WorkerFenced(self.plan.worker_id, holder, reason))
+        self.executor.cancel_all("lease")
+
+    def cancel_requested(self, claims: list[tuple[int, int]]) -> None:
+        """Stop attempts whose jobs somebody asked to cancel."""
+        for job_id, number in claims:
+            self.executor.cancel(job_id, number)
+
+    def blocked(self, seconds: float, stack: str) -> None:
+        """The event loop turns again."""
+        self.plan.announce(LoopBlocked(self.plan.worker_id, seconds, stack))
+
+    def loop_failed(self, name: str, error: Exception, failures: int) -> None:
+        """A loop met an error."""
+        self.plan.announce(LoopFailed(self.plan.worker_id, name, error, failures))
+
+    def loop_recovered(self, name: str, failures: int) -> None:
+        """A loop works again."""
+        self.plan.announce(LoopRecovered(self.plan.worker_id, name, failures))
