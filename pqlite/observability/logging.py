@@ -61,7 +61,12 @@ def _log_outcome(worker_id: str, outcome: Outcome) -> None:
         case Verb.RETRY:
             logger.warning(
                 "Job %s (%s) failed attempt %s of %s, next in %.1f s: %s",
-                job.id, job.job_type, job.attempts, job.max_attempts, outcome.delay, outcome.error,
+                job.id, job.job_type, job.attempts, job.max_attempts, outcome.delay, _last_line(outcome.error),
             )  # fmt: skip
         case _:
             logger.debug("Job %s (%s): %s in %s ms.", job.id, job.job_type, outcome.verb, outcome.duration_ms)
+
+
+def _last_line(error: str | None) -> str:
+    """Return what a traceback ends with: the job's row has the rest, and the next attempt may well succeed."""
+    return (error or "").strip().rpartition("\n")[2]

@@ -321,7 +321,7 @@ class PgJobStore:
     async def get(self, job_id: int) -> Job:
         """Return a job; see JobStore.get."""
         async with self.connection() as conn:
-            found = await conn.fetchrow(self._sql.get, job_id)
+            found = await conn.fetchrow(self._sql.get, _job_id(job_id))
         if found is None:
             raise JobNotFound(f"There is no job {job_id}.")
         return job_from_row(found)
@@ -343,6 +343,7 @@ class PgJobStore:
         return JobStatus.READY
 
     async def _status(self, sql: str, job_id: int, conn: Connection | None) -> str:
+        job_id = _job_id(job_id)
         if conn is not None:
             status = await _asyncpg(conn).fetchval(sql, job_id)
         else:
@@ -466,6 +467,14 @@ def _address(dsn: str) -> str:
                 "percent-encoded? (the dsn is not shown here: it may hold a password)"
             )
     return dsn
+
+
+def _job_id(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJob(f"a job's id is a whole number, not {value!r}")
+    if not -(2**63) <= value < 2**63:
+        raise JobNotFound(f"There is no job {value}.")
+    return value
 
 
 def _asyncpg(conn: Any) -> Connection:

@@ -123,7 +123,7 @@ class Worker:
         self._drain = asyncio.Event()
         self._exit = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._forced = False
+        self._forced = self._stop_early = False
         self._failure: BaseException | None = None
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
@@ -151,6 +151,8 @@ class Worker:
                 "router, not to both."
             )
         self._drain, self._exit, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        if self._stop_early:
+            self._drain.set()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # One task owns the run from beginning to end: no cancel scope is entered in one task and left in another.
         self._task = asyncio.create_task(self._supervise(started), name="pqlite worker")
@@ -177,7 +179,7 @@ class Worker:
             except asyncio.CancelledError as error:
                 cancelled = error
                 self._hurry.set()
-        self._task = None
+        self._task, self._stop_early = None, False
         if cancelled is not None:
             raise cancelled
         if not task.cancelled() and (failure := task.exception()) is not None:
@@ -185,7 +187,11 @@ class Worker:
             logger.error("The worker did not stop cleanly.", exc_info=failure)
 
     def begin_shutdown(self) -> None:
-        """Stop claiming now, and let running jobs end. Called by itself as soon as uvicorn begins to stop."""
+        """Stop claiming now, and let running jobs end. Called by itself as soon as uvicorn begins to stop.
+
+        Before the worker is entered it means that the next run claims nothing. Call it on the worker's event loop.
+        """
+        self._stop_early = self._task is None
         self._drain.set()
 
     @property

@@ -193,3 +193,15 @@ async def test_everything_claimed_while_stopping_is_given_back_uncharged(run: Ru
 async def _done(store: PgJobStore, count: int) -> bool:
     async with store.connection() as conn:
         return bool(await conn.fetchval("select count(*) >= $1 from pqlite.jobs where status = 'DONE'", count))
+
+
+async def test_a_stop_asked_for_before_the_start_is_not_forgotten(store: PgJobStore) -> None:
+    worker = Worker(store=store, handlers={"t": lambda _ctx: None})
+    job_id = await store.enqueue("t")
+    worker.begin_shutdown()
+    await asyncio.wait_for(worker.run(), 5)
+    stopped_early = (await store.get(job_id)).status
+    async with worker:
+        await until(lambda: _done(store, 1))
+
+    assert stopped_early is JobStatus.READY

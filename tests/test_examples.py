@@ -1,0 +1,166 @@
+"""Every example does what its docstring claims, against a real database."""
+
+import asyncio
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+from pqlite import JobStatus, PgJobStore
+from tests.support import ended
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+NAMES = sorted(path.stem for path in (CHECKOUT / "examples").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def database_url(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.chdir(CHECKOUT)
+    for name in NAMES:
+        monkeypatch.delitem(sys.modules, f"examples.{name}", raising=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_example_without_a_database_says_what_to_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+
+    with pytest.raises(SystemExit, match="Set DATABASE_URL, such as postgresql://"):
+        load(name)
+
+
+async def test_the_quickstart_answers_with_a_job_whose_result_can_be_read() -> None:
+    quickstart = load("quickstart")
+    async with client_of(quickstart) as client:
+        answer = await client.post("/conversations/7/summary")
+        job_id = answer.json()["job_id"]
+        await ended(quickstart.store, job_id)
+
+        job = (await client.get(f"/jobs/{job_id}")).json()
+
+        assert answer.status_code == 202
+        assert job["status"] == "DONE"
+        assert job["result"] == {"summary": "Conversation 7: they agreed."}
+        assert (await client.get("/jobs/4711")).status_code == 404
+
+
+async def test_the_quickstart_serves_without_a_worker_and_keeps_one_waiting_job_per_conversation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORKER_ENABLED", "false")
+    quickstart = load("quickstart")
+    async with client_of(quickstart) as client:
+        first = (await client.post("/conversations/7/summary")).json()
+        again = (await client.post("/conversations/7/summary")).json()
+        other = (await client.post("/conversations/8/summary")).json()
+
+        assert first == again != other
+        assert (await quickstart.store.get(first["job_id"])).status is JobStatus.READY
+
+
+async def test_an_order_and_its_job_are_both_committed_or_both_rolled_back() -> None:
+    example = load("transactional_enqueue")
+    async with client_of(example) as client:
+        placed = await client.post("/orders", params={"item": "lamp", "quantity": 2})
+        refused = await client.post("/orders", params={"item": "lamp", "quantity": 200})
+        job = await ended(example.store, placed.json()["job_id"])
+
+        assert (placed.status_code, refused.status_code) == (201, 409)
+        assert job.status is JobStatus.DONE
+        async with example.store.connection() as conn:
+            orders = await conn.fetch("select id, item, quantity, confirmed from orders")
+            jobs = await conn.fetch("select id from pqlite.jobs")
+        assert [tuple(order) for order in orders] == [(placed.json()["order_id"], "lamp", 2, True)]
+        assert [row["id"] for row in jobs] == [job.id]
+
+
+async def test_a_chain_runs_its_steps_in_order_and_each_once(store: PgJobStore) -> None:
+    output = await run("examples/chaining.py")
+
+    assert output.splitlines() == ["charged order 7", "packed order 7", "shipped order 7"]
+    async with store.connection() as conn:
+        jobs = await conn.fetch("select job_type, status, attempts from pqlite.jobs order by id")
+    assert [tuple(job) for job in jobs] == [("charge", "DONE", 1), ("pack", "DONE", 1), ("ship", "DONE", 1)]
+
+
+async def test_a_worker_without_an_app_runs_what_another_process_enqueued_and_stops_on_sigterm(
+    store: PgJobStore,
+) -> None:
+    command = [sys.executable, "-m", "pqlite", "worker", "examples.worker_only:worker"]
+    worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        job_id = int(await run("examples/worker_only.py", "some", "text"))
+
+        job = await ended(store, job_id)
+
+        assert job.status is JobStatus.DONE
+        assert len(bytes.fromhex(job.result)) == 64
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait, 15) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+async def test_the_backoff_policy_of_the_example_decides_when_the_next_attempt_comes(store: PgJobStore) -> None:
+    output = await run("examples/own_backoff.py")
+
+    assert output.splitlines() == [
+        "attempt 1 failed, the next comes in about 0.1 s",
+        "attempt 2 failed, the next comes in about 0.2 s",
+        "attempt 3 succeeded",
+    ]
+    job = await store.get(1)
+    assert (job.status, job.attempts, len(job.errors)) == (JobStatus.DONE, 3, 2)
+
+
+async def test_the_policies_of_the_example_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("own_backoff")
+
+    assert 48.0 <= example.Doubling().retry_delay(50) <= 60.0
+    assert example.Steady().next_sleep(1) == example.Steady().next_sleep(1000) == 0.5
+
+
+async def test_the_ledger_has_one_entry_although_the_deposit_started_twice(store: PgJobStore) -> None:
+    output = await run("examples/exactly_once.py")
+
+    assert output == "job 1: [('ada', 500)]\n"
+    job = await store.get(1)
+    assert (job.status, job.attempts, job.result) == (JobStatus.DONE, 2, {"credited": 500})
+    assert "the power fails" in job.errors[0]["error"]
+
+
+def load(name: str) -> ModuleType:
+    return importlib.import_module(f"examples.{name}")
+
+
+@asynccontextmanager
+async def client_of(module: ModuleType) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=module.app)
+    async with module.app.router.lifespan_context(module.app):
+        async with httpx.AsyncClient(transport=transport, base_url="http://example") as client:
+            yield client
+
+
+async def run(*arguments: str) -> str:
+    """Run a script to its end; return what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, env=os.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(30):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, errors.decode()
+    return output.decode()
