@@ -29,6 +29,7 @@ from pqlite.embedded.program import (
     program_for,
     require_same_major,
 )
+from pqlite.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     import pwd
@@ -130,11 +131,13 @@ class EmbeddedPostgres:
 
     async def stop(self, mode: StopMode = "fast") -> None:
         """End the server, its open connections and its temporary files; an attached server stays."""
-        with anyio.CancelScope(shield=True):
-            await self._halt(mode)
-            self._foreign = self.pid = None
-            if self._home is not None:
-                await anyio.to_thread.run_sync(functools.partial(shutil.rmtree, self._home, ignore_errors=True))
+        await uninterrupted(self._end(mode))
+
+    async def _end(self, mode: StopMode) -> None:
+        await self._halt(mode)
+        self._foreign = self.pid = None
+        if self._home is not None:
+            await anyio.to_thread.run_sync(functools.partial(shutil.rmtree, self._home, ignore_errors=True))
 
     async def restart(self, mode: StopMode = "fast") -> None:
         """Stop and start again on the same data and the same address; `immediate` is a crash."""
@@ -146,8 +149,7 @@ class EmbeddedPostgres:
         """Keep the server down inside the block; data and address survive, temporary ones too."""
         if self._foreign is not None:
             raise EmbeddedError(f"The server on {str(self.data_dir)!r} was not started here; stop it where it was.")
-        with anyio.CancelScope(shield=True):
-            await self._halt(mode)
+        await uninterrupted(self._halt(mode))
         try:
             yield
         finally:

@@ -19,6 +19,7 @@ from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.validation import name
+from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.parts import Plan
 from pqlite.worker.running import Running
 
@@ -168,20 +169,15 @@ class Worker:
 
     async def __aexit__(self, *exc: object) -> None:
         """Stop, within `shutdown_timeout`; at once if this is cancelled meanwhile (jobs are still given back)."""
-        task, cancelled = self._task, None
-        if task is None:
+        if self._task is None:
             return
         self.begin_shutdown()
         self._exit.set()
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self._hurry.set()
+        await uninterrupted(self._join(self._task), on_cancel=self._hurry.set)
+
+    async def _join(self, task: asyncio.Task[None]) -> None:
+        await asyncio.wait([task])
         self._task, self._stop_early = None, False
-        if cancelled is not None:
-            raise cancelled
         if not task.cancelled() and (failure := task.exception()) is not None:
             self._failure = failure
             logger.error("The worker did not stop cleanly.", exc_info=failure)

@@ -1,0 +1,30 @@
+"""For the few acts that a cancellation must not cut in two: a commit, a stop, a last write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T], *, on_cancel: Callable[[], None] | None = None) -> T:
+    """Await work to its end, whoever cancels meanwhile; the cancellation is delivered afterwards.
+
+    `on_cancel` is called at each cancellation, to make the work hurry. An error of the work takes precedence over the
+    cancellation. (A cancel scope does not do: a shield stops the scope's cancellations, not `Task.cancel`.)
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            if on_cancel is not None:
+                on_cancel()
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
