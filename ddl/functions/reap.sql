@@ -4,7 +4,8 @@
 -- closed its sockets) and its last renewal is over 8 s old. A job's age is never looked at.
 -- Who judges must itself have renewed without a gap for 8 s: after an outage everybody's lease may have passed, and
 -- those 8 s are everybody's chance to renew before anyone is judged. (Session locks all vanish with a server restart:
--- the flaw of queues that trust them alone.)
+-- the flaw of queues that trust them alone.) And it must have renewed over this very connection: a new one may mean
+-- that the server, and every lock with it, went away for so short a time that no renewal was missed.
 --
 -- The probe is a shared, transaction-level try-lock: two probes never collide, none outlives its statement.
 create or replace function pqlite.reap(p_judge text, p_limit int default 500)
@@ -19,7 +20,8 @@ declare
 begin
   perform from pqlite.workers w
   where w.id = p_judge and w.dead_at is null
-    and w.steady_since < v_now - interval '8 s' and w.renewed_at > v_now - interval '6 s';
+    and w.steady_since < v_now - interval '8 s' and w.renewed_at > v_now - interval '6 s'
+    and w.renewed_at > coalesce((select a.backend_start from pg_stat_get_activity(pg_backend_pid()) a), '-infinity');
   if found then
     update pqlite.workers w set dead_at = v_now
     where w.dead_at is null and w.id = any (array(

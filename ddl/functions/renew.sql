@@ -7,10 +7,13 @@ language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = 
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
+  v_connected timestamptz := (select a.backend_start from pg_stat_get_activity(pg_backend_pid()) a);
 begin
   update pqlite.workers w
   set lease_until = v_now + p_lease, renewed_at = v_now, lock_key = p_lock_key,
-      steady_since = case when v_now - w.renewed_at > interval '6 s' then v_now else w.steady_since end
+      -- A gap, or a new connection: see reap.sql.
+      steady_since = case when v_now - w.renewed_at > interval '6 s' or w.renewed_at < v_connected then v_now
+                          else w.steady_since end
   where w.id = p_worker and w.dead_at is null;
   if not found then
     raise exception 'worker % was declared dead', p_worker using errcode = 'PQ001';

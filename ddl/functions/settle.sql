@@ -50,6 +50,10 @@ begin
     locked_by = null, locked_at = null, updated_at = v_now
   from held h where j.id = h.id;
   get diagnostics v_written = row_count;
+  if 'RELEASED' = any (p_outcome) then
+    -- Others may sleep, and the job keeps its place, which may be behind their watermarks.
+    perform pqlite.wake('rewind');
+  end if;
 
   if v_written < cardinality(p_id) then
     return query

@@ -18,6 +18,9 @@ ROLLBACK_SECONDS = 3.0
 COMMIT_SECONDS = 10.0
 LOOKUP_SECONDS = 10.0
 
+# InternalClientError: asyncpg was told to go on while it was reading the server's goodbye.
+_NO_ANSWER = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 
 class _Store(Protocol):
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
@@ -59,7 +62,7 @@ async def _rollback(conn: Any, transaction: Any) -> None:
     try:
         async with asyncio.timeout(ROLLBACK_SECONDS):
             await transaction.rollback()
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+    except (*_NO_ANSWER, asyncpg.PostgresError):
         # Without its connection the transaction ends by itself; what ended the block is the news, not this.
         _abandon(conn)
 
@@ -68,7 +71,7 @@ async def _commit(store: _Store, stack: AsyncExitStack, conn: Any, transaction: 
     try:
         async with asyncio.timeout(COMMIT_SECONDS):
             await transaction.commit()
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
+    except (*_NO_ANSWER, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
         _abandon(conn)
         await stack.aclose()  # the lookup needs a connection, and this may have been the pool's last
         if not await _committed(store, sql, job):
@@ -92,7 +95,7 @@ async def _committed(store: _Store, sql: Statements, job: Job) -> bool:
                 async with store.connection() as conn:
                     found = await conn.fetchrow(sql.ended, job.id)
                 return found is not None and found[0] == JobStatus.DONE and found[1] == job.claims
-            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            except (*_NO_ANSWER, asyncpg.PostgresError):
                 await asyncio.sleep(0.2)
 
 

@@ -138,7 +138,7 @@ class Engine:
 
     async def reap(self, judge: str) -> list[TakenOver]:
         """Declare dead workers dead if the judge may, and take over what they held."""
-        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=5.0)]
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=2.5)]
 
     async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
         """Take over jobs that no registered worker owns, by age."""

@@ -19,9 +19,13 @@ Connect = Callable[[str], Awaitable["asyncpg.Connection[Any]"]]
 _SERVER_DOWN = ("57P01", "57P02", "57P03")
 
 
-def says_server_is_down(error: BaseException) -> bool:
-    """Return whether an error shows that the server itself is away, rather than the network to it."""
-    return isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or sqlstate(error) in _SERVER_DOWN
+def says_server_is_down(error: BaseException, *, direct: bool) -> bool:
+    """Return whether an error shows that the server itself is away, rather than the way to it.
+
+    A refused connection does so only where nothing stands between (`direct`): a proxy that has died refuses too.
+    """
+    refused = direct and isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+    return refused or sqlstate(error) in _SERVER_DOWN
 
 
 def sqlstate(error: BaseException) -> str:
@@ -101,11 +105,11 @@ class Link:
         """Throw the connection away at once."""
         self._drop(None)
 
-    def fileno(self) -> int | None:
-        """Return the connection's socket, if it can be had (asyncpg has no public way)."""
+    @property
+    def socket(self) -> Any:
+        """The connection's socket, None if it cannot be had (asyncpg has no public way)."""
         transport = getattr(self._conn, "_transport", None)
-        socket = transport.get_extra_info("socket") if transport is not None else None
-        return None if socket is None else int(socket.fileno())
+        return None if transport is None else transport.get_extra_info("socket")
 
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._conn is not None:

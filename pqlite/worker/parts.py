@@ -133,8 +133,11 @@ class Parts:
         return self.executor.free
 
     def _accept(self, job: Job) -> None:
-        if self.executor.adopt(job) or (job.id, job.claims) in self.settler.undelivered:
-            # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.
+        # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.
+        if self.executor.adopt(job):
+            return
+        if outcome := self.settler.undelivered.get((job.id, job.claims)):
+            outcome.job.locked_by = job.locked_by
             return
         if self._drain.is_set() or self.claimer.holder != job.locked_by:
             self.settler.submit(Outcome(job, Verb.RELEASED))

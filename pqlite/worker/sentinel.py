@@ -34,9 +34,11 @@ T = TypeVar("T")
 
 BLOCKED_AFTER = 5.0
 TICK = 0.25
-RENEWAL_SECONDS = 6.0
-"""A server that stalls for less keeps its connection, and with it the lock."""
+CONNECT_SECONDS = 10.0
+RENEWAL_SECONDS = 3.0
 RECONNECT_SECONDS = 1.0
+"""A renewal without an answer costs the connection after the one, and the worker its holder after the other: so much
+before anybody else may judge it, in case only this side hears nothing."""
 LEASE_MARGIN = 4.0
 """A worker that cannot renew gives up this long before its lease ends, so that its handlers have time to stop."""
 SILENCE = 6.0
@@ -91,6 +93,7 @@ class Sentinel:
         self._listener = listener
         self._lock_key = secrets.randbits(63)
         self._locked = False
+        self._direct = False
         self._holder: str | None = None
         self._fenced = False
         self._last_renewal = time.monotonic()
@@ -183,8 +186,13 @@ class Sentinel:
         self._stopped.set()
 
     async def _on_connect(self, conn: asyncpg.Connection[Any]) -> None:
-        # The old connection's backend may not have noticed yet that it is gone; the next renewal tries again.
-        self._locked = await conn.fetchval("select pg_try_advisory_lock($1)", self._lock_key)
+        # False: the old connection's backend may not have noticed yet that it is gone; the next renewal tries again.
+        found = await conn.fetchrow(
+            "select pg_try_advisory_lock($1), host(inet_server_addr()), inet_server_port()", self._lock_key
+        )
+        assert found is not None
+        self._locked = found[0]
+        self._direct = _is_direct(found[1], found[2], self._engine.link.socket)
         await conn.add_listener(self._channel, self._on_notification)
         conn.add_termination_listener(lambda _conn: self._renewing.wake())
         # Anything may have been missed while there was no connection.
@@ -220,7 +228,7 @@ class Sentinel:
         return self._renew_every
 
     async def _register(self) -> None:
-        await self._engine.link.connect(5.0)
+        await self._engine.link.connect(CONNECT_SECONDS)
         holder = f"{self._label}-{secrets.token_hex(4)}"
         await self._engine.register(
             holder, self._label, self._lock_key if self._locked else None, self._lease, self._info
@@ -254,7 +262,7 @@ class Sentinel:
 
     def _server_is_down(self) -> bool:
         error = self._engine.link.last_error
-        return error is not None and says_server_is_down(error)
+        return error is not None and says_server_is_down(error, direct=self._direct)
 
     def _fence(self, reason: str) -> None:
         self._fenced = True
@@ -288,6 +296,14 @@ class Sentinel:
             self._main_loop.call_soon_threadsafe(what, *args)
 
 
+def _is_direct(host: str | None, port: int | None, socket: Any) -> bool:
+    """Return whether the server has the address that we connect to: no proxy, no address translation between."""
+    peer = None if socket is None else socket.getpeername()
+    if isinstance(peer, tuple):
+        return (host, port) == (peer[0], peer[1])
+    return peer is not None and host is None  # a Unix socket on both sides
+
+
 _alive: weakref.WeakSet[Sentinel] = weakref.WeakSet()
 
 
@@ -295,9 +311,9 @@ def _close_in_child() -> None:
     """A forked child inherits the socket, and with it would keep the lock of a parent that dies."""
     for sentinel in list(_alive):
         with suppress(Exception):
-            descriptor = sentinel._engine.link.fileno()
-            if descriptor is not None:
-                os.close(descriptor)
+            socket = sentinel._engine.link.socket
+            if socket is not None:
+                os.close(socket.fileno())
 
 
 if hasattr(os, "register_at_fork"):

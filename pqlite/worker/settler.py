@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from pqlite.errors import LeaseLost
 from pqlite.events import Announcer, JobSettled, OutcomeRefused
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.encoding import format_error
@@ -76,9 +75,10 @@ class Settler:
                 while self.undelivered:
                     try:
                         await asyncio.sleep(min(await self.once(), BUSY_PAUSE))
-                    except (OSError, TimeoutError, LeaseLost):
+                    except Exception:
+                        # A lost connection, in any of asyncpg's words; the next call makes another.
                         await asyncio.sleep(0.2)
-        except Exception:
+        except TimeoutError:
             # Whatever it is, the jobs are recovered from the worker's row.
             return len(self.undelivered)
         return 0
