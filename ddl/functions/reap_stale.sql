@@ -14,13 +14,22 @@ begin
     select lag(w.id) over (order by w.id) as low, w.id as high from pqlite.workers w
     union all select max(w.id), null from pqlite.workers w
   loop
-    v_ids := v_ids || array(
-      select j.id from pqlite.jobs j
-      where j.status = 'RUNNING' and j.locked_by > coalesce(v_gap.low, '')
-        and (v_gap.high is null or j.locked_by < v_gap.high)
-        and j.locked_at < v_now - case when j.timeout_seconds is null then p_stale_after
-                                       else make_interval(secs => least(j.timeout_seconds, 1e9)) end
-      limit p_limit - cardinality(v_ids) for no key update skip locked);
+    -- Two statements: in a cached plan, `(high is null or locked_by < high)` does not bound the walk.
+    if v_gap.high is not null then
+      v_ids := v_ids || array(
+        select j.id from pqlite.jobs j
+        where j.status = 'RUNNING' and j.locked_by > coalesce(v_gap.low, '') and j.locked_by < v_gap.high
+          and j.locked_at < v_now - case when j.timeout_seconds is null then p_stale_after
+                                         else make_interval(secs => least(j.timeout_seconds, 1e9)) end
+        limit p_limit - cardinality(v_ids) for no key update skip locked);
+    else
+      v_ids := v_ids || array(
+        select j.id from pqlite.jobs j
+        where j.status = 'RUNNING' and j.locked_by > coalesce(v_gap.low, '')
+          and j.locked_at < v_now - case when j.timeout_seconds is null then p_stale_after
+                                         else make_interval(secs => least(j.timeout_seconds, 1e9)) end
+        limit p_limit - cardinality(v_ids) for no key update skip locked);
+    end if;
     exit when cardinality(v_ids) >= p_limit;
   end loop;
   if cardinality(v_ids) > 0 then

@@ -1,8 +1,10 @@
--- Give back, at most p_limit at a time, what a dead worker held. The death counts as an attempt (already counted by
--- the claim) and makes the job suspect; at max_attempts it FAILs. run_after stays: the job keeps its place.
+-- Give back what a dead worker held; the caller has locked these rows. The death counts as an attempt (already counted
+-- by the claim) and makes the job suspect; at max_attempts it FAILs. run_after stays: the job keeps its place.
 create or replace function pqlite.take_over(p_ids bigint[], p_reason text)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
@@ -10,7 +12,8 @@ begin
   return query
   with held as materialized (
     select t.id, j.locked_by from unnest(p_ids) t (id) cross join lateral (
-      select j.locked_by from pqlite.jobs j where j.id = t.id and j.status = 'RUNNING') j
+      -- `status = 'RUNNING'` would be planned as a walk of all RUNNING jobs for each of these
+      select j.locked_by from pqlite.jobs j where j.id = t.id and j.locked_by is not null) j
   )
   update pqlite.jobs j
   set status = case when j.cancel_requested_at is not null then 'CANCELLED'

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 KEY_WAIT = timedelta(seconds=5)
 SETTLED_KEPT = 1000
 ACQUIRE_SECONDS = 30.0
+CLOSE_SECONDS = 5.0
 CHUNK = 1000
 SESSION = {
     # What a role or a database may have set, and a worker cannot live with.
@@ -128,7 +129,7 @@ class PgJobStore:
         if pool is None or pool is self._given_pool:
             return
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await pool.close()
         except TimeoutError:
             logger.warning("Connections of the store's pool were still in use at close; they were terminated.")

@@ -1,0 +1,152 @@
+"""NOTIFY is sent while somebody sleeps, and never otherwise: it takes a lock of the whole server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from pqlite import NewJob, PgJobStore, schema
+from pqlite.outcome import Outcome, Verb
+
+Heard = Callable[[], Awaitable[list[str]]]
+
+
+@pytest.fixture
+async def heard(dsn: str) -> AsyncIterator[Heard]:
+    """Return a function that returns what was notified since it was called last."""
+    connection = await asyncpg.connect(dsn)
+    payloads: list[str] = []
+    ended = asyncio.Event()
+    await connection.add_listener("pqlite_wake", lambda *args: payloads.append(args[3]))
+    await connection.add_listener("test_end", lambda *args: ended.set())
+
+    async def since() -> list[str]:
+        ended.clear()
+        await connection.execute("notify test_end")
+        await ended.wait()
+        result = payloads.copy()
+        payloads.clear()
+        return result
+
+    yield since
+    await connection.close(timeout=5)
+
+
+ARM = "select pqlite.arm(60000)"
+
+
+async def test_nobody_is_notified_of_new_jobs_while_nobody_sleeps(store: PgJobStore, heard: Heard) -> None:
+    await store.enqueue("t")
+    await store.enqueue_many([NewJob(job_type="t")] * 3)
+
+    assert await heard() == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into pqlite.jobs (job_type) values ('t')",
+        "insert into pqlite.jobs (job_type) select 't' from generate_series(1, 100)",
+        "select pqlite.enqueue('t')",
+        "copy (select 't') to stdout",
+    ],
+)
+async def test_sleepers_are_notified_once_per_statement_by_whatever_client(
+    conn: asyncpg.Connection, heard: Heard, statement: str
+) -> None:
+    await conn.execute(ARM)
+
+    if statement.startswith("copy"):
+        await conn.copy_records_to_table("jobs", schema_name="pqlite", columns=["job_type"], records=[("t",), ("u",)])
+    else:
+        await conn.execute(statement)
+
+    assert await heard() == [""]
+
+
+async def test_sleepers_are_notified_at_commit_and_not_at_all_after_a_rollback(
+    store: PgJobStore, conn: asyncpg.Connection, heard: Heard
+) -> None:
+    await conn.execute(ARM)
+    for commits in (True, False):
+        transaction = conn.transaction()
+        await transaction.start()
+        await store.enqueue("t", conn=conn)
+        assert await heard() == []
+        await (transaction.commit() if commits else transaction.rollback())
+        assert await heard() == ([""] if commits else [])
+
+
+async def test_asking_for_less_does_not_shorten_what_another_asked_for(conn: asyncpg.Connection, heard: Heard) -> None:
+    await conn.execute(ARM)
+    await conn.execute("select pqlite.arm(0)")
+
+    await conn.execute("select pqlite.enqueue('t')")
+
+    assert await heard() == [""]
+
+
+async def test_nobody_is_notified_after_the_time_that_was_asked_for(conn: asyncpg.Connection, heard: Heard) -> None:
+    await conn.execute("select setval('pqlite.wake_until', (extract(epoch from now()) * 1000)::bigint - 1)")
+
+    await conn.execute("select pqlite.enqueue('t')")
+
+    assert await heard() == []
+
+
+async def test_a_request_to_cancel_is_told_even_if_nobody_sleeps(
+    store: PgJobStore, conn: asyncpg.Connection, heard: Heard
+) -> None:
+    waiting, running = await store.enqueue("t", priority=0), await store.enqueue("t", priority=9)
+    assert await store.pickup("me") is not None
+
+    await store.cancel(waiting)
+    assert await heard() == []
+    await store.cancel(running)
+    assert await heard() == ["cancel"]
+
+
+async def test_jobs_that_come_back_tell_sleepers_to_look_behind_their_watermarks(
+    store: PgJobStore, conn: asyncpg.Connection, heard: Heard
+) -> None:
+    engine = store.engine("test")
+    await engine.register("w", "w", None, timedelta(seconds=20), {})
+    claim = "select id from pqlite.claim('w', 1, true, null, null, '{default}', '{t}', '{0}', '{-infinity}', '{0}')"
+
+    await conn.execute(ARM)
+    await store.enqueue("t")
+    await conn.execute(claim)
+    assert await heard() == [""]
+    [job] = [await store.get(1)]
+
+    assert await engine.settle("w", [Outcome(job, Verb.RELEASED)]) == []
+    assert await heard() == ["rewind"]
+    await conn.execute(claim)
+    await engine.unregister("w")
+    assert await heard() == ["rewind"]
+    await engine.reap("nobody")
+    assert await heard() == ["rewind"]
+    await store.pickup("me")
+    await conn.execute("update pqlite.jobs set locked_at = now() - interval '1 hour'")
+    await store.reap_stale()
+    assert await heard() == ["rewind"]
+    await store.retry(1)
+    assert len(await heard()) == 1
+    await engine.link.close()
+
+
+async def test_another_schema_has_a_channel_of_its_own(dsn: str, conn: asyncpg.Connection, heard: Heard) -> None:
+    await schema.migrate(conn, "other")
+    await conn.execute("select other.arm(60000)")
+    payloads: list[str] = []
+    await conn.add_listener("other_wake", lambda *args: payloads.append(args[3]))
+
+    await conn.execute("select other.enqueue('t')")
+    await conn.execute("select 1")
+
+    assert await heard() == []
+    assert payloads == [""]
+    await conn.remove_listener("other_wake", lambda *args: None)
+    await conn.reset()

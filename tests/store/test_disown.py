@@ -1,0 +1,59 @@
+"""Claims whose answer was lost on the way are given back, with the attempt refunded."""
+
+from datetime import timedelta
+
+import asyncpg
+
+from pqlite import JobStatus, NewJob, PgJobStore
+from pqlite.store.engine import Lane
+from tests.store.conftest import Register
+from tests.store.workers import RegisteredWorker, fetch_job
+
+RECENT = timedelta(seconds=90)
+
+
+async def test_what_a_worker_holds_by_name_and_does_not_know_is_ready_again_without_an_attempt(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t", queue="q", priority=3)] * 3)
+    known, *unknown = await worker.claim()
+
+    released = await worker.engine.disown(worker.id, [known.id], RECENT)
+
+    assert released == [(job.id, Lane("q", "t", 3)) for job in unknown]
+    for job in unknown:
+        row = await fetch_job(conn, job.id)
+        assert (row["status"], row["attempts"], row["claims"], row["crashes"]) == ("READY", 0, 1, 0)
+        assert (row["run_after"], row["locked_by"], row["finished_at"]) == (job.run_after, None, None)
+    assert (await fetch_job(conn, known.id))["status"] == "RUNNING"
+
+
+async def test_another_workers_jobs_are_never_disowned(store: PgJobStore, register: Register) -> None:
+    mine, other = await register(), await register()
+    await store.enqueue("t")
+    await other.claim_one()
+
+    assert await mine.engine.disown(mine.id, [], RECENT) == []
+
+
+async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_left_alone(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t")] * 2)
+    old, locked = await worker.claim()
+    await conn.execute("update pqlite.jobs set locked_at = locked_at - interval '2 minutes' where id = $1", old.id)
+
+    async with conn.transaction():
+        await conn.execute("select from pqlite.jobs where id = $1 for update", locked.id)
+        assert await worker.engine.disown(worker.id, [], RECENT) == []
+
+
+async def test_a_lost_claim_that_was_asked_to_cancel_is_cancelled(store: PgJobStore, worker: RegisteredWorker) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
+    await store.cancel(job.id)
+
+    assert len(await worker.engine.disown(worker.id, [], RECENT)) == 1
+
+    after = await store.get(job.id)
+    assert (after.status, after.attempts, after.finished_at is None) == (JobStatus.CANCELLED, 0, False)

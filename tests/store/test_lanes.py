@@ -1,0 +1,82 @@
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from pqlite import NewJob, PgJobStore
+from tests.store.workers import RegisteredWorker
+
+LANES = [
+    *[("default", "mail", 0), ("default", "mail", 5), ("default", "mail", -2), ("default", "sms", 0)],
+    *[("slow", "mail", 0), ("slow", "report", 9), ("éa", "a'b", 0)],
+]
+
+
+@pytest.fixture
+async def filled(store: PgJobStore) -> None:
+    await store.enqueue_many(
+        NewJob(queue=queue, job_type=job_type, priority=priority, payload=n)
+        for queue, job_type, priority in LANES
+        for n in range(2)
+    )
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("queues", "types"),
+    [
+        *[(None, None), (["default"], None), (["slow", "éa", "nowhere"], None), (None, ["mail"])],
+        *[(None, ["a'b", "sms"]), (["slow"], ["mail", "sms"]), ([], None), (None, []), (["nowhere"], ["mail"])],
+    ],
+)
+async def test_lanes_are_exactly_those_that_have_ready_jobs_of_the_wanted_queues_and_types(
+    worker: RegisteredWorker, queues: list[str] | None, types: list[str] | None
+) -> None:
+    heads = await worker.engine.lanes(queues, types)
+
+    expected = {
+        (queue, job_type, priority)
+        for queue, job_type, priority in LANES
+        if (queues is None or queue in queues) and (types is None or job_type in types)
+    }
+    assert {tuple(head.lane) for head in heads} == expected
+    assert len(heads) == len(expected)
+    priorities = [head.lane.priority for head in heads]
+    assert priorities == sorted(priorities, reverse=True)
+
+
+async def test_a_lane_comes_with_its_first_job_and_the_seconds_until_it_is_due(
+    store: PgJobStore, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t", run_after=timedelta(hours=2))
+    first = await store.enqueue("t", run_after=timedelta(hours=1))
+
+    [head] = await worker.engine.lanes(None, None)
+
+    assert head.mark == ((await store.get(first)).run_after, first)
+    assert 3500 < head.due_in <= 3600
+
+
+async def test_jobs_that_are_not_ready_and_suspects_make_no_lane(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    for job_type in ("suspect", "blocked", "done"):
+        await store.enqueue(job_type)
+    await conn.execute("update pqlite.jobs set crashes = 1 where job_type = 'suspect'")
+    await conn.execute("update pqlite.jobs set status = upper(job_type) where job_type in ('blocked', 'done')")
+    await store.enqueue("running")
+    await worker.claim(types=["running"])
+
+    assert await worker.engine.lanes(None, None) == []
+
+
+async def test_a_thousand_queues_of_two_priorities_are_all_found(store: PgJobStore, worker: RegisteredWorker) -> None:
+    await store.enqueue_many(
+        NewJob(job_type="t", queue=f"q{n}", priority=priority) for n in range(1000) for priority in (0, 1)
+    )
+
+    heads = await worker.engine.lanes(None, ["t"])
+
+    assert {(head.lane.queue, head.lane.priority) for head in heads} == {
+        (f"q{n}", priority) for n in range(1000) for priority in (0, 1)
+    }

@@ -1,0 +1,223 @@
+"""What each outcome makes of a job, and what is said of outcomes that were not written."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pqlite import NewJob, PgJobStore
+from pqlite.outcome import Outcome, Verb, Verdict
+from tests.store.workers import RegisteredWorker, fetch_job
+
+VERBS = list(Verb)
+
+
+@pytest.mark.parametrize(
+    ("verb", "status", "attempts"),
+    [
+        (Verb.DONE, "DONE", 1),
+        (Verb.RETRY, "READY", 1),
+        (Verb.FAILED, "FAILED", 1),
+        (Verb.CANCELLED, "CANCELLED", 1),
+        (Verb.SNOOZED, "READY", 0),
+        (Verb.RELEASED, "READY", 0),
+    ],
+)
+async def test_each_outcome_leaves_its_status_and_its_count_of_attempts(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker, verb: Verb, status: str, attempts: int
+) -> None:
+    before = await store.get(await store.enqueue("t"))
+    job = await worker.claim_one()
+
+    assert await worker.settle(job, verb, delay=90.0, duration_ms=12) is None
+
+    row = await fetch_job(conn, job.id)
+    assert (row["status"], row["attempts"], row["claims"], row["crashes"]) == (status, attempts, 1, 0)
+    assert (row["locked_by"], row["locked_at"], row["duration_ms"]) == (None, None, 12)
+    assert (row["finished_at"] is None) is (status == "READY")
+    waited = row["run_after"] - row["updated_at"]
+    assert (
+        waited == timedelta(seconds=90) if verb in (Verb.RETRY, Verb.SNOOZED) else row["run_after"] == before.run_after
+    )
+
+
+async def test_the_last_attempt_of_a_job_that_is_to_be_retried_makes_it_failed(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t", max_attempts=2)
+    for attempt, status in ((1, "READY"), (2, "FAILED")):
+        job = await worker.claim_one()
+        assert await worker.settle(job, Verb.RETRY, error=f"error {attempt}") is None
+        row = await fetch_job(conn, job.id)
+        assert (row["status"], row["attempts"], row["claims"]) == (status, attempt, attempt)
+        assert (row["last_error"], row["finished_at"] is None) == (f"error {attempt}", status == "READY")
+
+
+async def test_snoozing_and_releasing_never_use_up_attempts_but_always_raise_the_fence(
+    store: PgJobStore, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t", max_attempts=1)
+    for claims in range(1, 6):
+        job = await worker.claim_one()
+        assert (job.attempts, job.claims) == (1, claims)
+        await worker.settle(job, Verb.SNOOZED if claims % 2 else Verb.RELEASED)
+
+
+async def test_done_keeps_the_result_and_forgets_the_last_error_but_not_the_history(
+    store: PgJobStore, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t")
+    await worker.settle(await worker.claim_one(), Verb.RETRY, error="boom")
+    job = await worker.claim_one()
+
+    await worker.settle(job, Verb.DONE, result='{"rows": 3}')
+
+    done = await store.get(job.id)
+    assert (done.result, done.last_error) == ({"rows": 3}, None)
+    assert [(error["attempt"], error["error"]) for error in done.errors] == [(1, "boom")]
+    assert done.finished_at is not None
+
+
+async def test_the_history_of_errors_keeps_the_latest_twenty_and_the_end_of_each(
+    store: PgJobStore, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t", max_attempts=100)
+    for attempt in range(1, 26):
+        await worker.settle(await worker.claim_one(), Verb.RETRY, error="x" * 3000 + f" the end of {attempt}")
+
+    [job] = await worker.claim()
+    job = await store.get(job.id)
+
+    assert [error["attempt"] for error in job.errors] == list(range(6, 26))
+    assert all(len(error["error"]) == 2000 for error in job.errors)
+    assert job.errors[-1]["error"].endswith("the end of 25")
+    assert job.last_error is not None
+    assert job.last_error.endswith("the end of 25")
+    assert set(job.errors[0]) == {"attempt", "at", "error"}
+
+
+# Not written
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_an_outcome_told_twice_was_written_already_and_changes_nothing(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker, verb: Verb
+) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
+    await worker.settle(job, verb, error="first", delay=60.0)
+    before = await fetch_job(conn, job.id)
+
+    assert await worker.settle(job, verb, error="second", delay=60.0) is Verdict.ALREADY
+
+    assert await fetch_job(conn, job.id) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_an_outcome_told_again_after_the_job_was_claimed_anew_is_fenced(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker, verb: Verb
+) -> None:
+    await store.enqueue("t")
+    stale = await worker.claim_one()
+    await worker.settle(stale, Verb.RELEASED)
+    await worker.claim_one()
+    before = await fetch_job(conn, stale.id)
+
+    assert await worker.settle(stale, verb) is Verdict.FENCED
+
+    assert await fetch_job(conn, stale.id) == before
+
+
+async def test_only_the_rows_a_stranger_has_locked_are_busy_and_can_be_offered_again(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t")] * 3)
+    jobs = await worker.claim()
+    outcomes = [Outcome(job, Verb.DONE) for job in jobs]
+
+    async with conn.transaction():
+        await conn.execute("update pqlite.jobs set progress = '1' where id = $1", jobs[1].id)
+        refused = await worker.engine.settle(worker.id, outcomes)
+        assert [(r.id, r.verdict) for r in refused] == [(jobs[1].id, Verdict.BUSY)]
+
+    refused = await worker.engine.settle(worker.id, outcomes)
+    assert {(r.id, r.verdict) for r in refused} == {(jobs[0].id, Verdict.ALREADY), (jobs[2].id, Verdict.ALREADY)}
+    assert await conn.fetchval("select count(*) from pqlite.jobs where status = 'DONE'") == 3
+
+
+async def test_a_batch_of_every_kind_of_outcome_and_verdict_is_told_apart(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t")] * 4)
+    written, deleted, repeated, stale = await worker.claim()
+    await conn.execute("delete from pqlite.jobs where id = $1", deleted.id)
+    await worker.settle(repeated, Verb.DONE)
+    await conn.execute("update pqlite.jobs set claims = claims + 1 where id = $1", stale.id)
+
+    refused = await worker.engine.settle(
+        worker.id, [Outcome(job, Verb.DONE) for job in (stale, repeated, deleted, written)]
+    )
+
+    assert {(r.id, r.claims): r.verdict for r in refused} == {
+        (deleted.id, 1): Verdict.FENCED,
+        (repeated.id, 1): Verdict.ALREADY,
+        (stale.id, 1): Verdict.FENCED,
+    }
+
+
+async def test_a_batch_of_five_hundred_is_written_whole(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t")] * 500)
+    jobs = await worker.claim(500)
+
+    outcomes = [Outcome(job, Verb.DONE, result=json.dumps({"id": job.id})) for job in jobs]
+    assert await worker.engine.settle(worker.id, outcomes) == []
+
+    right = "select count(*) from pqlite.jobs where status = 'DONE' and (result ->> 'id')::bigint = id"
+    assert await conn.fetchval(right) == 500
+
+
+async def test_an_attempt_of_many_weeks_can_still_be_settled(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
+
+    assert await worker.settle(job, Verb.DONE, duration_ms=10**12) is None
+
+    assert (await fetch_job(conn, job.id))["duration_ms"] == 2**31 - 1
+
+
+# Cancellation asked for while the job runs
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("max_attempts", [1, 5])
+async def test_a_job_asked_to_cancel_is_cancelled_unless_it_is_done_first(
+    store: PgJobStore, worker: RegisteredWorker, verb: Verb, max_attempts: int
+) -> None:
+    await store.enqueue("t", max_attempts=max_attempts)
+    job = await worker.claim_one()
+    await store.cancel(job.id)
+
+    assert await worker.settle(job, verb, error=None if verb is Verb.DONE else "why", delay=60.0) is None
+
+    after = await store.get(job.id)
+    assert after.status == ("DONE" if verb is Verb.DONE else "CANCELLED")
+    assert after.last_error == (None if verb is Verb.DONE else "why")
+    assert after.finished_at is not None
+
+
+@pytest.mark.parametrize("fields", [{"result": "null"}, {"result": '"x"'}, {"result": "[1]"}])
+async def test_a_result_of_any_json_type_is_kept_whatever_the_outcome(
+    store: PgJobStore, worker: RegisteredWorker, fields: dict[str, Any]
+) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
+
+    await worker.settle(job, Verb.FAILED, **fields)
+
+    assert (await store.get(job.id)).result == json.loads(fields["result"])
