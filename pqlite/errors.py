@@ -76,9 +76,10 @@ class WorkerError(PqliteError, RuntimeError):
 class HandlerSignal(Exception):
     """Base of what a handler raises to say how its attempt ends."""
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: object = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        """What the handler gave: a sentence, or the exception that made it decide so."""
 
 
 class Fail(HandlerSignal):
@@ -92,7 +93,7 @@ class Cancel(HandlerSignal):
 class RetryAfter(HandlerSignal):
     """The attempt failed; the next one starts after `delay` (seconds or a timedelta) instead of the policy's delay."""
 
-    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+    def __init__(self, delay: float | timedelta, reason: object = "") -> None:
         super().__init__(reason)
         self.delay = delay
 
@@ -100,6 +101,6 @@ class RetryAfter(HandlerSignal):
 class Snooze(HandlerSignal):
     """Run the job again after `delay` (seconds or a timedelta); the attempt is not counted."""
 
-    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+    def __init__(self, delay: float | timedelta, reason: object = "") -> None:
         super().__init__(reason)
         self.delay = delay

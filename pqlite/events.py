@@ -10,6 +10,7 @@ from pqlite.job import Job, TakenOver
 from pqlite.outcome import Outcome
 
 logger = logging.getLogger(__name__)
+_logger = logging.getLogger("pqlite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +136,30 @@ Observer = Callable[[Event], None]
 
 
 class Announcer:
-    """Delivers events to observers. `wanted` tells hot paths whether building an event is worth it."""
+    """Delivers events to observers.
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = list(observers)
+    `log` hears everything that is announced; `wanted` tells hot paths whether anybody wants each step of each job, so
+    that nothing is built where nobody listens.
+    """
+
+    def __init__(self, observers: Sequence[Observer], log: Observer | None = None) -> None:
+        self._observers = list(observers) if log is None else [log, *observers]
+        self._details = len(observers)
 
     @property
     def wanted(self) -> bool:
-        """Return whether anybody listens."""
-        return bool(self._observers)
+        """Return whether anybody wants the steps of jobs that go well."""
+        return self._details > 0 or _logger.isEnabledFor(logging.DEBUG)
 
     def subscribe(self, observer: Observer) -> None:
         """Add an observer; it hears what happens from now on."""
         self._observers.append(observer)
+        self._details += 1
 
     def unsubscribe(self, observer: Observer) -> None:
         """Remove an observer."""
         self._observers.remove(observer)
+        self._details -= 1
 
     def __call__(self, event: Event) -> None:
         """Deliver one event; an observer's error is logged, never raised."""

@@ -1,5 +1,6 @@
--- Hand up to p_limit due jobs to a worker, lane by lane in the order given, each lane from its watermark
--- (run_after, id) on; with p_suspect, one job that a dead worker held comes first.
+-- Hand due jobs to a worker, lane by lane in the order given, each lane from its watermark (run_after, id) on: p_room to
+-- start now, and up to p_prefetch more to start soon. With p_suspect, one job that a dead worker held comes first.
+-- Neither suspects nor jobs that may start only once (max_attempts = 1) are prefetched.
 --
 -- The form `id = any (array(select ... for no key update skip locked))` cannot be planned as a scan of the table, and
 -- no setting of the planner's changes that; equality on the whole lane makes the order free.
@@ -8,8 +9,9 @@
 -- The claim commits asynchronously: a server crash may undo it, which makes the job READY again. Not so where
 -- max_attempts = 1, which promises at most one start.
 create or replace function pqlite.claim(
-  p_worker text, p_limit int, p_suspect boolean, p_queues text[], p_types text[],
-  p_queue text[], p_type text[], p_priority int[], p_after timestamptz[], p_after_id bigint[])
+  p_worker text, p_room int, p_suspect boolean, p_queues text[], p_types text[],
+  p_queue text[], p_type text[], p_priority int[], p_after timestamptz[], p_after_id bigint[],
+  p_prefetch int default 0)
 returns table (
   lane int, id bigint, job_type text, payload text, queue text, priority int, run_after timestamptz, attempts int,
   max_attempts int, claims int, crashes int, timeout_seconds double precision, dedupe_key text, concurrency_key text,
@@ -17,10 +19,12 @@ returns table (
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
-  v_want int := p_limit;
+  v_room int := p_room;
+  v_want int := p_room + p_prefetch;
   v_now timestamptz := clock_timestamp();
   v_ids bigint[];
-  v_once boolean;
+  v_once boolean[];
+  v_cut int;
   v_sync boolean := false;
 begin
   perform from pqlite.workers w where w.id = p_worker and w.dead_at is null;
@@ -28,36 +32,45 @@ begin
     raise exception 'worker % was declared dead', p_worker using errcode = 'PQ001';
   end if;
 
-  for i in (case when p_suspect then 0 else 1 end) .. cardinality(p_queue) loop
+  for i in (case when p_suspect and p_room > 0 then 0 else 1 end) .. cardinality(p_queue) loop
     exit when v_want <= 0;
     if i = 0 then
-      select array_agg(s.id), bool_or(s.max_attempts = 1) into v_ids, v_once from (
+      select array_agg(s.id), array_agg(s.max_attempts = 1) into v_ids, v_once from (
         select j.id, j.max_attempts from pqlite.jobs j
         where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
           and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
         order by j.run_after, j.id limit 1 for no key update skip locked) s;
     else
-      select array_agg(s.id), bool_or(s.max_attempts = 1) into v_ids, v_once from (
+      select array_agg(s.id), array_agg(s.max_attempts = 1) into v_ids, v_once from (
         select j.id, j.max_attempts from pqlite.jobs j
         where j.status = 'READY' and j.crashes = 0
-          and j.queue = p_queue[i] and j.job_type = p_type[i] and j.priority = p_priority[i]
+          and j.queue = p_queue[i] and j.job_type = p_type[i] and -j.priority = -p_priority[i]
           and j.run_after <= v_now and (j.run_after, j.id) > (p_after[i], p_after_id[i])
         order by j.run_after, j.id limit v_want for no key update skip locked) s;
     end if;
     continue when v_ids is null;
+    if true = any (v_once) then
+      -- The first of them that would only wait, and all behind it, stay where they are: the watermark must not pass them.
+      select min(u.at) into v_cut from unnest(v_once) with ordinality u (once, at) where u.once and u.at > v_room;
+      if v_cut is not null then
+        v_ids := v_ids[:v_cut - 1];
+        v_want := 0;
+      end if;
+      v_sync := v_sync or v_cut is distinct from 1;
+    end if;
+    v_room := v_room - cardinality(v_ids);
     v_want := v_want - cardinality(v_ids);
-    v_sync := v_sync or v_once;
     return query
     update pqlite.jobs j
     set status = 'RUNNING', attempts = j.attempts + 1, claims = j.claims + 1, locked_by = p_worker, locked_at = v_now,
         updated_at = v_now, finished_at = null, duration_ms = null, progress = null
     where j.id = any (v_ids)
     returning i, j.id, j.job_type, j.payload::text, j.queue, j.priority, j.run_after, j.attempts, j.max_attempts,
-              j.claims, j.crashes, j.timeout_seconds, j.dedupe_key, j.concurrency_key, j.tags, j.metadata::text,
-              j.created_at, j.locked_at, j.cancel_requested_at;
+              j.claims, j.crashes, j.timeout_seconds, j.dedupe_key, j.concurrency_key, nullif(j.tags, '{}'),
+              nullif(j.metadata, '{}')::text, j.created_at, j.locked_at, j.cancel_requested_at;
   end loop;
 
-  if v_want < p_limit then
+  if v_want < p_room + p_prefetch then
     -- The worker may have been declared dead meanwhile; and its row, which RUNNING jobs are about to name, must not be
     -- deleted before they can be seen. Last, and only if there is something to claim: it is a write.
     perform from pqlite.workers w where w.id = p_worker and w.dead_at is null for key share;

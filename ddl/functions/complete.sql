@@ -6,6 +6,9 @@ declare
   v_now timestamptz := clock_timestamp();
   v_cancelled boolean;
 begin
+  -- From here to the commit the job's row is locked: if this client's host vanishes, the server must notice soon.
+  perform set_config('tcp_keepalives_idle', '10', true), set_config('tcp_keepalives_interval', '5', true),
+          set_config('tcp_keepalives_count', '3', true);
   select j.cancel_requested_at is not null into v_cancelled from pqlite.jobs j
   where j.id = p_id and j.claims = p_claims and j.locked_by = p_worker for no key update;
   if not found then

@@ -1,7 +1,7 @@
 -- Release what a worker holds by name but does not know of: claims whose answer was lost on the way.
 -- Called between two claims, so what it knows is complete. p_since bounds the walk to recent claims.
 create or replace function pqlite.disown(p_worker text, p_known bigint[], p_since interval)
-returns table (id bigint, queue text, job_type text, priority int)
+returns setof bigint
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
@@ -17,5 +17,5 @@ begin
     where r.status = 'RUNNING' and r.locked_by = p_worker and r.locked_at > v_now - p_since
       and r.id <> all (p_known)
     for no key update skip locked))
-  returning j.id, j.queue, j.job_type, j.priority;
+  returning j.id;
 end $$;

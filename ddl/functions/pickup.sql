@@ -14,7 +14,7 @@ begin
   loop
     select j.id into v_id from pqlite.jobs j
     where j.status = 'READY' and j.crashes = 0 and j.queue = v_lane.queue and j.job_type = v_lane.job_type
-      and j.priority = v_lane.priority and j.run_after <= v_now
+      and -j.priority = -v_lane.priority and j.run_after <= v_now
     order by j.run_after, j.id limit 1 for no key update skip locked;
     exit when found;
   end loop;

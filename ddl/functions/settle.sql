@@ -42,7 +42,7 @@ begin
     run_after = case when h.status = 'READY' and h.outcome in ('RETRY', 'SNOOZED')
                      then v_now + h.delay_ms * interval '1 millisecond' else j.run_after end,
     finished_at = case when h.status <> 'READY' then v_now end,
-    result = coalesce(h.result::jsonb, j.result),
+    result = case when h.outcome = 'DONE' then h.result::jsonb else coalesce(h.result::jsonb, j.result) end,
     last_error = case when h.outcome = 'DONE' then null else coalesce(h.error, j.last_error) end,
     errors = case when h.error is null then j.errors
                   else pqlite.with_error(j.errors, j.attempts, v_now, h.error) end,

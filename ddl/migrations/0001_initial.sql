@@ -30,9 +30,10 @@ create table pqlite.jobs (
   duration_ms         int,
   -- What.
   status              text not null default 'READY',
-  queue               text not null default 'default',
-  job_type            text not null,
-  locked_by           text,
+  -- "C": compared byte by byte, which is faster than any language's order, and the same everywhere.
+  queue               text collate "C" not null default 'default',
+  job_type            text collate "C" not null,
+  locked_by           text collate "C",
   dedupe_key          text,
   concurrency_key     text,
   tags                text[] not null default '{}',
@@ -50,10 +51,15 @@ create table pqlite.jobs (
   -- An index entry may not exceed a third of a page.
   constraint jobs_dedupe_key_length check (octet_length(dedupe_key) between 1 and 1024),
   constraint jobs_concurrency_key_length check (octet_length(concurrency_key) between 1 and 1024),
+  constraint jobs_priority_has_a_negative check (priority > -2147483648),
   constraint jobs_max_attempts_positive check (max_attempts >= 1),
-  constraint jobs_timeout_positive check (timeout_seconds > 0),
-  -- infinity would never be due, and cannot be shown to a Python client
-  constraint jobs_run_after_finite check (isfinite(run_after))
+  constraint jobs_timeout_positive check (timeout_seconds > 0 and timeout_seconds < 'infinity'),
+  -- What a client can decode: one row that it cannot would stop every claim it is part of.
+  constraint jobs_times_in_range check (
+    run_after >= '1900-01-01 00:00+00' and run_after < '9999-01-01 00:00+00'
+    and created_at >= '1900-01-01 00:00+00' and created_at < '9999-01-01 00:00+00'),
+  constraint jobs_errors_array check (jsonb_typeof(errors) = 'array'),
+  constraint jobs_metadata_object check (jsonb_typeof(metadata) = 'object')
 ) with (
   -- Room for the two row versions that a job's life adds.
   fillfactor = 80,
@@ -78,8 +84,9 @@ comment on column pqlite.jobs.claims is 'Raised by every claim, never lowered: w
 comment on column pqlite.jobs.crashes is 'How often a worker died while it held this job.';
 comment on column pqlite.jobs.errors is 'The latest failed attempts: [{"attempt", "at", "error"}, ...], oldest first.';
 
--- claim: a lane is (queue, job_type, priority); within it, by due time. Types nobody here handles are never walked over.
-create index jobs_ready on pqlite.jobs (queue, job_type, priority desc, run_after, id)
+-- claim, lanes: a lane is (queue, job_type, priority); within it, by due time. Types nobody here handles are never
+-- walked over. The priority is negated so that all columns ascend, and one row comparison bounds a range of lanes.
+create index jobs_ready on pqlite.jobs (queue, job_type, (-priority), run_after, id)
   where status = 'READY' and crashes = 0;
 
 -- claim: jobs that a dead worker held. Few, and claimed one at a time.
@@ -104,7 +111,7 @@ create index jobs_failed on pqlite.jobs (finished_at)
   where status in ('FAILED', 'CANCELLED');
 
 create table pqlite.workers (
-  id           text primary key,       -- label plus a random suffix: what jobs.locked_by says
+  id           text collate "C" primary key,  -- label plus a random suffix: what jobs.locked_by says
   label        text not null,
   lock_key     bigint,                 -- a session advisory lock that vanishes with the process; null: none could be had
   started_at   timestamptz not null default clock_timestamp(),

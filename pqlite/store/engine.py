@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -52,8 +52,8 @@ class Refusal(NamedTuple):
 
 
 class Engine:
-    """The engine's verbs over one `Link`. Every verb raises LeaseLost if the database calls the worker dead, and
-    TimeoutError, OSError or asyncpg's errors if the database cannot be reached.
+    """The engine's verbs over one `Link`. `claim` and `renew` raise LeaseLost if the database calls the worker dead;
+    every verb raises TimeoutError, OSError or asyncpg's errors if the database cannot be reached.
     """
 
     def __init__(self, link: Link, statements: Statements) -> None:
@@ -63,19 +63,22 @@ class Engine:
     async def claim(
         self,
         holder: str,
-        limit: int,
+        room: int,
         *,
+        prefetch: int = 0,
         suspect: bool,
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
     ) -> list[tuple[int, Job]]:
-        """Claim up to `limit` due jobs, lane after lane; return each with its lane's number (-1: a suspect)."""
+        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane; return each with
+        its lane's number (-1: a suspect).
+        """
         async with _fenced():
             rows = await self.link.fetch(
                 self._sql.claim,
                 holder,
-                limit,
+                room,
                 suspect,
                 queues,
                 types,
@@ -84,20 +87,40 @@ class Engine:
                 [lane.priority for lane, _ in lanes],
                 [mark.run_after for _, mark in lanes],
                 [mark.id for _, mark in lanes],
+                prefetch,
                 deadline=10.0,
             )
         return [(row[0] - 1, claimed_job(row, holder)) for row in rows]
 
-    async def lanes(self, queues: Sequence[str] | None, types: Sequence[str] | None) -> list[Head]:
-        """Return the lanes that have READY jobs of these types, best priority first."""
-        rows = await self.link.fetch(self._sql.lanes, queues, types, deadline=10.0)
+    async def lanes(
+        self,
+        queues: Sequence[str] | None,
+        types: Sequence[str] | None,
+        known: Iterable[tuple[Lane, Mark]] = (),
+    ) -> list[Head]:
+        """Return the lanes that have READY jobs of these types, each with its first job, best priority first.
+
+        A known lane is looked at behind its mark only.
+        """
+        # The order of the index, whose text columns compare as bytes.
+        lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
+        rows = await self.link.fetch(
+            self._sql.lanes,
+            queues,
+            types,
+            [lane.queue for lane, _ in lanes],
+            [lane.job_type for lane, _ in lanes],
+            [lane.priority for lane, _ in lanes],
+            [mark.run_after for _, mark in lanes],
+            [mark.id for _, mark in lanes],
+            deadline=10.0,
+        )
         heads = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
         return sorted(heads, key=lambda head: (-head.lane.priority, head.mark))
 
-    async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[tuple[int, Lane]]:
-        """Release what the worker holds by name and does not know of; return the jobs and their lanes."""
-        rows = await self.link.fetch(self._sql.disown, holder, known, since, deadline=10.0)
-        return [(r[0], Lane(r[1], r[2], r[3])) for r in rows]
+    async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[int]:
+        """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
+        return [r[0] for r in await self.link.fetch(self._sql.disown, holder, known, since, deadline=10.0)]
 
     async def arm(self, duration: timedelta) -> None:
         """Ask to be notified of new jobs for this long."""

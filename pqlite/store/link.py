@@ -101,9 +101,9 @@ class Link:
                     await conn.close()
             conn.terminate()
 
-    def drop(self) -> None:
-        """Throw the connection away at once."""
-        self._drop(None)
+    def holds(self, conn: object) -> bool:
+        """Return whether this is the connection in use."""
+        return conn is self._conn
 
     @property
     def socket(self) -> Any:

@@ -189,12 +189,11 @@ class PgJobStore:
             conn = await self._connect()
         else:
             conn = await asyncpg.connect(self._dsn, server_settings={"application_name": application_name})
-        settings = {"application_name": application_name, **SESSION}
-        await conn.execute(
-            "select set_config(name, value, false) from unnest($1::text[], $2::text[]) s (name, value)",
-            list(settings),
-            list(settings.values()),
-        )
+        try:
+            await _configure(conn, {"application_name": application_name, **SESSION})
+        except BaseException:
+            conn.terminate()
+            raise
         return conn
 
     # Schema
@@ -452,6 +451,14 @@ class PgJobStore:
         """Yield a connection in a transaction whose last act is to make the job DONE; see JobStore.complete."""
         encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
         return completing(self, self._sql, job, encoded)
+
+
+async def _configure(conn: Connection, settings: Mapping[str, str]) -> None:
+    await conn.execute(
+        "select set_config(name, value, false) from unnest($1::text[], $2::text[]) s (name, value)",
+        list(settings),
+        list(settings.values()),
+    )
 
 
 def _address(dsn: str) -> str:

@@ -33,12 +33,12 @@ class Statements:
     complete: str = "select pqlite.complete($1, $2, $3, $4::text::jsonb)"
     ended: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
     settle: str = "select id, claims, verdict from pqlite.settle($1, $2, $3, $4, $5, $6, $7, $8)"
-    claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
     lanes: str = (
         "select queue, job_type, priority, run_after, id, extract(epoch from run_after - clock_timestamp())::float8 "
-        "from pqlite.lanes($1, $2)"
+        "from pqlite.lanes($1, $2, $3, $4, $5, $6, $7)"
     )
-    disown: str = "select id, queue, job_type, priority from pqlite.disown($1, $2, $3)"
+    disown: str = "select * from pqlite.disown($1, $2, $3)"
     arm: str = "select pqlite.arm($1)"
     register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
     renew: str = "select id, claims from pqlite.renew($1, $2, $3)"

@@ -46,7 +46,7 @@ def row(job: NewJob, max_payload_bytes: int) -> Row:
         dedupe_key=None if job.dedupe_key is None else name("dedupe_key", job.dedupe_key, 1024),
         run_after=run_after,
         delay=delay,
-        priority=_integer("priority", job.priority, -_INT4 - 1),
+        priority=_integer("priority", job.priority, -_INT4),
         max_attempts=_integer("max_attempts", job.max_attempts, 1),
         timeout_seconds=_timeout(job.timeout_seconds),
         queue=name("queue", job.queue, 200),

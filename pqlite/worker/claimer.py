@@ -15,9 +15,28 @@ from pqlite.worker.lanes import Lanes
 from pqlite.worker.supervisor import FOREVER
 
 DISCOVER_EVERY = 1.0
+SWEEP_EVERY = 5.0
+LOOK_BACK = timedelta(seconds=5)
+RATION = 20
+"""Looking around takes a twentieth of the time at most, however many dead index entries it meets."""
 ARM_BEYOND = 2.0
 AUDIT_EVERY = 30.0
-AUDIT_WINDOW = timedelta(seconds=90)
+AUDIT_MARGIN = 60.0
+ALL = timedelta(days=365)
+CONNECT_SECONDS = 10.0
+
+PREFETCH_AT_MOST = 500
+SHORT = 0.1
+
+
+def worth_prefetching(concurrency: int, pace: float | None, round_trip: float) -> int:
+    """Return how many jobs should wait in memory, for slots whose jobs take `pace` seconds: what is started in two
+    round trips to the database; nothing where jobs take longer than a tenth of a second.
+    """
+    if pace is None or pace > SHORT:
+        return 0
+    rate = concurrency / max(pace, 1e-5)
+    return min(int(rate * 2 * round_trip), int(rate * SHORT), PREFETCH_AT_MOST)
 
 
 class Claimer:
@@ -37,8 +56,9 @@ class Claimer:
         idle: IdlePollPolicy,
         announce: Announcer,
         room: Callable[[], int],
-        suspect_runs: Callable[[], bool],
-        known: Callable[[], list[int]],
+        prefetch: Callable[[float], int],
+        suspect_held: Callable[[], bool],
+        held: Callable[[], list[int]],
         accept: Callable[[Job], None],
         lost: Callable[[], None],
     ) -> None:
@@ -49,35 +69,44 @@ class Claimer:
         self._idle = idle
         self._announce = announce
         self._room = room
-        self._suspect_runs = suspect_runs
-        self._known = known
+        self._prefetch = prefetch
+        self._suspect_held = suspect_held
+        self._held = held
         self._accept = accept
         self._lost = lost
         self._lanes = Lanes()
         self._empty_streak = 0
-        self._next_discovery = self._next_audit = self._armed_until = 0.0
+        self._next_discovery = self._next_look_back = self._next_sweep = self._next_audit = self._armed_until = 0.0
+        self._round_trip = 0.002
         self._generation = 0
+        self._audited: str | None = None
+        self._audits = (time.monotonic(), time.monotonic())
         self.holder: str | None = None
         """The registration to claim for; None while there is none."""
 
-    def look(self) -> None:
-        """Look for new jobs at the next call: somebody enqueued, or gave jobs back."""
+    def look(self, *, everywhere: bool = False) -> None:
+        """Look for new jobs at the next call: somebody enqueued; or (everywhere) gave back jobs that were due."""
         self._next_discovery = 0.0
         self._empty_streak = 0
+        if everywhere:
+            self._next_sweep = 0.0
 
     async def once(self) -> float:
         """Claim once; return how long to pause."""
-        holder, room = self.holder, self._room()
-        if holder is None or room <= 0:
+        holder = self.holder
+        if holder is None:
             return FOREVER
         try:
             await self._audit(holder)
+            room, prefetch = self._room(), self._prefetch(self._round_trip)
+            if room < 0 or room + prefetch <= 0:
+                return AUDIT_EVERY
             next_due = await self._discover()
-            claimed = await self._claim(holder, room)
+            claimed = await self._claim(holder, room, prefetch)
         except LeaseLost:
-            self.holder = None
+            # The sentinel decides: it may have registered anew by now, under a name that this claim did not know.
             self._lost()
-            return FOREVER
+            return 1.0
         if claimed:
             self._empty_streak = 0
             return 0.0
@@ -87,13 +116,20 @@ class Claimer:
             return 0.0 if next_due is None else 0.01
         return await self._sleep(next_due)
 
-    async def _claim(self, holder: str, room: int) -> int:
+    async def _claim(self, holder: str, room: int, prefetch: int) -> int:
         asked = self._lanes.ask()
-        suspect = not self._suspect_runs()
+        began = time.perf_counter()
         jobs = await self._engine.claim(
-            holder, room, suspect=suspect, queues=self._queues, types=self._types, lanes=asked
+            holder,
+            room,
+            prefetch=prefetch,
+            suspect=not self._suspect_held(),
+            queues=self._queues,
+            types=self._types,
+            lanes=asked,
         )
-        self._lanes.claimed(asked, room, jobs)
+        self._round_trip += 0.2 * (time.perf_counter() - began - self._round_trip)
+        self._lanes.claimed(asked, room + prefetch, jobs)
         for _, job in jobs:
             self._accept(job)
         return len(jobs)
@@ -101,12 +137,22 @@ class Claimer:
     async def _discover(self) -> float | None:
         """Look for lanes if it is time to; return seconds until the first job that is not due yet (FOREVER: none),
         None if it was not time.
+
+        Lanes that are known are looked at behind their watermark; once a second from a little before it, for commits
+        that were late; now and then everything is looked at from the beginning. The last two are rationed.
         """
         now = time.monotonic()
         if now < self._next_discovery:
             return None
-        self._next_discovery = now + DISCOVER_EVERY
-        heads = await self._engine.lanes(self._queues, self._types)
+        sweep, look_back = now >= self._next_sweep, now >= self._next_look_back
+        known = [] if sweep else self._lanes.known(LOOK_BACK if look_back else timedelta(0))
+        heads = await self._engine.lanes(self._queues, self._types, known)
+        end = time.monotonic()
+        self._next_discovery = end + DISCOVER_EVERY
+        if look_back:
+            self._next_look_back = end + max(DISCOVER_EVERY, RATION * (end - now))
+        if sweep:
+            self._next_sweep = end + max(SWEEP_EVERY, RATION * (end - now))
         self._lanes.found(heads)
         return max(min((head.due_in for head in heads if head.due_in > 0), default=FOREVER), 0.005)
 
@@ -130,14 +176,23 @@ class Claimer:
         """Give back what this worker holds by name and does not know of: claims whose answer was lost.
 
         Between two claims, so that every answer that came is known. After each reconnect, and now and then: a claim
-        given up at its deadline may still commit later.
+        given up at its deadline may still commit later. All claims since the audit before the last are looked at.
         """
+        await self._engine.link.connect(CONNECT_SECONDS)
         now = time.monotonic()
-        if self._generation == self._engine.link.generation and now < self._next_audit:
+        if self._generation == self._engine.link.generation and holder == self._audited and now < self._next_audit:
             return
-        released = await self._engine.disown(holder, self._known(), AUDIT_WINDOW)
+        if self._generation != self._engine.link.generation:
+            # Another connection may mean another server, whose clock or data is behind.
+            self.look(everywhere=True)
+        since = ALL if holder != self._audited else timedelta(seconds=now - self._audits[0] + AUDIT_MARGIN)
+        await self.give_back_unknown(holder, since)
+        self._audited, self._audits = holder, (self._audits[1], now)
         self._generation, self._next_audit = self._engine.link.generation, now + AUDIT_EVERY
+
+    async def give_back_unknown(self, holder: str, since: timedelta) -> None:
+        """Release what the worker claimed in that time and does not know of. Not while a claim is under way."""
+        released = await self._engine.disown(holder, self._held(), since)
         if released:
-            self._lanes.rewind()
-            self.look()
-            self._announce(ClaimsReleased(self._worker_id, [job_id for job_id, _ in released]))
+            self.look(everywhere=True)
+            self._announce(ClaimsReleased(self._worker_id, released))

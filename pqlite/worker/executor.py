@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,13 +26,18 @@ from pqlite.store.rows import Undecodable
 logger = logging.getLogger(__name__)
 
 STUCK_AFTER = 10.0
+WAIT_AT_MOST = 1.0
+"""A prefetched job that has not started after so many seconds is given back, uncharged."""
+NO_PREFETCH_AFTER = 10.0
+"""... and then nothing is prefetched for so long."""
+PACE_WEIGHT = 0.05
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 
 class Attempt:
     """One execution of one claim."""
 
-    __slots__ = ("context", "job", "started", "stuck", "task", "timer")
+    __slots__ = ("again", "context", "job", "started", "stuck", "task", "timer")
 
     def __init__(self, job: Job, context: JobContext) -> None:
         self.job = job
@@ -41,10 +46,15 @@ class Attempt:
         self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.stuck: asyncio.TimerHandle | None = None
+        self.again: Job | None = None
+        """A later claim of the same job, given back when this attempt ends."""
 
 
 class Executor:
-    """Runs up to `concurrency` attempts, each in a task of its own; `submit` gets each outcome, once."""
+    """Runs up to `concurrency` attempts, each in a task of its own; `submit` gets each outcome, once.
+
+    Jobs claimed beyond that wait in memory for a slot, so that short jobs need not wait for a round trip each.
+    """
 
     def __init__(
         self,
@@ -56,6 +66,7 @@ class Executor:
         backoff: BackoffPolicy,
         announce: Announcer,
         submit: Callable[[Outcome], None],
+        wanting: Callable[[], None],
     ) -> None:
         self._handlers = {job_type: (handler, is_async(handler)) for job_type, handler in handlers.items()}
         self._store = store
@@ -64,19 +75,64 @@ class Executor:
         self._backoff = backoff
         self._announce = announce
         self._submit = submit
+        self._wanting = wanting
         self._threads = anyio.CapacityLimiter(concurrency)
         self._idle = asyncio.Event()
         self._idle.set()
+        self._loop = asyncio.get_running_loop()
+        self._watching_waiting = False
+        self._hoarded_at = -NO_PREFETCH_AFTER
+        self.low_water = 0
+        """When no more jobs than this wait, `wanting` is called."""
         self.running: dict[int, Attempt] = {}
+        self.waiting: deque[tuple[float, Job]] = deque()
+        self.pace: float | None = None
+        """How long an attempt takes, in seconds: a moving average, None before the first."""
 
     @property
     def free(self) -> int:
-        """Return how many more attempts may start."""
-        return self._concurrency - len(self.running)
+        """Return how many more attempts may start at once."""
+        return 0 if self.waiting else self._concurrency - len(self.running)
 
     @property
-    def runs_suspect(self) -> bool:
-        """Return whether a job that a dead worker held runs here: one at a time, so that it takes few down with it."""
+    def may_prefetch(self) -> bool:
+        """Return whether jobs may be claimed to wait: not soon after some waited too long."""
+        return time.monotonic() - self._hoarded_at > NO_PREFETCH_AFTER
+
+    @property
+    def held(self) -> list[int]:
+        """Return the ids of all jobs that run or wait here."""
+        return [*self.running, *(job.id for _, job in self.waiting)]
+
+    def accept(self, job: Job) -> None:
+        """Start a claimed job, or let it wait for a slot."""
+        if len(self.running) < self._concurrency and not self.waiting:
+            self.start(job)
+            return
+        self.waiting.append((time.monotonic(), job))
+        if not self._watching_waiting:
+            self._watching_waiting = True
+            self._loop.call_later(WAIT_AT_MOST, self._watch_waiting)
+
+    def release_waiting(self) -> int:
+        """Give back what has not started, uncharged; return how many."""
+        count = len(self.waiting)
+        while self.waiting:
+            self._submit(Outcome(self.waiting.popleft()[1], Verb.RELEASED))
+        return count
+
+    def _watch_waiting(self) -> None:
+        now = time.monotonic()
+        while self.waiting and now - self.waiting[0][0] >= WAIT_AT_MOST:
+            self._hoarded_at = now
+            self._submit(Outcome(self.waiting.popleft()[1], Verb.RELEASED))
+        self._watching_waiting = bool(self.waiting)
+        if self.waiting:
+            self._loop.call_later(WAIT_AT_MOST - (now - self.waiting[0][0]), self._watch_waiting)
+
+    @property
+    def holds_suspect(self) -> bool:
+        """Return whether a job that a dead worker held is here: one at a time, so that it takes few down with it."""
         return any(attempt.job.crashes for attempt in self.running.values())
 
     def start(self, job: Job) -> None:
@@ -86,11 +142,10 @@ class Executor:
         self._idle.clear()
         if self._announce.wanted:
             self._announce(JobStarted(self._worker_id, job))
-        loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(self._call(context), name=f"{job.job_type} {job.id}")
+        attempt.task = self._loop.create_task(self._call(context))
         attempt.task.add_done_callback(partial(self._ended, attempt))
         if job.timeout_seconds is not None:
-            attempt.timer = loop.call_later(job.timeout_seconds, self._stop, attempt, "timeout")
+            attempt.timer = self._loop.call_later(job.timeout_seconds, self._stop, attempt, "timeout")
 
     def adopt(self, job: Job) -> bool:
         """Take over a new claim of a job that still runs here; False if it does not.
@@ -98,15 +153,15 @@ class Executor:
         A server crash can undo a claim; the job then comes back while its attempt goes on.
         """
         attempt = self.running.get(job.id)
-        if attempt is None:
+        held = attempt.job if attempt else next((waits for _, waits in self.waiting if waits.id == job.id), None)
+        if held is None:
             return False
-        held = attempt.job
-        held.claims, held.attempts, held.locked_by, held.locked_at = (
-            job.claims,
-            job.attempts,
-            job.locked_by,
-            job.locked_at,
-        )
+        if attempt is not None and held.status is JobStatus.DONE:
+            # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
+            attempt.again = job
+            return True
+        held.claims, held.attempts, held.crashes = job.claims, job.attempts, job.crashes
+        held.locked_by, held.locked_at = job.locked_by, job.locked_at
         return True
 
     def cancel(self, job_id: int, claims: int) -> None:
@@ -114,9 +169,13 @@ class Executor:
         attempt = self.running.get(job_id)
         if attempt is not None and attempt.job.claims == claims:
             self._stop(attempt, "cancel")
+        for entry in [entry for entry in self.waiting if entry[1].id == job_id and entry[1].claims == claims]:
+            self.waiting.remove(entry)
+            self._submit(Outcome(entry[1], Verb.CANCELLED, error="cancelled"))
 
     def cancel_all(self, reason: str) -> None:
-        """Stop every attempt: 'shutdown' or 'lease'."""
+        """Stop every attempt, and give back what waits: 'shutdown' or 'lease'."""
+        self.release_waiting()
         for attempt in tuple(self.running.values()):
             self._stop(attempt, reason)
 
@@ -131,9 +190,13 @@ class Executor:
         if isinstance(context.job.payload, Undecodable):
             raise Fail(f"The payload cannot be read: {context.job.payload.error}")
         handler, on_loop = entry
-        with _contained():
-            result = handler(context) if on_loop else await self._in_thread(handler, context)
+        try:
+            if on_loop:
+                return await handler(context)
+            result = await self._in_thread(handler, context)
             return await result if inspect.isawaitable(result) else result
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _contained(error) from error
 
     async def _in_thread(self, handler: Handler, context: JobContext) -> Any:
         """Run a plain function in a thread, to its end: a thread cannot be cancelled, and a slot that is given away
@@ -141,8 +204,10 @@ class Executor:
         """
 
         def call() -> Any:
-            with _contained():
+            try:
                 return handler(context)
+            except (SystemExit, KeyboardInterrupt) as error:
+                raise _contained(error) from error
 
         work = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._threads))
         while not work.done():
@@ -175,24 +240,28 @@ class Executor:
         except Exception as error:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
             outcome = Outcome(attempt.job, Verb.RETRY, error=format_error(error), delay=60.0)
-        outcome.duration_ms = int((time.perf_counter() - attempt.started) * 1000)
+        took = time.perf_counter() - attempt.started
+        outcome.duration_ms = int(took * 1000)
+        self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)
         del self.running[attempt.job.id]
-        if not self.running:
-            self._idle.set()
         if self._announce.wanted:
             self._announce(JobEnded(self._worker_id, outcome))
         self._submit(outcome)
+        if attempt.again is not None:
+            self._submit(Outcome(attempt.again, Verb.RELEASED))
+        if self.waiting:
+            self.start(self.waiting.popleft()[1])
+        elif not self.running:
+            self._idle.set()
+        if len(self.waiting) <= self.low_water:
+            self._wanting()
 
 
-@contextmanager
-def _contained() -> Iterator[None]:
-    """Turn SystemExit and KeyboardInterrupt into errors: asyncio lets them out of the event loop, which would stop
-    the whole app.
+def _contained(error: BaseException) -> RuntimeError:
+    """Return SystemExit or KeyboardInterrupt as an error: asyncio lets them out of the event loop, which would stop the
+    whole app.
     """
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise RuntimeError(f"the handler raised {error!r}") from error
+    return RuntimeError(f"the handler raised {error!r}")
 
 
 def decide(attempt: Attempt, task: asyncio.Task[Any], backoff: BackoffPolicy) -> Outcome:
@@ -218,7 +287,7 @@ def decide(attempt: Attempt, task: asyncio.Task[Any], backoff: BackoffPolicy) ->
             return _cancelled(job, reason, task, backoff)
         case _ if reason in ("shutdown", "lease"):
             # It was asked to stop and stumbled on the way out: a deploy never costs an attempt.
-            return Outcome(job, Verb.RELEASED)
+            return _interrupted(job)
         case _ if reason == "cancel":
             return Outcome(job, Verb.CANCELLED, error=format_error(error))
         case _:
@@ -241,13 +310,20 @@ def _cancelled(job: Job, reason: str | None, task: asyncio.Task[Any], backoff: B
         case "cancel":
             return Outcome(job, Verb.CANCELLED, error="cancelled")
         case "shutdown" | "lease":
-            return Outcome(job, Verb.RELEASED)
+            return _interrupted(job)
         case _ if task.cancelling():
             # Somebody else cancels every task: the event loop is being torn down.
-            return Outcome(job, Verb.RELEASED)
+            return _interrupted(job)
         case _:
             error = "CancelledError: the handler raised it, nobody had asked it to stop"
             return Outcome(job, Verb.RETRY, error=error, delay=_retry_delay(job, backoff))
+
+
+def _interrupted(job: Job) -> Outcome:
+    if job.max_attempts == 1:
+        error = "The worker stopped while the job ran, and max_attempts = 1 promises that it is started at most once."
+        return Outcome(job, Verb.FAILED, error=error)
+    return Outcome(job, Verb.RELEASED)
 
 
 def _retry_delay(job: Job, backoff: BackoffPolicy) -> float:
@@ -259,4 +335,7 @@ def _retry_delay(job: Job, backoff: BackoffPolicy) -> float:
 
 
 def _reason(signal: Fail | Cancel | Snooze | RetryAfter) -> str | None:
-    return clean_text(signal.reason) or None
+    try:
+        return clean_text(str(signal.reason)) or None
+    except Exception:
+        return f"{type(signal.reason).__name__} (it could not be printed)"

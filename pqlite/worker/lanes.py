@@ -8,7 +8,7 @@ that was late, a job given back): a discovery that sees one rewinds the lane. Co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pqlite.job import Job
 from pqlite.store.engine import Head, Lane, Mark
@@ -16,6 +16,9 @@ from pqlite.store.engine import Head, Lane, Mark
 BEGINNING = Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
 MOST = 200
 """Most lanes asked in one claim; the others have their turn when these run dry."""
+
+REMEMBERED = 5000
+"""Most lanes whose watermark is kept."""
 
 Asked = Sequence[tuple[Lane, Mark]]
 
@@ -39,8 +42,16 @@ class Lanes:
             if head.due_in > 0:
                 continue
             self._active.setdefault(head.lane, 0)
-            if head.mark <= self._marks.get(head.lane, BEGINNING):
+            if head.lane in self._marks and head.mark <= self._marks[head.lane]:
                 self._marks[head.lane] = Mark(head.mark.run_after, head.mark.id - 1)
+
+    def _advance(self, lane: Lane, mark: Mark) -> None:
+        before = self._marks.get(lane)
+        if before is None or mark > before:
+            if before is None and len(self._marks) >= REMEMBERED:
+                # The one that was first seen longest ago; a sweep finds its jobs if it has any.
+                del self._marks[next(iter(self._marks))]
+            self._marks[lane] = mark
 
     def ask(self) -> Asked:
         """Return the lanes to claim from, each with where to begin: best priority first, then least recently served."""
@@ -57,7 +68,7 @@ class Lanes:
                 continue
             lane = asked[number][0]
             counts[number] += 1
-            self._marks[lane] = max(Mark(job.run_after, job.id), self._marks.get(lane, BEGINNING))
+            self._advance(lane, Mark(job.run_after, job.id))
         for (lane, _), count in zip(asked, counts, strict=True):
             limit -= count
             if limit > 0:
@@ -65,6 +76,14 @@ class Lanes:
             elif count:
                 self._active[lane] = self._turn
 
-    def rewind(self) -> None:
-        """Forget every mark: jobs may be due anywhere."""
-        self._marks.clear()
+    def known(self, back: timedelta) -> Asked:
+        """Return the lanes found or claimed from so far, each with a mark so far before its watermark."""
+        found = dict.fromkeys(self._active, BEGINNING) | self._marks
+        return [(lane, _back(mark, back)) for lane, mark in found.items()]
+
+
+def _back(mark: Mark, back: timedelta) -> Mark:
+    try:
+        return Mark(mark.run_after - back, 0)
+    except OverflowError:
+        return BEGINNING

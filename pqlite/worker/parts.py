@@ -16,7 +16,7 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
 from pqlite.store.postgres import PgJobStore
-from pqlite.worker.claimer import Claimer
+from pqlite.worker.claimer import Claimer, worth_prefetching
 from pqlite.worker.executor import Executor
 from pqlite.worker.pruner import Pruner
 from pqlite.worker.reaper import Reaper
@@ -86,6 +86,7 @@ class Parts:
             backoff=plan.backoff,
             announce=plan.announce,
             submit=self.settler.submit,
+            wanting=lambda: self.claiming.wake(),
         )
         self.claimer = Claimer(
             engine=self.claim_engine,
@@ -95,8 +96,9 @@ class Parts:
             idle=plan.idle,
             announce=plan.announce,
             room=self._room,
-            suspect_runs=lambda: self.executor.runs_suspect,
-            known=lambda: [*self.executor.running, *(job_id for job_id, _ in self.settler.undelivered)],
+            prefetch=self._prefetch,
+            suspect_held=lambda: self.executor.holds_suspect,
+            held=lambda: [*self.executor.held, *(job_id for job_id, _ in self.settler.undelivered)],
             accept=self._accept,
             lost=self.sentinel.hurry,
         )
@@ -108,7 +110,7 @@ class Parts:
             stale_every=plan.settings.reap_stale_every,
             stale_after=plan.settings.default_stale_after,
             announce=plan.announce,
-            given_back=self.notified,
+            given_back=lambda: self.notified(everywhere=True),
         )
         self.pruner = Pruner(
             prune=plan.store.prune,
@@ -132,21 +134,26 @@ class Parts:
             return 0
         return self.executor.free
 
+    def _prefetch(self, round_trip: float) -> int:
+        """Return how many jobs to claim beyond the free slots; 0 while enough of them wait."""
+        executor, concurrency = self.executor, self.plan.settings.concurrency
+        target = worth_prefetching(concurrency, executor.pace, round_trip) if executor.may_prefetch else 0
+        executor.low_water = target // 2
+        waiting = len(executor.waiting)
+        return target - waiting if waiting <= executor.low_water else 0
+
     def _accept(self, job: Job) -> None:
         # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.
-        if self.executor.adopt(job):
-            return
-        if outcome := self.settler.undelivered.get((job.id, job.claims)):
-            outcome.job.locked_by = job.locked_by
+        if self.executor.adopt(job) or self.settler.adopt(job):
             return
         if self._drain.is_set() or self.claimer.holder != job.locked_by:
             self.settler.submit(Outcome(job, Verb.RELEASED))
         else:
-            self.executor.start(job)
+            self.executor.accept(job)
 
-    def notified(self) -> None:
-        """Look for jobs: somebody enqueued, or gave some back."""
-        self.claimer.look()
+    def notified(self, everywhere: bool = False) -> None:
+        """Look for jobs: somebody enqueued; or gave some back (`everywhere`)."""
+        self.claimer.look(everywhere=everywhere)
         self.claiming.wake()
 
     def registered(self, holder: str) -> None:
@@ -154,7 +161,7 @@ class Parts:
         self.claimer.holder = self.reaper.holder = holder
         self.plan.announce(WorkerRegistered(self.plan.worker_id, holder))
         self.registered_now.set()
-        self.notified()
+        self.notified(everywhere=True)
         self.reaping.wake()
 
     def fenced(self, holder: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -11,6 +12,7 @@ from pqlite.worker.supervisor import FOREVER
 
 PASS_EVERY = 60.0
 CHUNK_PAUSE = 0.1
+PRUNE_SECONDS = 10.0
 
 Prune = Callable[[timedelta | None, timedelta | None, int | None], Awaitable[tuple[int | None, int]]]
 
@@ -32,7 +34,8 @@ class Pruner:
         """Delete one chunk; return how long to pause."""
         if self._done is None and self._failed is None:
             return FOREVER
-        self._cursor, deleted = await self._prune(self._done, self._failed, self._cursor)
+        async with asyncio.timeout(PRUNE_SECONDS):
+            self._cursor, deleted = await self._prune(self._done, self._failed, self._cursor)
         if deleted:
             self._announce(JobsPruned(self._worker_id, deleted))
         if deleted or self._cursor is not None:

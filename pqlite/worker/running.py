@@ -7,6 +7,8 @@ import logging
 import signal
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from pqlite.errors import SchemaError, WorkerError
@@ -69,6 +71,7 @@ class Running:
             self._drain.set()
             self._unsubscribe()
             self._plan.announce(WorkerStopping(self._plan.worker_id, len(parts.executor.running)))
+        parts.executor.release_waiting()
         await self._end("startup", 0.5)
         await self._end("pruner", 0.5)
         await self._end("claimer", min(reserve, 3.0))
@@ -80,6 +83,7 @@ class Running:
             await self._drained(_left(ends) - min(reserve, _left(ends) * 0.4))
         await self._end("settler", max(_left(ends) - 2.0, 0.5))
         await parts.settler.flush(max(_left(ends) - 1.0, 0.5))
+        await self._give_back_unknown(max(_left(ends) - 0.5, 0.5))
         await self._end("reaper", 0.5)
         await parts.sentinel.stop(max(_left(ends), 0.5))
 
@@ -90,8 +94,6 @@ class Running:
 
     def trouble(self) -> str | None:
         """Return what is wrong, None if all is well."""
-        if self._drain.is_set():
-            return "the worker is stopping"
         for loop, _ in self._tasks.values():
             if reason := loop.trouble():
                 return reason
@@ -105,7 +107,14 @@ class Running:
         loop.stop()
         await asyncio.wait([task], timeout=seconds)
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=0.5)
+
+    async def _give_back_unknown(self, seconds: float) -> None:
+        """Release jobs whose claim was cut off: they have not started, and must not count as lost to a death."""
+        if self._parts.claimer.holder is not None:
+            with suppress(Exception):  # then they do
+                async with asyncio.timeout(seconds):
+                    await self._parts.claimer.give_back_unknown(self._parts.claimer.holder, timedelta(hours=1))
 
     async def _drained(self, seconds: float, hurry: asyncio.Event | None = None) -> bool:
         """Wait until no attempt runs, for so long, or until there is a hurry; return whether none runs."""
@@ -147,7 +156,8 @@ class Running:
         logger.warning("The database cannot be reached (%r); serving without a worker until it can.", error)
 
     async def _see_schema(self) -> None:
-        await self._plan.store.check_schema()
+        async with asyncio.timeout(2 * START_SECONDS):
+            await self._plan.store.check_schema()
         self._parts.may_claim = True
 
     async def _see_schema_later(self) -> float:

@@ -57,8 +57,8 @@ class Listener(Protocol):
     def cancel_requested(self, claims: list[tuple[int, int]]) -> None:
         """Somebody asked to cancel these claims."""
 
-    def notified(self) -> None:
-        """There may be something to claim."""
+    def notified(self, everywhere: bool) -> None:
+        """There may be something to claim; `everywhere`: also among what was looked at before."""
 
     def blocked(self, seconds: float, stack: str) -> None:
         """The worker's event loop stood still (told when it turns again)."""
@@ -132,7 +132,7 @@ class Sentinel:
     def trouble(self) -> str | None:
         """Return why the worker is not registered, None if it is."""
         if self._holder is None or self._fenced:
-            return f"the worker is not registered: {self._engine.link.last_error!r}"
+            return f"the worker is not registered: {self._renewing.last_error!r}"
         return None
 
     async def stop(self, seconds: float) -> None:
@@ -140,7 +140,11 @@ class Sentinel:
         if not self._ended.done():
             with suppress(RuntimeError):  # the thread has just ended, and its loop with it
                 self._loop.call_soon_threadsafe(self._stop, seconds)
-            await asyncio.shield(self._ended)
+            await asyncio.wait([self._ended], timeout=seconds + 1.5)
+        if not self._ended.done():
+            # Such as a name that is being looked up, which cannot be interrupted. The thread is a daemon.
+            logger.warning("The sentinel did not end in time; it is left behind.")
+            return
         self._thread.join(1.0)
 
     # In the thread
@@ -160,25 +164,29 @@ class Sentinel:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._engine = self._make_engine("sentinel", self._on_connect)
-        self._renewing = Loop(
-            "sentinel",
-            self._renew,
+        self._renewing = self._loop_around("sentinel", self._renew)
+        watching = self._loop_around("watch", self._watch)
+        self._stopped = asyncio.Event()
+        self._ready.set()
+        tasks = [asyncio.create_task(loop.run()) for loop in (self._renewing, watching)]
+        await self._stopped.wait()
+        watching.stop()
+        # A registration under way is waited for: its row must go as well.
+        await asyncio.wait(tasks, timeout=self._seconds_to_stop)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self._farewell()
+        await self._engine.link.close()
+
+    def _loop_around(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
+        return Loop(
+            name,
+            once,
             errors=LoopErrorPolicy(),
             failed=lambda *args: self._tell(self._listener.loop_failed, *args),
             recovered=lambda *args: self._tell(self._listener.loop_recovered, *args),
         )
-        self._stopped = asyncio.Event()
-        self._ready.set()
-        watch = asyncio.create_task(self._watch())
-        renewing = asyncio.create_task(self._renewing.run())
-        await self._stopped.wait()
-        # A registration under way is waited for: its row must go as well.
-        await asyncio.wait([renewing], timeout=self._seconds_to_stop)
-        for task in (watch, renewing):
-            task.cancel()
-        await asyncio.wait([watch, renewing])
-        await self._farewell()
-        await self._engine.link.close()
 
     def _stop(self, seconds: float) -> None:
         self._seconds_to_stop = seconds / 2
@@ -194,22 +202,28 @@ class Sentinel:
         self._locked = found[0]
         self._direct = _is_direct(found[1], found[2], self._engine.link.socket)
         await conn.add_listener(self._channel, self._on_notification)
-        conn.add_termination_listener(lambda _conn: self._renewing.wake())
+        conn.add_termination_listener(self._on_lost)
         # Anything may have been missed while there was no connection.
-        self._tell(self._listener.notified)
+        self._tell(self._listener.notified, True)
+
+    def _on_lost(self, conn: Any) -> None:
+        # Not where the link itself has thrown it away: that is an error like another, with its pause.
+        if self._engine.link.holds(conn):
+            self._renewing.wake()
 
     def _on_notification(self, _conn: Any, _pid: int, _channel: str, payload: object) -> None:
         if payload == "cancel":
             self._renewing.wake()
         else:
-            self._tell(self._listener.notified)
+            self._tell(self._listener.notified, payload == "rewind")
 
     async def _renew(self) -> float:
         sent = time.monotonic()
         if self._holder is None:
             await self._register()
         else:
-            if not self._locked and self._engine.link.connected:
+            await self._engine.link.connect(CONNECT_SECONDS)
+            if not self._locked:
                 self._locked = await self._try_lock()
             lock_key = self._lock_key if self._locked else None
             try:
@@ -240,11 +254,13 @@ class Sentinel:
         rows = await self._engine.link.fetch("select pg_try_advisory_lock($1)", self._lock_key, deadline=2.0)
         return bool(rows[0][0])
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            self._watch_lease()
-            self._watch_loop()
+    async def _watch(self) -> float:
+        if self._main_loop.is_closed():
+            # Nobody stopped the worker, and nobody can any more: without this its lease would be renewed for ever.
+            self._stop(2.0)
+        self._watch_lease()
+        self._watch_loop()
+        return TICK
 
     def _watch_lease(self) -> None:
         """Fence the worker before anybody else may judge it dead."""
@@ -277,8 +293,10 @@ class Sentinel:
             self._block_reported = True
             frame = sys._current_frames().get(self._main_thread)
             stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
-            # Logged from here and now: the loop itself can say nothing until it turns again.
-            logger.error("The event loop has been blocked for %.0f s, here:\n%s", still, stack)
+            # Logged now: the loop itself can say nothing until it turns again. And from a thread of its own: if the
+            # loop stands in a logging handler, this waits for the same lock, and the renewals must not.
+            said = ("The event loop has been blocked for %.0f s, here:\n%s", still, stack)
+            threading.Thread(target=logger.error, args=said, daemon=True).start()
             self._tell(self._listener.blocked, still, stack)
 
     async def _farewell(self) -> None:
@@ -313,7 +331,8 @@ def _close_in_child() -> None:
         with suppress(Exception):
             socket = sentinel._engine.link.socket
             if socket is not None:
-                os.close(socket.fileno())
+                # The number stays taken: asyncpg's own object may close it again.
+                os.dup2(os.open(os.devnull, os.O_RDWR), socket.fileno())
 
 
 if hasattr(os, "register_at_fork"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from pqlite.events import Announcer, JobSettled, OutcomeRefused
+from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.encoding import format_error
 from pqlite.store.engine import Engine
@@ -46,10 +48,8 @@ class Settler:
         if outcome.committed:
             if self._announce.wanted:
                 self._announce(JobSettled(self._worker_id, outcome))
-            self._settled()
             return
         self.undelivered[outcome.job.id, outcome.job.claims] = outcome
-        self._settled()
         self._wake()
 
     async def once(self) -> float:
@@ -65,8 +65,17 @@ class Settler:
                 raise
             busy = await self._write_one_by_one(holder, batch)
         if self.undelivered:
-            return BUSY_PAUSE if busy == len(self.undelivered) else 0.0
+            return BUSY_PAUSE if busy == len(batch) else 0.0
         return FOREVER
+
+    def adopt(self, job: Job) -> bool:
+        """Keep the outcome of a claim that was undone for the same claim, made again; False if there is none."""
+        outcome = self.undelivered.get((job.id, job.claims))
+        if outcome is None:
+            return False
+        self.undelivered[job.id, job.claims] = replace(outcome, job=job)
+        self._wake()
+        return True
 
     async def flush(self, seconds: float) -> int:
         """Write what is left, for as long as `seconds`; return how many outcomes could not be delivered."""
@@ -86,35 +95,44 @@ class Settler:
     async def _write(self, holder: str, batch: list[Outcome]) -> int:
         """Write a batch; return how many rows were locked by strangers and must be offered again."""
         refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch)}
-        busy = 0
+        busy, wanted = 0, self._announce.wanted
         for outcome in batch:
             claim = (outcome.job.id, outcome.job.claims)
             verdict = refused.get(claim)
             if verdict is Verdict.BUSY:
                 busy += 1
+                # Behind the others: a stranger's lock delays this row alone.
+                self.undelivered[claim] = self.undelivered.pop(claim)
                 continue
-            self.undelivered.pop(claim, None)
-            if self._announce.wanted:
-                event = OutcomeRefused if verdict is Verdict.FENCED else JobSettled
-                self._announce(event(self._worker_id, outcome))
+            if self.undelivered.get(claim) is not outcome:
+                continue  # adopted meanwhile by a claim that was made again: it is to be offered once more
+            del self.undelivered[claim]
+            if verdict is Verdict.FENCED:
+                self._announce(OutcomeRefused(self._worker_id, outcome))
+            elif wanted or outcome.verb is not Verb.DONE:
+                self._announce(JobSettled(self._worker_id, outcome))
         self._settled()
         return busy
 
     async def _write_one_by_one(self, holder: str, batch: list[Outcome]) -> int:
         """Write rows singly, because one of them holds what the database refuses; that one fails with its reason."""
-        busy = 0
+        busy, unstorable = 0, None
         for outcome in batch:
             try:
                 busy += await self._write(holder, [outcome])
             except Exception as error:
                 if not _is_about_data(error):
                     raise
+                if outcome.result is None and outcome.verb is Verb.FAILED:
+                    unstorable = error  # not even its failure can be written; the others go on
+                    continue
                 outcome.verb, outcome.result = Verb.FAILED, None
                 outcome.error = f"The attempt ended, but its outcome cannot be stored: {format_error(error)}"
-                busy += await self._write(holder, [outcome])
+        if unstorable is not None:
+            raise unstorable
         return busy
 
 
 def _is_about_data(error: BaseException) -> bool:
-    """Return whether the database refused a value (data exceptions, program limits, integrity)."""
-    return sqlstate(error)[:2] in ("22", "23", "54")
+    """Return whether the database refused a row: data exceptions, integrity, limits, a trigger of the user's."""
+    return sqlstate(error)[:2] in ("22", "23", "54", "P0")

@@ -40,6 +40,8 @@ class Loop:
         self._woken = asyncio.Event()
         self._stopped = False
         self._failures = 0
+        self.last_error: Exception | None = None
+        """The latest error, None once the loop works again."""
         self._next_cycle = time.monotonic()
 
     def wake(self) -> None:
@@ -54,7 +56,7 @@ class Loop:
     def trouble(self) -> str | None:
         """Return what is wrong with the loop, None if it works."""
         if self._failures:
-            return f"the {self.name} has failed {self._failures} times in a row"
+            return f"the {self.name} has failed {self._failures} times in a row: {self.last_error!r}"
         late = time.monotonic() - self._next_cycle
         if not self._stopped and late > self._overdue_after:
             return f"the {self.name} has not completed a cycle for {late:.0f} s"
@@ -68,12 +70,13 @@ class Loop:
                 pause = await self._once()
             except Exception as error:
                 self._failures += 1
+                self.last_error = error
                 self._failed(self.name, error, self._failures)
                 pause = self._pause_after_error()
             else:
                 if self._failures:
                     self._recovered(self.name, self._failures)
-                    self._failures = 0
+                    self._failures, self.last_error = 0, None
             self._next_cycle = time.monotonic() + pause
             await self._rest(pause)
 

@@ -105,7 +105,7 @@ class Worker:
             )
         )
         self.worker_id = _label(worker_id)
-        self.events = Announcer([log_event, *observers])
+        self.events = Announcer(observers, log=log_event)
         self._plan = Plan(
             store=store,
             handlers=checked(handlers),
@@ -207,6 +207,8 @@ class Worker:
         """Return why the worker is not healthy, None if it is: for the body of a health endpoint."""
         if self._task is None or self._task.done():
             return "the worker is not running"
+        if self._drain.is_set():
+            return "the worker is stopping"
         if self._running is None:
             return None if not self._enabled else "the worker is starting"
         return self._running.trouble()

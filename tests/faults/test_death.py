@@ -152,7 +152,7 @@ async def test_a_forked_child_does_not_keep_the_jobs_of_its_killed_parent(scene:
 @side_by_side
 async def test_a_terminated_process_gives_its_jobs_back_at_once_and_no_attempt_is_lost(scene: Scene) -> None:
     leaver = await scene.spawn("leaver", grace=0.0, concurrency=4)
-    jobs = await scene.enqueue_many("slow", 4, seconds=30.0, max_attempts=1)
+    jobs = await scene.enqueue_many("slow", 4, seconds=30.0, max_attempts=2)
     await scene.line("start", pid=leaver.pid, count=4)
     heir = await scene.spawn("heir")
     await _sleeps_long(scene)

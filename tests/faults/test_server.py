@@ -58,7 +58,7 @@ async def test_a_claim_that_a_crash_undid_is_adopted_and_its_job_runs_once(break
 async def test_the_end_of_an_outage_longer_than_the_lease_kills_nobody(breakable: Breakable) -> None:
     async with breakable() as (server, scene):
         processes = [await scene.spawn(f"worker-{n}", lease=12, concurrency=4) for n in range(2)]
-        await scene.enqueue_many("slow", 8, seconds=20.0, max_attempts=1)
+        await scene.enqueue_many("slow", 8, seconds=20.0, max_attempts=2)
         await scene.line("start", count=8)
         await scene.enqueue_many("effect", 40, seconds=0.5, max_attempts=5)
 
@@ -164,7 +164,7 @@ async def test_who_has_just_reconnected_judges_nobody(scene: Scene) -> None:
     )
     job = await scene.enqueue("slow")
 
-    judge.link.drop()
+    await judge.link.close()
 
     for _ in range(2):
         await judge.reap("judge")

@@ -9,7 +9,7 @@ from pqlite import JobStatus, LeaseLost, NewJob, PgJobStore
 from pqlite.job import Job
 from pqlite.store.engine import Lane, Mark
 from tests.store.conftest import Connect, Register
-from tests.store.workers import RegisteredWorker, declare_dead, fetch_job, until_blocked
+from tests.store.workers import BEGINNING, RegisteredWorker, declare_dead, fetch_job, until_blocked
 
 CLAIM = "select id from pqlite.claim($1, 10, false, null, null, '{default}', '{t}', '{0}', '{-infinity}', '{0}')"
 
@@ -316,3 +316,36 @@ async def test_a_payload_that_python_cannot_read_costs_only_its_own_job(
 
     assert type(bad.payload).__name__ == "Undecodable"
     assert (fine.id, fine.payload) == (good, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("attempts", "claimed"),
+    [
+        ([1, 1, 1, 1], 2),  # only what starts now
+        ([5, 5, 5, 1, 5], 3),  # none behind it either: the watermark must not pass it
+        ([1, 5, 5, 5, 5], 4),
+        ([5, 5, 5, 5, 5], 4),
+    ],
+)
+async def test_a_job_that_may_start_only_once_is_never_prefetched(
+    store: PgJobStore, worker: RegisteredWorker, attempts: list[int], claimed: int
+) -> None:
+    ids = [await store.enqueue("t", max_attempts=number) for number in attempts]
+
+    jobs = await worker.engine.claim(
+        worker.id, 2, prefetch=2, suspect=False, queues=None, types=None, lanes=[(Lane("default", "t", 0), BEGINNING)]
+    )
+
+    assert sorted(job.id for _, job in jobs) == ids[:claimed]
+
+
+async def test_a_suspect_is_never_prefetched(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t")
+    await conn.execute("update pqlite.jobs set crashes = 1")
+
+    waiting = await worker.engine.claim(worker.id, 0, prefetch=5, suspect=True, queues=None, types=None, lanes=[])
+    starting = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=[])
+
+    assert (len(waiting), len(starting)) == (0, 1)

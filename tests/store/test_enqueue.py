@@ -97,7 +97,7 @@ async def test_a_store_says_that_it_is_not_started_before_start_and_after_close(
         ({"dedupe_key": ""}, "dedupe_key must be 1 to 1024 bytes long"),
         ({"dedupe_key": "k" * 1025}, "dedupe_key must be 1 to 1024 bytes long, not 1025"),
         ({"concurrency_key": "k" * 1025}, "concurrency_key must be 1 to 1024 bytes long"),
-        ({"priority": 2**31}, "priority must be a whole number from -2147483648 to 2147483647, not 2147483648"),
+        ({"priority": 2**31}, "priority must be a whole number from -2147483647 to 2147483647, not 2147483648"),
         ({"priority": 1.0}, "priority must be a whole number"),
         ({"priority": True}, "priority must be a whole number"),
         ({"max_attempts": 0}, "max_attempts must be a whole number from 1"),

@@ -80,3 +80,33 @@ async def test_a_thousand_queues_of_two_priorities_are_all_found(store: PgJobSto
     assert {(head.lane.queue, head.lane.priority) for head in heads} == {
         (f"q{n}", priority) for n in range(1000) for priority in (0, 1)
     }
+
+
+async def test_ten_thousand_lanes_of_tomorrow_hide_none_of_today(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await conn.execute(
+        "insert into pqlite.jobs (job_type, queue, run_after) "
+        "select 't', 'a' || n, now() + n * interval '1 day' from generate_series(1, 11000) n"
+    )
+    await store.enqueue("t", queue="zz")
+
+    heads = await worker.engine.lanes(None, ["t"])
+
+    assert [head.lane.queue for head in heads if head.due_in <= 0] == ["zz"]
+    assert [head.lane.queue for head in heads if head.due_in > 0] == ["a1"]
+
+
+async def test_a_known_lane_is_looked_at_behind_its_mark_only_and_others_are_found_between(
+    store: PgJobStore, worker: RegisteredWorker
+) -> None:
+    for queue in "abcde":
+        for priority in (0, 5):
+            await store.enqueue("t", queue=queue, priority=priority)
+            await store.enqueue("unwanted", queue=queue, priority=priority)
+    heads = {head.lane: head.mark for head in await worker.engine.lanes(None, ["t"])}
+    known = [lane for lane in heads if lane.queue in "bd"]
+
+    found = await worker.engine.lanes(None, ["t"], [(lane, heads[lane]) for lane in known])
+
+    assert {head.lane for head in found} == set(heads) - set(known)

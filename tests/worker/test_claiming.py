@@ -111,12 +111,15 @@ async def test_a_busy_queue_notifies_nobody(store: PgJobStore, conn: asyncpg.Con
     assert len(heard) == 1
 
 
-async def test_a_job_behind_the_watermark_is_found(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
+@pytest.mark.parametrize(("late", "patience"), [("3 s", 3.0), ("1 hour", 10.0)])
+async def test_a_job_behind_the_watermark_is_found(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection, late: str, patience: float
+) -> None:
     async with run({"t": lambda _ctx: None}):
         await ended(store, await store.enqueue("t"))
-        # Committed late: due an hour before the job that was just claimed, in the same lane.
-        sql = "insert into pqlite.jobs (job_type, run_after) values ('t', now() - interval '1 hour') returning id"
-        job = await ended(store, await conn.fetchval(sql), patience=3.0)
+        # Committed late: due before the job that was just claimed, in the same lane.
+        sql = f"insert into pqlite.jobs (job_type, run_after) values ('t', now() - interval '{late}') returning id"
+        job = await ended(store, await conn.fetchval(sql), patience)
 
     assert job.status is JobStatus.DONE
 
@@ -244,3 +247,74 @@ async def test_errors_of_the_infrastructure_follow_the_loop_error_policy(
     assert "failed" in (trouble or "")
     assert job.status is JobStatus.DONE
     assert healthy
+
+
+async def test_a_claim_that_finds_its_worker_dead_does_not_forget_the_next_registration(
+    run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
+) -> None:
+    async with run({"t": lambda _ctx: None}, idle_policy=IdlePollPolicy(0.01, 0.01)) as worker:
+        for count in range(2, 8):
+            await log.wait_for(WorkerRegistered, count=count - 1)
+            await conn.execute("update pqlite.workers set dead_at = clock_timestamp()")
+            await log.wait_for(WorkerRegistered, count=count)
+        job = await ended(store, await store.enqueue("t"))
+        healthy = worker.healthy()
+
+    assert job.status is JobStatus.DONE
+    assert healthy
+
+
+async def test_a_lost_claim_is_given_back_although_every_slot_is_taken(
+    run: Run, store: PgJobStore, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pqlite.worker.claimer.AUDIT_EVERY", 0.05)
+    go_on = asyncio.Event()
+
+    async def handler(_ctx: JobContext) -> None:
+        await go_on.wait()
+
+    async with run({"t": handler}, concurrency=1):
+        await store.enqueue("t")
+        await log.wait_for(JobStarted)
+        holder = log.of(WorkerRegistered)[0].holder
+        async with store.connection() as conn:
+            lost = await conn.fetchval(
+                "insert into pqlite.jobs (job_type, status, attempts, claims, locked_by, locked_at) "
+                "values ('t', 'RUNNING', 1, 1, $1, now()) returning id",
+                holder,
+            )
+        released = await log.wait_for(ClaimsReleased)
+        job = await store.get(lost)
+        go_on.set()
+
+    assert list(released.job_ids) == [lost]
+    assert (job.status, job.attempts) == (JobStatus.READY, 0)
+
+
+async def test_short_jobs_are_prefetched_and_long_ones_never_hoarded(
+    run: Run, store: PgJobStore, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pqlite.worker.executor.WAIT_AT_MOST", 0.1)
+    go_on = asyncio.Event()
+
+    async def handler(ctx: JobContext) -> None:
+        if ctx.job.payload == "long":
+            await go_on.wait()
+
+    await store.enqueue_many([{"job_type": "t", "payload": "short"} for _ in range(500)])
+    await store.enqueue_many([{"job_type": "t", "payload": "long"} for _ in range(50)])
+    async with run({"t": handler}, concurrency=2):
+        await log.wait_for(JobEnded, count=500)
+
+        async def only_two_held() -> bool:
+            async with store.connection() as conn:
+                sql = "select count(*) from pqlite.jobs where status = 'RUNNING'"
+                return await conn.fetchval(sql) == 2
+
+        await until(only_two_held, "the waiting jobs to be given back")
+        async with store.connection() as conn:
+            attempts = await conn.fetchval("select max(attempts) from pqlite.jobs where status = 'READY'")
+        go_on.set()
+        await log.wait_for(JobEnded, count=550)
+
+    assert attempts == 0

@@ -447,3 +447,57 @@ async def test_the_job_a_handler_sees_is_the_job_that_was_enqueued(run: Run, sto
         "run_after",
     ):
         assert claimed[field] == getattr(job, field)
+
+
+async def test_an_exception_is_a_reason_too(run: Run, store: PgJobStore) -> None:
+    async def handler(_ctx: JobContext) -> None:
+        raise Fail(ValueError("not a file"))
+
+    async with run({"t": handler}):
+        job = await ended(store, await store.enqueue("t"))
+
+    assert (job.status, job.last_error) == (JobStatus.FAILED, "not a file")
+
+
+async def test_a_second_run_does_not_keep_the_first_ones_result(run: Run, store: PgJobStore) -> None:
+    async with run({"t": lambda ctx: "first" if ctx.job.claims == 1 else None}):
+        job_id = await store.enqueue("t")
+        first = await ended(store, job_id)
+        await store.retry(job_id)
+        await until(lambda: _attempted(store, job_id, 2))
+        second = await store.get(job_id)
+
+    assert (first.result, second.result) == ("first", None)
+
+
+async def _attempted(store: PgJobStore, job_id: int, claims: int) -> bool:
+    job = await store.get(job_id)
+    return job.status is JobStatus.DONE and job.claims == claims
+
+
+async def test_a_job_retried_while_its_completed_handler_goes_on_runs_again(run: Run, store: PgJobStore) -> None:
+    runs = 0
+    completed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(ctx: JobContext) -> None:
+        nonlocal runs
+        runs += 1
+        async with ctx.complete(result=runs):
+            pass
+        completed.set()
+        await go_on.wait()
+
+    async with run({"t": handler}):
+        job_id = await store.enqueue("t")
+        await completed.wait()
+        await store.retry(job_id)
+        await until(lambda: _claimed_again(store, job_id))
+        go_on.set()
+        await until(lambda: _attempted(store, job_id, 3), "the released claim to run")
+        job = await store.get(job_id)
+
+    assert (runs, job.result) == (2, 2)
+
+
+async def _claimed_again(store: PgJobStore, job_id: int) -> bool:
+    return (await store.get(job_id)).claims == 2

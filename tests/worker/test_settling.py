@@ -129,3 +129,25 @@ async def test_health_says_what_is_wrong_and_when_it_is_right_again(
 
     assert "claimer" in trouble
     assert worker.trouble() == "the worker is not running"
+
+
+async def test_a_row_whose_failure_cannot_even_be_written_delays_no_other(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    await conn.execute(
+        """
+        create function refuse() returns trigger language plpgsql as $$
+        begin
+          if new.job_type = 'cursed' and new.status <> 'RUNNING' then raise exception 'never'; end if;
+          return new;
+        end $$;
+        create trigger refuse before update on pqlite.jobs for each row execute function refuse();
+        """
+    )
+    async with run({"cursed": lambda _ctx: None, "t": lambda _ctx: None}, shutdown_timeout=3):
+        cursed = await store.enqueue("cursed")
+        jobs = [await ended(store, await store.enqueue("t")) for _ in range(3)]
+        stuck = await store.get(cursed)
+
+    assert [job.status for job in jobs] == [JobStatus.DONE] * 3
+    assert stuck.status is JobStatus.RUNNING

@@ -1,6 +1,7 @@
 """Stopping: within the deadline, with every outcome written, and without costing a job an attempt."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from datetime import timedelta
@@ -10,7 +11,7 @@ import pytest
 
 from pqlite import JobContext, JobStatus, PgJobStore, Worker
 from pqlite.events import JobStarted, WorkerStopped, WorkerStopping
-from tests.support import EventLog, until
+from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
 
@@ -205,3 +206,47 @@ async def test_a_stop_asked_for_before_the_start_is_not_forgotten(store: PgJobSt
         await until(lambda: _done(store, 1))
 
     assert stopped_early is JobStatus.READY
+
+
+async def test_a_job_that_may_start_only_once_fails_when_a_stop_interrupts_it(
+    run: Run, store: PgJobStore, log: EventLog
+) -> None:
+    starts = 0
+
+    async def handler(_ctx: JobContext) -> None:
+        nonlocal starts
+        starts += 1
+        await asyncio.sleep(60)
+
+    async with run({"t": handler}, shutdown_grace=0):
+        job_id = await store.enqueue("t", max_attempts=1)
+        await log.wait_for(JobStarted)
+    async with run({"t": handler, "other": lambda _ctx: None}):
+        await ended(store, await store.enqueue("other"))
+
+    job = await store.get(job_id)
+    assert (job.status, job.attempts, starts) == (JobStatus.FAILED, 1, 1)
+    assert "at most once" in (job.last_error or "")
+
+
+async def test_a_pruner_that_hangs_does_not_hold_the_stop(
+    run: Run, store: PgJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruning = asyncio.Event()
+
+    async def hangs(*_: object) -> tuple[None, int]:
+        pruning.set()
+        while True:  # as a pool does that shields its release
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+                return None, 0
+
+    let_go = asyncio.Event()
+    monkeypatch.setattr(store, "prune", hangs)
+    async with run({"t": lambda _ctx: None}):
+        await pruning.wait()
+        began = time.monotonic()
+    took = time.monotonic() - began
+    let_go.set()
+
+    assert took < 3.0
