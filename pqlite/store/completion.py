@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from pqlite.errors import JobCancelled, LeaseLost
 from pqlite.job import Job, JobStatus
 from pqlite.store.link import sqlstate
 from pqlite.store.statements import Statements
+from pqlite.uninterrupted import uninterrupted
 
 ROLLBACK_SECONDS = 3.0
 COMMIT_SECONDS = 10.0
@@ -48,14 +49,14 @@ async def completing(store: _Store, sql: Statements, job: Job, result: str | Non
             yield conn
             await conn.execute(sql.complete, job.locked_by, job.id, job.claims, result)
         except BaseException as error:
-            await _to_the_end(_rollback(conn, transaction))
+            await uninterrupted(_rollback(conn, transaction))
             match sqlstate(error):
                 case "PQ001":
                     raise LeaseLost(f"The claim on job {job.id} is no longer current; nothing was written.") from None
                 case "PQ002":
                     raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.") from None
             raise
-        await _to_the_end(_commit(store, stack, conn, transaction, sql, job))
+        await uninterrupted(_commit(store, stack, conn, transaction, sql, job))
 
 
 async def _rollback(conn: Any, transaction: Any) -> None:
@@ -97,17 +98,3 @@ async def _committed(store: _Store, sql: Statements, job: Job) -> bool:
                 return found is not None and found[0] == JobStatus.DONE and found[1] == job.claims
             except (*_NO_ANSWER, asyncpg.PostgresError):
                 await asyncio.sleep(0.2)
-
-
-async def _to_the_end(work: Coroutine[Any, Any, Any]) -> None:
-    """Await work that a cancellation must not cut in two; the cancellation is delivered afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None and task.exception() is None:
-        raise cancelled
-    await task

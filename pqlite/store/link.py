@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -57,6 +59,7 @@ class Link:
         """What ended the latest connection, or kept the next from being made; None while connected."""
         self.lost_at = 0.0
         """When the latest connection was thrown away (time.monotonic)."""
+        _links.add(self)
 
     @property
     def connected(self) -> bool:
@@ -139,3 +142,19 @@ class Link:
         if conn is not None:
             self.lost_at = time.monotonic()
             conn.terminate()
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A forked child inherits the sockets, and would keep a dead parent's connections, and its lock, alive."""
+    for link in list(_links):
+        with suppress(Exception):
+            if (socket := link.socket) is not None:
+                # The number stays taken: asyncpg's own object may close it again.
+                os.dup2(os.open(os.devnull, os.O_RDWR), socket.fileno())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

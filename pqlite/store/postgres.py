@@ -1,4 +1,7 @@
-"""PgJobStore: jobs in PostgreSQL. One short method per verb; the rules are in base.py and in ddl/functions."""
+"""PgJobStore: jobs in PostgreSQL. One short method per verb; the rules are in base.py and in ddl/functions.
+
+(Over 300 lines because it is the whole public store, half of it signatures and docstrings; the work is elsewhere.)
+"""
 
 from __future__ import annotations
 
@@ -25,37 +28,26 @@ from pqlite.errors import (
 )
 from pqlite.job import Enqueued, Job, JobStatus, NewJob
 from pqlite.outcome import Verb, Verdict
+from pqlite.store.batches import enqueue_rows, rows_of
+from pqlite.store.by_hand import ByHand
 from pqlite.store.completion import completing
+from pqlite.store.connecting import address, dedicated, users_own
 from pqlite.store.encoding import clean_text, encode_clean
 from pqlite.store.engine import Engine
 from pqlite.store.link import Link
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import Row, name, row
+from pqlite.store.validation import name, names, row
 
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+    from pqlite.store.connecting import Connection
 
 KEY_WAIT = timedelta(seconds=5)
-SETTLED_KEPT = 1000
 ACQUIRE_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
-CHUNK = 1000
-SESSION = {
-    # What a role or a database may have set, and a worker cannot live with.
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
-    # Lets the server notice within 25 s that this host has vanished.
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-}
+BUSY_PAUSE = 0.05
 
 
 class PgJobStore:
@@ -89,14 +81,13 @@ class PgJobStore:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
         self.schema = schema
         self._sql = for_schema(schema)
-        self._dsn = None if dsn is None else _address(dsn)
+        self._dsn = None if dsn is None else address(dsn)
         self._connect = connect
         self._given_pool = pool
         self._pool = pool
         self._pool_size = pool_size
         self._max_payload_bytes = max_payload_bytes
-        self._picked_up: dict[int, Job] = {}
-        self._settled: dict[int, Job] = {}
+        self._by_hand = ByHand()
         self._enqueue_listeners: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -184,17 +175,7 @@ class PgJobStore:
         return Engine(Link(self._dedicated, purpose, on_connect), self._sql)
 
     async def _dedicated(self, purpose: str) -> asyncpg.Connection[Any]:
-        application_name = f"pqlite {purpose}"
-        if self._connect is not None:
-            conn = await self._connect()
-        else:
-            conn = await asyncpg.connect(self._dsn, server_settings={"application_name": application_name})
-        try:
-            await _configure(conn, {"application_name": application_name, **SESSION})
-        except BaseException:
-            conn.terminate()
-            raise
-        return conn
+        return await dedicated(purpose, self._dsn, self._connect)
 
     # Schema
 
@@ -257,7 +238,7 @@ class PgJobStore:
         )
         values = row(job, self._max_payload_bytes)
         if conn is not None:
-            return int((await _asyncpg(conn).fetch(self._sql.enqueue, *values, None))[0][0])
+            return int((await users_own(conn).fetch(self._sql.enqueue, *values, None))[0][0])
         try:
             async with self.connection() as own:
                 wait = None if dedupe_key is None else KEY_WAIT
@@ -275,42 +256,23 @@ class PgJobStore:
         self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Connection | None = None
     ) -> list[Enqueued]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
-        rows = [self._row(position, job) for position, job in enumerate(jobs)]
+        rows = rows_of(jobs, self._max_payload_bytes)
         if not rows:
             return []
         if conn is not None:
-            return await self._enqueue_chunks(_asyncpg(conn), rows)
+            return await enqueue_rows(users_own(conn), self._sql, rows)
         try:
             async with self.transaction() as own:
                 if any(row.dedupe_key is not None for row in rows):
                     wait = f"{KEY_WAIT.total_seconds() * 1000:.0f}ms"
                     await own.execute("select set_config('lock_timeout', $1, true)", wait)
-                verdicts = await self._enqueue_chunks(own, rows)
+                verdicts = await enqueue_rows(own, self._sql, rows)
         except asyncpg.LockNotAvailableError:
             raise DedupeKeyBusy(
                 "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
             ) from None
         self._enqueued()
         return verdicts
-
-    def _row(self, position: int, job: NewJob | Mapping[str, Any]) -> Row:
-        try:
-            return row(job if isinstance(job, NewJob) else NewJob(**job), self._max_payload_bytes)
-        except (InvalidJob, TypeError) as error:
-            kind = type(error) if isinstance(error, InvalidJob) else InvalidJob
-            raise kind(f"job {position}: {error}") from None
-
-    async def _enqueue_chunks(self, conn: Connection, rows: list[Row]) -> list[Enqueued]:
-        # All chunks follow one order of keys: two callers with the same keys cannot deadlock, whatever their sizes.
-        order = sorted(range(len(rows)), key=lambda i: rows[i].dedupe_key or "")
-        verdicts: list[Enqueued | None] = [None] * len(rows)
-        for start in range(0, len(order), CHUNK):
-            chunk = order[start : start + CHUNK]
-            columns = list(zip(*(rows[i] for i in chunk), strict=True))
-            columns[9] = tuple(encode_clean(tags, max_bytes=1 << 30) for tags in columns[9])
-            for ordinal, job_id, inserted in await conn.fetch(self._sql.enqueue_many, *columns):
-                verdicts[chunk[ordinal - 1]] = Enqueued(job_id, inserted)
-        return [verdict for verdict in verdicts if verdict is not None]
 
     def _enqueued(self) -> None:
         for listener in tuple(self._enqueue_listeners):
@@ -345,7 +307,7 @@ class PgJobStore:
     async def _status(self, sql: str, job_id: int, conn: Connection | None) -> str:
         job_id = _job_id(job_id)
         if conn is not None:
-            status = await _asyncpg(conn).fetchval(sql, job_id)
+            status = await users_own(conn).fetchval(sql, job_id)
         else:
             async with self.connection() as own:
                 status = await own.fetchval(sql, job_id)
@@ -364,12 +326,13 @@ class PgJobStore:
             found = await conn.fetchrow(
                 self._sql.pickup,
                 holder,
-                None if queues is None else list(queues),
-                None if job_types is None else list(job_types),
+                None if queues is None else names("queues", queues, 200),
+                None if job_types is None else names("job_types", job_types, 200),
             )
         if found is None:
             return None
-        job = self._picked_up[found[0]] = job_from_row(found)
+        job = job_from_row(found)
+        self._by_hand.picked_up(job)
         return job
 
     async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: int | None = None) -> None:
@@ -394,9 +357,7 @@ class PgJobStore:
     async def _settle_one(
         self, job: Job | int, verb: Verb, result: Any, error: str | None, delay: float, duration_ms: int | None
     ) -> None:
-        claimed = (self._picked_up.get(job) or self._settled.get(job)) if isinstance(job, int) else job
-        if claimed is None or claimed.locked_by is None:
-            raise LeaseLost(f"This store has not picked up job {job if isinstance(job, int) else job.id}.")
+        claimed = self._by_hand.claim_of(job)
         encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
         while True:
             async with self.connection() as conn:
@@ -413,20 +374,10 @@ class PgJobStore:
                 )
             if not refused or refused[0][2] != Verdict.BUSY:
                 break
-            await asyncio.sleep(0.05)
-        self._forget(claimed)
+            await asyncio.sleep(BUSY_PAUSE)
+        self._by_hand.settled(claimed)
         if refused and refused[0][2] == Verdict.FENCED:
             raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
-
-    def _forget(self, claimed: Job) -> None:
-        """Keep only the latest settled claims, for those who repeat `mark_done` by id."""
-        picked_up = self._picked_up.get(claimed.id)
-        if picked_up is not None and picked_up.claims == claimed.claims:
-            del self._picked_up[claimed.id]
-            self._settled.pop(claimed.id, None)
-            self._settled[claimed.id] = picked_up
-            if len(self._settled) > SETTLED_KEPT:
-                del self._settled[next(iter(self._settled))]
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
         """Give back abandoned RUNNING jobs, by age; see JobStore.reap_stale."""
@@ -453,39 +404,9 @@ class PgJobStore:
         return completing(self, self._sql, job, encoded)
 
 
-async def _configure(conn: Connection, settings: Mapping[str, str]) -> None:
-    await conn.execute(
-        "select set_config(name, value, false) from unnest($1::text[], $2::text[]) s (name, value)",
-        list(settings),
-        list(settings.values()),
-    )
-
-
-def _address(dsn: str) -> str:
-    """Return the DSN if it can be one. It is never quoted: it may hold a password, in the wrong place above all."""
-    scheme, found, rest = dsn.partition("://")
-    if not found or scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError("dsn must begin with postgresql:// (it is not shown here: it may hold a password)")
-    hosts = rest.split("/")[0].split("?")[0].rpartition("@")[2]
-    for host in hosts.split(","):
-        port = "" if host.endswith("]") else host.rpartition(":")[2] if ":" in host else ""
-        if port and not port.isdecimal():
-            raise ConfigurationError(
-                "dsn names a port that is no number; is the @host missing, or an @, : or / in the password not "
-                "percent-encoded? (the dsn is not shown here: it may hold a password)"
-            )
-    return dsn
-
-
 def _job_id(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJob(f"a job's id is a whole number, not {value!r}")
     if not -(2**63) <= value < 2**63:
         raise JobNotFound(f"There is no job {value}.")
     return value
-
-
-def _asyncpg(conn: Any) -> Connection:
-    if not isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
-        raise ConfigurationError(f"conn must be an asyncpg connection, not a {type(conn).__name__}")
-    return conn

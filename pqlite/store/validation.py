@@ -76,6 +76,17 @@ def name(what: str, value: Any, limit: int) -> str:
     return value
 
 
+def names(what: str, values: Any, limit: int) -> list[str]:
+    """Return the values as a list if each is a name.
+
+    Raises:
+        InvalidJob: one is not, or they are a string, whose letters would pass for names.
+    """
+    if isinstance(values, str):
+        raise InvalidJob(f"{what} must be a list of names, not the string {values!r}")
+    return [name(f"an element of {what}", value, limit) for value in values]
+
+
 def _integer(what: str, value: Any, low: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= _INT4:
         raise InvalidJob(f"{what} must be a whole number from {low} to {_INT4}, not {value!r}")

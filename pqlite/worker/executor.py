@@ -13,15 +13,16 @@ from typing import Any
 
 import anyio.to_thread
 
-from pqlite.backoff import BackoffPolicy, retry_seconds, seconds
-from pqlite.errors import Cancel, Fail, PayloadError, RetryAfter, Snooze
+from pqlite.backoff import BackoffPolicy
+from pqlite.errors import Fail
 from pqlite.events import Announcer, JobEnded, JobStarted, JobStuck
 from pqlite.handlers import Handler, JobContext, is_async
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
-from pqlite.store.encoding import clean_text, encode_clean, format_error
+from pqlite.store.encoding import format_error
 from pqlite.store.rows import Undecodable
+from pqlite.worker.deciding import decide
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ WAIT_AT_MOST = 1.0
 NO_PREFETCH_AFTER = 10.0
 """... and then nothing is prefetched for so long."""
 PACE_WEIGHT = 0.05
-MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 
 class Attempt:
@@ -236,7 +236,7 @@ class Executor:
             if timer is not None:
                 timer.cancel()
         try:
-            outcome = decide(attempt, task, self._backoff)
+            outcome = decide(attempt.job, attempt.context.stop_requested, task, self._backoff)
         except Exception as error:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
             outcome = Outcome(attempt.job, Verb.RETRY, error=format_error(error), delay=60.0)
@@ -262,80 +262,3 @@ def _contained(error: BaseException) -> RuntimeError:
     whole app.
     """
     return RuntimeError(f"the handler raised {error!r}")
-
-
-def decide(attempt: Attempt, task: asyncio.Task[Any], backoff: BackoffPolicy) -> Outcome:
-    """Return the outcome of an attempt whose task has ended. The one place where an exception becomes an outcome."""
-    job, reason = attempt.job, attempt.context.stop_requested
-    error = asyncio.CancelledError() if task.cancelled() else task.exception()
-    if job.status is JobStatus.DONE:
-        if error is not None and not isinstance(error, asyncio.CancelledError):
-            logger.error("Job %s failed after it was completed; it stays DONE.", job.id, exc_info=error)
-        return Outcome(job, Verb.DONE, committed=True)
-    match error:
-        case None:
-            return _returned(job, task.result())
-        case Snooze():
-            return Outcome(job, Verb.SNOOZED, error=_reason(error), delay=seconds(error.delay))
-        case Cancel():
-            return Outcome(job, Verb.CANCELLED, error=_reason(error))
-        case Fail():
-            return Outcome(job, Verb.FAILED, error=_reason(error) or "Fail")
-        case RetryAfter():
-            return Outcome(job, Verb.RETRY, error=_reason(error) or "RetryAfter", delay=seconds(error.delay))
-        case asyncio.CancelledError():
-            return _cancelled(job, reason, task, backoff)
-        case _ if reason in ("shutdown", "lease"):
-            # It was asked to stop and stumbled on the way out: a deploy never costs an attempt.
-            return _interrupted(job)
-        case _ if reason == "cancel":
-            return Outcome(job, Verb.CANCELLED, error=format_error(error))
-        case _:
-            return Outcome(job, Verb.RETRY, error=format_error(error), delay=_retry_delay(job, backoff))
-
-
-def _returned(job: Job, result: Any) -> Outcome:
-    try:
-        return Outcome(job, Verb.DONE, result=encode_clean(result, max_bytes=MAX_RESULT_BYTES))
-    except PayloadError as error:
-        # The work is done; running it again would not make its result storable.
-        return Outcome(job, Verb.FAILED, error=f"The handler finished, but its result cannot be stored: {error}")
-
-
-def _cancelled(job: Job, reason: str | None, task: asyncio.Task[Any], backoff: BackoffPolicy) -> Outcome:
-    match reason:
-        case "timeout":
-            error = f"TimeoutError: the attempt took longer than timeout_seconds ({job.timeout_seconds:g} s)"
-            return Outcome(job, Verb.RETRY, error=error, delay=_retry_delay(job, backoff))
-        case "cancel":
-            return Outcome(job, Verb.CANCELLED, error="cancelled")
-        case "shutdown" | "lease":
-            return _interrupted(job)
-        case _ if task.cancelling():
-            # Somebody else cancels every task: the event loop is being torn down.
-            return _interrupted(job)
-        case _:
-            error = "CancelledError: the handler raised it, nobody had asked it to stop"
-            return Outcome(job, Verb.RETRY, error=error, delay=_retry_delay(job, backoff))
-
-
-def _interrupted(job: Job) -> Outcome:
-    if job.max_attempts == 1:
-        error = "The worker stopped while the job ran, and max_attempts = 1 promises that it is started at most once."
-        return Outcome(job, Verb.FAILED, error=error)
-    return Outcome(job, Verb.RELEASED)
-
-
-def _retry_delay(job: Job, backoff: BackoffPolicy) -> float:
-    try:
-        return retry_seconds(backoff, job.attempts)
-    except Exception:
-        logger.exception("%s failed on attempt %s; using pqlite's own delays.", type(backoff).__name__, job.attempts)
-        return retry_seconds(BackoffPolicy(), job.attempts)
-
-
-def _reason(signal: Fail | Cancel | Snooze | RetryAfter) -> str | None:
-    try:
-        return clean_text(str(signal.reason)) or None
-    except Exception:
-        return f"{type(signal.reason).__name__} (it could not be printed)"

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import sys
 import threading
 import time
-import traceback
-import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -27,18 +23,17 @@ from pqlite.errors import LeaseLost
 from pqlite.store.engine import Engine
 from pqlite.store.link import says_server_is_down
 from pqlite.worker.supervisor import Loop
+from pqlite.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BLOCKED_AFTER = 5.0
 TICK = 0.25
 CONNECT_SECONDS = 10.0
 RENEWAL_SECONDS = 3.0
 RECONNECT_SECONDS = 1.0
-"""A renewal without an answer costs the connection after the one, and the worker its holder after the other: so much
-before anybody else may judge it, in case only this side hears nothing."""
+"""A renewal without an answer costs the connection after the one, and the worker its holder soon after the other."""
 LEASE_MARGIN = 4.0
 """A worker that cannot renew gives up this long before its lease ends, so that its handlers have time to stop."""
 SILENCE = 6.0
@@ -98,9 +93,7 @@ class Sentinel:
         self._fenced = False
         self._last_renewal = time.monotonic()
         self._main_loop = asyncio.get_running_loop()
-        self._main_thread = threading.get_ident()
-        self._main_tick = time.monotonic()
-        self._block_reported = False
+        self._watchdog = Watchdog()
         self._thread = threading.Thread(target=self._run, name="pqlite sentinel", daemon=True)
         self._ready = threading.Event()
         self._ended: asyncio.Future[None] = self._main_loop.create_future()
@@ -111,11 +104,10 @@ class Sentinel:
         """Start the thread; `listener.registered` follows when the database is there."""
         self._thread.start()
         self._ready.wait()
-        _alive.add(self)
 
     def tick(self) -> None:
         """Say that the worker's event loop turns."""
-        self._main_tick = time.monotonic()
+        self._watchdog.tick()
 
     def hurry(self) -> None:
         """Renew now: somebody heard that the worker was declared dead."""
@@ -259,7 +251,8 @@ class Sentinel:
             # Nobody stopped the worker, and nobody can any more: without this its lease would be renewed for ever.
             self._stop(2.0)
         self._watch_lease()
-        self._watch_loop()
+        if (block := self._watchdog.look()) is not None:
+            self._tell(self._listener.blocked, *block)
         return TICK
 
     def _watch_lease(self) -> None:
@@ -284,21 +277,6 @@ class Sentinel:
         self._fenced = True
         self._tell(self._listener.fenced, self._holder, reason)
 
-    def _watch_loop(self) -> None:
-        """Name the code that blocks the worker's event loop, while it does."""
-        still = time.monotonic() - self._main_tick
-        if still < BLOCKED_AFTER:
-            self._block_reported = False
-        elif not self._block_reported:
-            self._block_reported = True
-            frame = sys._current_frames().get(self._main_thread)
-            stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
-            # Logged now: the loop itself can say nothing until it turns again. And from a thread of its own: if the
-            # loop stands in a logging handler, this waits for the same lock, and the renewals must not.
-            said = ("The event loop has been blocked for %.0f s, here:\n%s", still, stack)
-            threading.Thread(target=logger.error, args=said, daemon=True).start()
-            self._tell(self._listener.blocked, still, stack)
-
     async def _farewell(self) -> None:
         if self._holder is None:
             return
@@ -320,20 +298,3 @@ def _is_direct(host: str | None, port: int | None, socket: Any) -> bool:
     if isinstance(peer, tuple):
         return (host, port) == (peer[0], peer[1])
     return peer is not None and host is None  # a Unix socket on both sides
-
-
-_alive: weakref.WeakSet[Sentinel] = weakref.WeakSet()
-
-
-def _close_in_child() -> None:
-    """A forked child inherits the socket, and with it would keep the lock of a parent that dies."""
-    for sentinel in list(_alive):
-        with suppress(Exception):
-            socket = sentinel._engine.link.socket
-            if socket is not None:
-                # The number stays taken: asyncpg's own object may close it again.
-                os.dup2(os.open(os.devnull, os.O_RDWR), socket.fileno())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)

@@ -18,7 +18,7 @@ from pqlite.handlers import Handler, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.postgres import PgJobStore
-from pqlite.store.validation import name
+from pqlite.store.validation import name, names
 from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.parts import Plan
 from pqlite.worker.running import Running
@@ -40,8 +40,8 @@ class Worker:
         enabled: False runs nothing (the store still works): the same code serves an API-only process.
         enable_reaper: whether this process takes over what dead workers held.
         idle_policy, backoff, loop_error_policy: how long to wait when idle, before a retry, after an error.
-        reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are looked for; those older
-            than their `timeout_seconds`, or than `default_stale_after`, are given back.
+        reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are given back, if they are
+            older than their `timeout_seconds`, or than `default_stale_after`.
         shutdown_grace: how long running jobs may go on after a stop; then they are cancelled.
         shutdown_timeout: how long a stop takes at most (seconds or timedelta, like all durations).
         worker_id: a label for people; "host-pid" by default. Two processes may share it.
@@ -56,7 +56,7 @@ class Worker:
     `default_stale_after`, `shutdown_grace` and `shutdown_timeout`: see pqlite.settings.
 
     Raises:
-        ConfigurationError: an argument or a WORKER_* variable cannot work; the message says what is accepted.
+        ConfigurationError: an argument or a WORKER_* variable cannot work.
     """
 
     def __init__(
@@ -137,9 +137,7 @@ class Worker:
             yield
 
     async def __aenter__(self) -> Worker:
-        """Start; return when the worker claims (or waits for its database).
-
-        Enter and exit may happen in different tasks. A cancellation stops what was started.
+        """Start; return when the worker claims (or waits for its database). A cancellation stops what was started.
 
         Raises:
             WorkerError: it is running already; or the database is away and startup='fail'.
@@ -296,9 +294,7 @@ def _label(worker_id: str | None) -> str:
 
 
 def _queues(queues: Iterable[str]) -> list[str]:
-    if isinstance(queues, str):
-        raise ConfigurationError(f"queues must be a list of names, not the string {queues!r}")
     try:
-        return [name("a queue", queue, 200) for queue in queues]
+        return names("queues", queues, 200)
     except InvalidJob as error:
         raise ConfigurationError(str(error)) from None

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from pqlite import InvalidJob, JobStatus, LeaseLost, NewJob, PayloadError, PgJobStore
 from pqlite.job import Job
-from pqlite.store import postgres
+from pqlite.store import by_hand, postgres
 from tests.store.workers import TellingAsyncio, fetch_job
 
 
@@ -234,7 +234,7 @@ async def test_marking_waits_for_a_stranger_who_has_locked_the_row(
 
 
 async def test_settled_jobs_are_not_kept_in_memory_for_ever(store: PgJobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "SETTLED_KEPT", 3)
+    monkeypatch.setattr(by_hand, "SETTLED_KEPT", 3)
     await store.enqueue_many([NewJob(job_type="t")] * 6)
 
     jobs = [await pick_up(store) for _ in range(6)]

@@ -9,7 +9,7 @@ import pytest
 
 from pqlite import ConfigurationError, JobStatus, PgJobStore
 from pqlite.outcome import Verb
-from pqlite.store import postgres
+from pqlite.store import connecting, postgres
 from tests.store.conftest import Connect
 from tests.store.workers import RegisteredWorker, until_blocked
 
@@ -47,7 +47,7 @@ async def test_a_workers_verbs_work_whatever_the_database_sets_for_its_sessions(
 
     engine = store.engine("claimer")
     try:
-        for name, value in postgres.SESSION.items():
+        for name, value in connecting.SESSION.items():
             [(setting,)] = await engine.link.fetch("select current_setting($1)", name, deadline=5.0)
             assert setting == value or name.startswith("tcp_")  # those mean nothing on a unix socket
         worker = RegisteredWorker(engine, "w")

@@ -1,0 +1,93 @@
+"""How the end of an attempt becomes its outcome. Pure: no database, no clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from pqlite.backoff import BackoffPolicy, retry_seconds, seconds
+from pqlite.errors import Cancel, Fail, PayloadError, RetryAfter, Snooze
+from pqlite.job import Job, JobStatus
+from pqlite.outcome import Outcome, Verb
+from pqlite.store.encoding import clean_text, encode_clean, format_error
+
+logger = logging.getLogger(__name__)
+
+MAX_RESULT_BYTES = 16 * 1024 * 1024
+
+
+def decide(job: Job, stop_reason: str | None, task: asyncio.Task[Any], backoff: BackoffPolicy) -> Outcome:
+    """Return the outcome of an attempt whose task has ended. The one place where an exception becomes an outcome."""
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if job.status is JobStatus.DONE:
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            logger.error("Job %s failed after it was completed; it stays DONE.", job.id, exc_info=error)
+        return Outcome(job, Verb.DONE, committed=True)
+    match error:
+        case None:
+            return _returned(job, task.result())
+        case Snooze():
+            return Outcome(job, Verb.SNOOZED, error=_reason(error), delay=seconds(error.delay))
+        case Cancel():
+            return Outcome(job, Verb.CANCELLED, error=_reason(error))
+        case Fail():
+            return Outcome(job, Verb.FAILED, error=_reason(error) or "Fail")
+        case RetryAfter():
+            return Outcome(job, Verb.RETRY, error=_reason(error) or "RetryAfter", delay=seconds(error.delay))
+        case asyncio.CancelledError():
+            return _cancelled(job, stop_reason, task, backoff)
+        case _ if stop_reason in ("shutdown", "lease"):
+            # It was asked to stop and stumbled on the way out: a deploy never costs an attempt.
+            return _interrupted(job)
+        case _ if stop_reason == "cancel":
+            return Outcome(job, Verb.CANCELLED, error=format_error(error))
+        case _:
+            return Outcome(job, Verb.RETRY, error=format_error(error), delay=_retry_delay(job, backoff))
+
+
+def _returned(job: Job, result: Any) -> Outcome:
+    try:
+        return Outcome(job, Verb.DONE, result=encode_clean(result, max_bytes=MAX_RESULT_BYTES))
+    except PayloadError as error:
+        # The work is done; running it again would not make its result storable.
+        return Outcome(job, Verb.FAILED, error=f"The handler finished, but its result cannot be stored: {error}")
+
+
+def _cancelled(job: Job, stop_reason: str | None, task: asyncio.Task[Any], backoff: BackoffPolicy) -> Outcome:
+    match stop_reason:
+        case "timeout":
+            error = f"TimeoutError: the attempt took longer than timeout_seconds ({job.timeout_seconds:g} s)"
+            return Outcome(job, Verb.RETRY, error=error, delay=_retry_delay(job, backoff))
+        case "cancel":
+            return Outcome(job, Verb.CANCELLED, error="cancelled")
+        case "shutdown" | "lease":
+            return _interrupted(job)
+        case _ if task.cancelling():
+            # Somebody else cancels every task: the event loop is being torn down.
+            return _interrupted(job)
+        case _:
+            error = "CancelledError: the handler raised it, nobody had asked it to stop"
+            return Outcome(job, Verb.RETRY, error=error, delay=_retry_delay(job, backoff))
+
+
+def _interrupted(job: Job) -> Outcome:
+    if job.max_attempts == 1:
+        error = "The worker stopped while the job ran, and max_attempts = 1 promises that it is started at most once."
+        return Outcome(job, Verb.FAILED, error=error)
+    return Outcome(job, Verb.RELEASED)
+
+
+def _retry_delay(job: Job, backoff: BackoffPolicy) -> float:
+    try:
+        return retry_seconds(backoff, job.attempts)
+    except Exception:
+        logger.exception("%s failed on attempt %s; using pqlite's own delays.", type(backoff).__name__, job.attempts)
+        return retry_seconds(BackoffPolicy(), job.attempts)
+
+
+def _reason(signal: Fail | Cancel | Snooze | RetryAfter) -> str | None:
+    try:
+        return clean_text(str(signal.reason)) or None
+    except Exception:
+        return f"{type(signal.reason).__name__} (it could not be printed)"
