@@ -1,6 +1,7 @@
 -- Hand due jobs to a worker, lane by lane in the order given, each lane from its watermark (run_after, id) on: p_room to
 -- start now, and up to p_prefetch more to start soon. With p_suspect, one job that a dead worker held comes first.
--- Neither suspects nor jobs that may start only once (max_attempts = 1) are prefetched.
+-- Neither suspects nor jobs that may start only once (max_attempts = 1) are prefetched; and while a suspect waits for
+-- room nothing is, so that what waits in the worker's memory runs out and there is some.
 --
 -- The form `id = any (array(select ... for no key update skip locked))` cannot be planned as a scan of the table, and
 -- no setting of the planner's changes that; equality on the whole lane makes the order free.
@@ -30,6 +31,16 @@ begin
   perform from pqlite.workers w where w.id = p_worker and w.dead_at is null;
   if not found then
     raise exception 'worker % was declared dead', p_worker using errcode = 'PQ001';
+  end if;
+
+  if p_suspect and p_room <= 0 then
+    perform from pqlite.jobs j
+    where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
+      and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
+    order by j.run_after, j.id limit 1;
+    if found then
+      return;
+    end if;
   end if;
 
   for i in (case when p_suspect and p_room > 0 then 0 else 1 end) .. cardinality(p_queue) loop

@@ -18,4 +18,7 @@ begin
       and r.id <> all (p_known)
     for no key update skip locked))
   returning j.id;
+  if found then
+    perform pqlite.wake('rewind');
+  end if;
 end $$;

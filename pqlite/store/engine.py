@@ -97,6 +97,8 @@ class Engine:
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         known: Iterable[tuple[Lane, Mark]] = (),
+        *,
+        deadline: float = 10.0,
     ) -> list[Head]:
         """Return the lanes that have READY jobs of these types, each with its first job, best priority first.
 
@@ -113,7 +115,7 @@ class Engine:
             [lane.priority for lane, _ in lanes],
             [mark.run_after for _, mark in lanes],
             [mark.id for _, mark in lanes],
-            deadline=10.0,
+            deadline=deadline,
         )
         heads = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
         return sorted(heads, key=lambda head: (-head.lane.priority, head.mark))

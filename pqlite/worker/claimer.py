@@ -17,26 +17,16 @@ from pqlite.worker.supervisor import FOREVER
 DISCOVER_EVERY = 1.0
 SWEEP_EVERY = 5.0
 LOOK_BACK = timedelta(seconds=5)
+SWEEP_SECONDS = 30.0
 RATION = 20
-"""Looking around takes a twentieth of the time at most, however many dead index entries it meets."""
+"""Looking around takes a twentieth of the time at most, however many dead index entries it meets ..."""
+CHEAP = 0.005
+"""... unless it takes less than this, as it does where there are few."""
 ARM_BEYOND = 2.0
 AUDIT_EVERY = 30.0
 AUDIT_MARGIN = 60.0
 ALL = timedelta(days=365)
 CONNECT_SECONDS = 10.0
-
-PREFETCH_AT_MOST = 500
-SHORT = 0.1
-
-
-def worth_prefetching(concurrency: int, pace: float | None, round_trip: float) -> int:
-    """Return how many jobs should wait in memory, for slots whose jobs take `pace` seconds: what is started in two
-    round trips to the database; nothing where jobs take longer than a tenth of a second.
-    """
-    if pace is None or pace > SHORT:
-        return 0
-    rate = concurrency / max(pace, 1e-5)
-    return min(int(rate * 2 * round_trip), int(rate * SHORT), PREFETCH_AT_MOST)
 
 
 class Claimer:
@@ -55,8 +45,7 @@ class Claimer:
         types: Sequence[str] | None,
         idle: IdlePollPolicy,
         announce: Announcer,
-        room: Callable[[], int],
-        prefetch: Callable[[float], int],
+        capacity: Callable[[float], tuple[int, int]],
         suspect_held: Callable[[], bool],
         held: Callable[[], list[int]],
         accept: Callable[[Job], None],
@@ -68,8 +57,7 @@ class Claimer:
         self._types = types
         self._idle = idle
         self._announce = announce
-        self._room = room
-        self._prefetch = prefetch
+        self._capacity = capacity
         self._suspect_held = suspect_held
         self._held = held
         self._accept = accept
@@ -77,6 +65,7 @@ class Claimer:
         self._lanes = Lanes()
         self._empty_streak = 0
         self._next_discovery = self._next_look_back = self._next_sweep = self._next_audit = self._armed_until = 0.0
+        self._earliest_discovery = self._earliest_sweep = 0.0
         self._round_trip = 0.002
         self._generation = 0
         self._audited: str | None = None
@@ -86,10 +75,10 @@ class Claimer:
 
     def look(self, *, everywhere: bool = False) -> None:
         """Look for new jobs at the next call: somebody enqueued; or (everywhere) gave back jobs that were due."""
-        self._next_discovery = 0.0
+        self._next_discovery = self._earliest_discovery
         self._empty_streak = 0
         if everywhere:
-            self._next_sweep = 0.0
+            self._next_sweep = self._earliest_sweep
 
     async def once(self) -> float:
         """Claim once; return how long to pause."""
@@ -98,8 +87,8 @@ class Claimer:
             return FOREVER
         try:
             await self._audit(holder)
-            room, prefetch = self._room(), self._prefetch(self._round_trip)
-            if room < 0 or room + prefetch <= 0:
+            room, prefetch = self._capacity(self._round_trip)
+            if room + prefetch <= 0:
                 return AUDIT_EVERY
             next_due = await self._discover()
             claimed = await self._claim(holder, room, prefetch)
@@ -110,14 +99,18 @@ class Claimer:
         if claimed:
             self._empty_streak = 0
             return 0.0
+        if room <= 0:
+            return AUDIT_EVERY  # woken when a slot is free
         if self._lanes.any or next_due is None:
             # Look for other lanes before sleeping; pause a little where another worker was quicker in the known ones.
-            self._next_discovery = 0.0
-            return 0.0 if next_due is None else 0.01
+            self._next_discovery = self._earliest_discovery
+            wait = self._earliest_discovery - time.monotonic()
+            return max(wait, 0.0 if next_due is None else 0.01)
         return await self._sleep(next_due)
 
     async def _claim(self, holder: str, room: int, prefetch: int) -> int:
-        asked = self._lanes.ask()
+        asked = self._lanes.ask(prefetching=room <= 0)
+        prefetch = 0 if self._lanes.any_once(asked) else prefetch
         began = time.perf_counter()
         jobs = await self._engine.claim(
             holder,
@@ -129,7 +122,9 @@ class Claimer:
             lanes=asked,
         )
         self._round_trip += 0.2 * (time.perf_counter() - began - self._round_trip)
-        self._lanes.claimed(asked, room + prefetch, jobs)
+        # The database answers in the order of ids.
+        jobs.sort(key=lambda numbered: (numbered[0], numbered[1].run_after, numbered[1].id))
+        self._lanes.claimed(asked, room, jobs)
         for _, job in jobs:
             self._accept(job)
         return len(jobs)
@@ -145,14 +140,20 @@ class Claimer:
         if now < self._next_discovery:
             return None
         sweep, look_back = now >= self._next_sweep, now >= self._next_look_back
-        known = [] if sweep else self._lanes.known(LOOK_BACK if look_back else timedelta(0))
-        heads = await self._engine.lanes(self._queues, self._types, known)
-        end = time.monotonic()
-        self._next_discovery = end + DISCOVER_EVERY
-        if look_back:
-            self._next_look_back = end + max(DISCOVER_EVERY, RATION * (end - now))
         if sweep:
-            self._next_sweep = end + max(SWEEP_EVERY, RATION * (end - now))
+            # Should it fail, the known lanes are served for a while before it is tried again.
+            self._next_sweep = self._earliest_sweep = now + RATION * SWEEP_SECONDS
+        known = [] if sweep else self._lanes.known(LOOK_BACK if look_back else None)
+        heads = await self._engine.lanes(self._queues, self._types, known, deadline=SWEEP_SECONDS)
+        end = time.monotonic()
+        rest = RATION * (end - now)
+        if sweep:
+            self._earliest_sweep = end + rest
+            self._next_sweep = end + max(SWEEP_EVERY, rest)
+        elif look_back:
+            self._next_look_back = end + max(DISCOVER_EVERY, rest)
+        self._earliest_discovery = end + (rest if end - now > CHEAP else 0.0)
+        self._next_discovery = max(end + DISCOVER_EVERY, self._earliest_discovery)
         self._lanes.found(heads)
         return max(min((head.due_in for head in heads if head.due_in > 0), default=FOREVER), 0.005)
 
@@ -162,11 +163,11 @@ class Claimer:
         What was enqueued before the asking notified nobody, hence the second look. While it sleeps on, each asking
         outlasts the next look, so that there is no gap.
         """
-        pause = self._idle.next_sleep(self._empty_streak + 1)
+        pause = min(max(float(self._idle.next_sleep(self._empty_streak + 1)), 0.0), FOREVER)
         lapsed = time.monotonic() > self._armed_until
         self._armed_until = time.monotonic() + pause + ARM_BEYOND
         await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND))
-        self._next_discovery = 0.0
+        self._next_discovery = self._earliest_discovery
         if lapsed:
             return 0.0
         self._empty_streak += 1

@@ -32,12 +32,24 @@ WAIT_AT_MOST = 1.0
 NO_PREFETCH_AFTER = 10.0
 """... and then nothing is prefetched for so long."""
 PACE_WEIGHT = 0.05
+PREFETCH_AT_MOST = 500
+SHORT = 0.1
+
+
+def worth_prefetching(concurrency: int, pace: float | None, round_trip: float) -> int:
+    """Return how many jobs should wait in memory, for slots whose jobs take `pace` seconds: what is started in two
+    round trips to the database; nothing where jobs take longer than a tenth of a second.
+    """
+    if pace is None or pace > SHORT:
+        return 0
+    rate = concurrency / max(pace, 1e-5)
+    return min(int(rate * 2 * round_trip), int(rate * SHORT), PREFETCH_AT_MOST)
 
 
 class Attempt:
     """One execution of one claim."""
 
-    __slots__ = ("again", "context", "job", "started", "stuck", "task", "timer")
+    __slots__ = ("again", "context", "entered", "job", "started", "stuck", "task", "timer")
 
     def __init__(self, job: Job, context: JobContext) -> None:
         self.job = job
@@ -46,6 +58,8 @@ class Attempt:
         self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.stuck: asyncio.TimerHandle | None = None
+        self.entered = False
+        """Whether the handler was called: a task can be cancelled before its first step."""
         self.again: Job | None = None
         """A later claim of the same job, given back when this attempt ends."""
 
@@ -82,8 +96,8 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._watching_waiting = False
         self._hoarded_at = -NO_PREFETCH_AFTER
-        self.low_water = 0
-        """When no more jobs than this wait, `wanting` is called."""
+        self._last_end = 0.0
+        self._low_water = 0
         self.running: dict[int, Attempt] = {}
         self.waiting: deque[tuple[float, Job]] = deque()
         self.pace: float | None = None
@@ -94,10 +108,14 @@ class Executor:
         """Return how many more attempts may start at once."""
         return 0 if self.waiting else self._concurrency - len(self.running)
 
-    @property
-    def may_prefetch(self) -> bool:
-        """Return whether jobs may be claimed to wait: not soon after some waited too long."""
-        return time.monotonic() - self._hoarded_at > NO_PREFETCH_AFTER
+    def prefetch(self, round_trip: float) -> int:
+        """Return how many more jobs to let wait: enough for two round trips to the database; none while enough wait,
+        and none soon after some waited too long. `wanting` is called when their number has fallen to a half.
+        """
+        hoarded = self._last_end < self._hoarded_at or time.monotonic() - self._hoarded_at < NO_PREFETCH_AFTER
+        target = 0 if hoarded else worth_prefetching(self._concurrency, self.pace, round_trip)
+        self._low_water = target // 2
+        return target - len(self.waiting) if len(self.waiting) <= self._low_water else 0
 
     @property
     def held(self) -> list[int]:
@@ -114,12 +132,10 @@ class Executor:
             self._watching_waiting = True
             self._loop.call_later(WAIT_AT_MOST, self._watch_waiting)
 
-    def release_waiting(self) -> int:
-        """Give back what has not started, uncharged; return how many."""
-        count = len(self.waiting)
+    def release_waiting(self) -> None:
+        """Give back what has not started, uncharged."""
         while self.waiting:
             self._submit(Outcome(self.waiting.popleft()[1], Verb.RELEASED))
-        return count
 
     def _watch_waiting(self) -> None:
         now = time.monotonic()
@@ -142,13 +158,13 @@ class Executor:
         self._idle.clear()
         if self._announce.wanted:
             self._announce(JobStarted(self._worker_id, job))
-        attempt.task = self._loop.create_task(self._call(context))
+        attempt.task = self._loop.create_task(self._call(attempt))
         attempt.task.add_done_callback(partial(self._ended, attempt))
         if job.timeout_seconds is not None:
             attempt.timer = self._loop.call_later(job.timeout_seconds, self._stop, attempt, "timeout")
 
     def adopt(self, job: Job) -> bool:
-        """Take over a new claim of a job that still runs here; False if it does not.
+        """Take over a new claim of a job that still runs or waits here; False if it does not.
 
         A server crash can undo a claim; the job then comes back while its attempt goes on.
         """
@@ -183,7 +199,8 @@ class Executor:
         """Wait until nothing runs."""
         await self._idle.wait()
 
-    async def _call(self, context: JobContext) -> Any:
+    async def _call(self, attempt: Attempt) -> Any:
+        attempt.entered, context = True, attempt.context
         entry = self._handlers.get(context.job.job_type)
         if entry is None:
             raise Fail(f"No handler is registered for job type {context.job.job_type!r}.")
@@ -236,11 +253,15 @@ class Executor:
             if timer is not None:
                 timer.cancel()
         try:
-            outcome = decide(attempt.job, attempt.context.stop_requested, task, self._backoff)
+            if not attempt.entered:
+                outcome = Outcome(attempt.job, Verb.RELEASED)
+            else:
+                outcome = decide(attempt.job, attempt.context.stop_requested, task, self._backoff)
         except Exception as error:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
             outcome = Outcome(attempt.job, Verb.RETRY, error=format_error(error), delay=60.0)
         took = time.perf_counter() - attempt.started
+        self._last_end = time.monotonic()
         outcome.duration_ms = int(took * 1000)
         self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)
         del self.running[attempt.job.id]
@@ -253,7 +274,7 @@ class Executor:
             self.start(self.waiting.popleft()[1])
         elif not self.running:
             self._idle.set()
-        if len(self.waiting) <= self.low_water:
+        if len(self.waiting) <= self._low_water:
             self._wanting()
 
 

@@ -17,7 +17,7 @@ BEGINNING = Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
 MOST = 200
 """Most lanes asked in one claim; the others have their turn when these run dry."""
 
-REMEMBERED = 5000
+REMEMBERED = 2000
 """Most lanes whose watermark is kept."""
 
 Asked = Sequence[tuple[Lane, Mark]]
@@ -29,6 +29,7 @@ class Lanes:
     def __init__(self) -> None:
         self._active: dict[Lane, int] = {}
         self._marks: dict[Lane, Mark] = {}
+        self._once: set[Lane] = set()
         self._turn = 0
 
     @property
@@ -42,24 +43,37 @@ class Lanes:
             if head.due_in > 0:
                 continue
             self._active.setdefault(head.lane, 0)
-            if head.lane in self._marks and head.mark <= self._marks[head.lane]:
-                self._marks[head.lane] = Mark(head.mark.run_after, head.mark.id - 1)
+            just_before = Mark(head.mark.run_after, head.mark.id - 1)
+            if head.lane not in self._marks:
+                self._advance(head.lane, just_before)
+            else:
+                self._marks[head.lane] = min(just_before, self._marks[head.lane])
 
     def _advance(self, lane: Lane, mark: Mark) -> None:
         before = self._marks.get(lane)
         if before is None or mark > before:
             if before is None and len(self._marks) >= REMEMBERED:
                 # The one that was first seen longest ago; a sweep finds its jobs if it has any.
-                del self._marks[next(iter(self._marks))]
+                oldest = next(iter(self._marks))
+                del self._marks[oldest]
+                self._once.discard(oldest)
             self._marks[lane] = mark
 
-    def ask(self) -> Asked:
-        """Return the lanes to claim from, each with where to begin: best priority first, then least recently served."""
-        order = sorted(self._active, key=lambda lane: (-lane.priority, self._active[lane]))
+    def ask(self, *, prefetching: bool = False) -> Asked:
+        """Return the lanes to claim from, each with where to begin: best priority first, then least recently served.
+
+        `prefetching` leaves out those whose jobs may start only once: they are not claimed to wait.
+        """
+        lanes = [lane for lane in self._active if not (prefetching and lane in self._once)]
+        order = sorted(lanes, key=lambda lane: (-lane.priority, self._active[lane]))
         return [(lane, self._marks.get(lane, BEGINNING)) for lane in order[:MOST]]
 
+    def any_once(self, asked: Asked) -> bool:
+        """Return whether a lane is asked whose jobs, when last seen, could start only once."""
+        return not self._once.isdisjoint(lane for lane, _ in asked)
+
     def claimed(self, asked: Asked, limit: int, jobs: Iterable[tuple[int, Job]]) -> None:
-        """Take in the answer to a claim of up to `limit` jobs: marks move on, lanes that ran dry are forgotten."""
+        """Take in the answer to a claim of at least `limit` jobs: marks move on, lanes that ran dry are forgotten."""
         self._turn += 1
         counts = [0] * len(asked)
         for number, job in jobs:
@@ -69,6 +83,10 @@ class Lanes:
             lane = asked[number][0]
             counts[number] += 1
             self._advance(lane, Mark(job.run_after, job.id))
+            if job.max_attempts == 1:
+                self._once.add(lane)
+            else:
+                self._once.discard(lane)
         for (lane, _), count in zip(asked, counts, strict=True):
             limit -= count
             if limit > 0:
@@ -76,10 +94,11 @@ class Lanes:
             elif count:
                 self._active[lane] = self._turn
 
-    def known(self, back: timedelta) -> Asked:
-        """Return the lanes found or claimed from so far, each with a mark so far before its watermark."""
-        found = dict.fromkeys(self._active, BEGINNING) | self._marks
-        return [(lane, _back(mark, back)) for lane, mark in found.items()]
+    def known(self, back: timedelta | None) -> Asked:
+        """Return the lanes found or claimed from so far, each with its watermark, or a mark so far before it."""
+        if back is None:
+            return list(self._marks.items())
+        return [(lane, _back(mark, back)) for lane, mark in self._marks.items()]
 
 
 def _back(mark: Mark, back: timedelta) -> Mark:

@@ -16,7 +16,7 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
 from pqlite.store.postgres import PgJobStore
-from pqlite.worker.claimer import Claimer, worth_prefetching
+from pqlite.worker.claimer import Claimer
 from pqlite.worker.executor import Executor
 from pqlite.worker.pruner import Pruner
 from pqlite.worker.reaper import Reaper
@@ -76,7 +76,7 @@ class Parts:
             worker_id=plan.worker_id,
             announce=plan.announce,
             limit=4 * plan.settings.concurrency + 500,
-            settled=lambda: self.claiming.wake(),
+            has_room=lambda: self.claiming.wake(),
         )
         self.executor = Executor(
             handlers=plan.handlers,
@@ -95,8 +95,7 @@ class Parts:
             types=types,
             idle=plan.idle,
             announce=plan.announce,
-            room=self._room,
-            prefetch=self._prefetch,
+            capacity=self._capacity,
             suspect_held=lambda: self.executor.holds_suspect,
             held=lambda: [*self.executor.held, *(job_id for job_id, _ in self.settler.undelivered)],
             accept=self._accept,
@@ -129,18 +128,11 @@ class Parts:
         """Return a supervised loop around a part's `once`."""
         return Loop(name, once, errors=self.plan.loop_errors, failed=self.loop_failed, recovered=self.loop_recovered)
 
-    def _room(self) -> int:
+    def _capacity(self, round_trip: float) -> tuple[int, int]:
+        """Return how many jobs to claim: to start now, and to let wait in memory for a slot."""
         if self._drain.is_set() or self.settler.full or not self.may_claim:
-            return 0
-        return self.executor.free
-
-    def _prefetch(self, round_trip: float) -> int:
-        """Return how many jobs to claim beyond the free slots; 0 while enough of them wait."""
-        executor, concurrency = self.executor, self.plan.settings.concurrency
-        target = worth_prefetching(concurrency, executor.pace, round_trip) if executor.may_prefetch else 0
-        executor.low_water = target // 2
-        waiting = len(executor.waiting)
-        return target - waiting if waiting <= executor.low_water else 0
+            return 0, 0
+        return self.executor.free, self.executor.prefetch(round_trip)
 
     def _accept(self, job: Job) -> None:
         # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.

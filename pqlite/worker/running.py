@@ -72,9 +72,9 @@ class Running:
             self._unsubscribe()
             self._plan.announce(WorkerStopping(self._plan.worker_id, len(parts.executor.running)))
         parts.executor.release_waiting()
+        await self._end("claimer", min(reserve, 3.0))
         await self._end("startup", 0.5)
         await self._end("pruner", 0.5)
-        await self._end("claimer", min(reserve, 3.0))
 
         grace = min(settings.shutdown_grace.total_seconds(), _left(ends) - reserve)
         if not await self._drained(grace, hurry):

@@ -24,13 +24,13 @@ class Settler:
     """Holds decided outcomes until the database has answered for each: written, or refused by the fence."""
 
     def __init__(
-        self, *, engine: Engine, worker_id: str, announce: Announcer, limit: int, settled: Callable[[], None]
+        self, *, engine: Engine, worker_id: str, announce: Announcer, limit: int, has_room: Callable[[], None]
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
         self._announce = announce
         self._limit = limit
-        self._settled = settled
+        self._has_room = has_room
         self._wake: Callable[[], None] = lambda: None
         self.undelivered: dict[Claim, Outcome] = {}
 
@@ -95,7 +95,7 @@ class Settler:
     async def _write(self, holder: str, batch: list[Outcome]) -> int:
         """Write a batch; return how many rows were locked by strangers and must be offered again."""
         refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch)}
-        busy, wanted = 0, self._announce.wanted
+        busy, wanted, was_full = 0, self._announce.wanted, self.full
         for outcome in batch:
             claim = (outcome.job.id, outcome.job.claims)
             verdict = refused.get(claim)
@@ -111,7 +111,8 @@ class Settler:
                 self._announce(OutcomeRefused(self._worker_id, outcome))
             elif wanted or outcome.verb is not Verb.DONE:
                 self._announce(JobSettled(self._worker_id, outcome))
-        self._settled()
+        if was_full and not self.full:
+            self._has_room()
         return busy
 
     async def _write_one_by_one(self, holder: str, batch: list[Outcome]) -> int:

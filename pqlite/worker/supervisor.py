@@ -38,6 +38,7 @@ class Loop:
         self._recovered = recovered
         self._overdue_after = overdue_after
         self._woken = asyncio.Event()
+        self._halted = asyncio.Event()
         self._stopped = False
         self._failures = 0
         self.last_error: Exception | None = None
@@ -45,13 +46,14 @@ class Loop:
         self._next_cycle = time.monotonic()
 
     def wake(self) -> None:
-        """End the pause."""
+        """End the pause, unless it follows an error: those are not cut short by what goes on meanwhile."""
         self._woken.set()
 
     def stop(self) -> None:
         """End after the call under way."""
         self._stopped = True
         self._woken.set()
+        self._halted.set()
 
     def trouble(self) -> str | None:
         """Return what is wrong with the loop, None if it works."""
@@ -66,19 +68,20 @@ class Loop:
         """Run until stopped."""
         while not self._stopped:
             self._woken.clear()
+            ended_by = self._woken
             try:
                 pause = await self._once()
             except Exception as error:
                 self._failures += 1
                 self.last_error = error
                 self._failed(self.name, error, self._failures)
-                pause = self._pause_after_error()
+                pause, ended_by = self._pause_after_error(), self._halted
             else:
                 if self._failures:
                     self._recovered(self.name, self._failures)
                     self._failures, self.last_error = 0, None
             self._next_cycle = time.monotonic() + pause
-            await self._rest(pause)
+            await _rest(pause, ended_by)
 
     def _pause_after_error(self) -> float:
         try:
@@ -89,10 +92,11 @@ class Loop:
         # Jitter: a fleet that lost the same server must not come back in step.
         return max(pause, 0.05) * random.uniform(0.8, 1.2)
 
-    async def _rest(self, pause: float) -> None:
-        if pause <= 0:
-            await asyncio.sleep(0)
-        elif not self._woken.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._woken.wait()
+
+async def _rest(pause: float, ended_by: asyncio.Event) -> None:
+    if pause <= 0:
+        await asyncio.sleep(0)
+    elif not ended_by.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await ended_by.wait()

@@ -349,3 +349,18 @@ async def test_a_suspect_is_never_prefetched(
     starting = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=[])
 
     assert (len(waiting), len(starting)) == (0, 1)
+
+
+async def test_nothing_is_prefetched_while_a_suspect_waits_for_room(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    suspect = await store.enqueue("t")
+    await conn.execute("update pqlite.jobs set crashes = 1")
+    await store.enqueue("t")
+    lanes = [(Lane("default", "t", 0), BEGINNING)]
+
+    full = await worker.engine.claim(worker.id, 0, prefetch=5, suspect=True, queues=None, types=None, lanes=lanes)
+    free = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=lanes)
+
+    assert full == []
+    assert next(job.id for _, job in free) == suspect

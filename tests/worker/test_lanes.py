@@ -107,3 +107,29 @@ def test_a_thousand_lanes_have_their_turns() -> None:
         served.add(asked[0][0])
 
     assert served == set(many)
+
+
+def test_a_lane_is_kept_while_only_the_waiting_room_was_not_filled() -> None:
+    lanes = lanes_with(A, B)
+    lanes.claimed(lanes.ask(), 1, [(0, job(A, at(1)))])
+    lanes.claimed(lanes.ask(), 0, [])
+
+    assert {lane for lane, _ in lanes.ask()} == {A, B}
+
+
+def test_a_lane_of_jobs_that_start_only_once_is_not_asked_for_jobs_that_would_wait() -> None:
+    lanes = lanes_with(A, B)
+    once = job(A, at(1))
+    once.max_attempts = 1
+    lanes.claimed(lanes.ask(), 1, [(0, once)])
+
+    assert [lane for lane, _ in lanes.ask(prefetching=True)] == [B]
+    assert lanes.any_once(lanes.ask())
+
+
+def test_a_look_back_begins_before_the_watermark_and_a_plain_look_at_it() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 1, [(0, job(A, at(10, 7)))])
+
+    assert list(lanes.known(None)) == [(A, at(10, 7))]
+    assert list(lanes.known(timedelta(seconds=5))) == [(A, Mark(T0 + timedelta(seconds=5), 0))]

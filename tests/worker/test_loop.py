@@ -60,8 +60,8 @@ async def test_a_policy_that_raises_does_not_end_the_loop() -> None:
     loop = loop_of(once, heard, Broken())
     task = asyncio.create_task(loop.run())
     await until(lambda: len(heard) == 2)
-    loop.wake()
-    await task
+    loop.stop()
+    await asyncio.wait_for(task, 1)
 
     assert heard[1] == ("part's loop_error_policy", "broken policy", 1)
 
@@ -81,6 +81,30 @@ async def test_a_wake_up_ends_the_pause() -> None:
     await until(lambda: calls == 2)
     loop.stop()
     await asyncio.wait_for(task, 1)
+
+
+async def test_a_wake_up_does_not_shorten_the_pause_after_an_error() -> None:
+    class Long(LoopErrorPolicy):
+        def next_sleep(self, consecutive_errors: int) -> float:
+            return 60.0
+
+    calls = 0
+
+    async def once() -> float:
+        nonlocal calls
+        calls += 1
+        raise ValueError("weather")
+
+    loop = loop_of(once, heard := [], Long())
+    task = asyncio.create_task(loop.run())
+    await until(lambda: heard)
+    for _ in range(10):
+        loop.wake()
+        await asyncio.sleep(0)
+    loop.stop()
+    await asyncio.wait_for(task, 1)
+
+    assert calls == 1
 
 
 async def test_a_wake_up_during_the_call_is_not_lost() -> None:
