@@ -55,8 +55,9 @@ async def dedicated(
     Raises:
         OSError, asyncpg.PostgresError: it cannot be made.
     """
-    settings = {"application_name": f"pqlite {purpose}", **SESSION}
-    conn = await (asyncpg.connect(dsn) if connect is None else connect())
+    label = {"application_name": f"pqlite {purpose}"}
+    settings = label | SESSION
+    conn = await (asyncpg.connect(dsn, server_settings=label) if connect is None else connect())
     try:
         await conn.execute(
             "select set_config(name, value, false) from unnest($1::text[], $2::text[]) s (name, value)",

@@ -17,7 +17,7 @@ from pqlite.worker.supervisor import FOREVER
 DISCOVER_EVERY = 1.0
 SWEEP_EVERY = 5.0
 LOOK_BACK = timedelta(seconds=5)
-SWEEP_SECONDS = 30.0
+DISCOVERY_SECONDS = 10.0
 RATION = 20
 """Looking around takes a twentieth of the time at most, however many dead index entries it meets ..."""
 CHEAP = 0.005
@@ -66,6 +66,7 @@ class Claimer:
         self._empty_streak = 0
         self._next_discovery = self._next_look_back = self._next_sweep = self._next_audit = self._armed_until = 0.0
         self._earliest_discovery = self._earliest_sweep = 0.0
+        self._patience = DISCOVERY_SECONDS
         self._round_trip = 0.002
         self._generation = 0
         self._audited: str | None = None
@@ -142,9 +143,15 @@ class Claimer:
         sweep, look_back = now >= self._next_sweep, now >= self._next_look_back
         if sweep:
             # Should it fail, the known lanes are served for a while before it is tried again.
-            self._next_sweep = self._earliest_sweep = now + RATION * SWEEP_SECONDS
+            self._next_sweep = self._earliest_sweep = now + RATION * DISCOVERY_SECONDS
         known = [] if sweep else self._lanes.known(LOOK_BACK if look_back else None)
-        heads = await self._engine.lanes(self._queues, self._types, known, deadline=SWEEP_SECONDS)
+        try:
+            heads = await self._engine.lanes(self._queues, self._types, known, deadline=self._patience)
+        except TimeoutError:
+            # A worker that knows no lane yet has nothing else to go on, and asks again with more patience.
+            self._patience = min(2 * self._patience, 12 * DISCOVERY_SECONDS)
+            raise
+        self._patience = DISCOVERY_SECONDS
         end = time.monotonic()
         rest = RATION * (end - now)
         if sweep:
