@@ -302,9 +302,10 @@ async def test_short_jobs_are_prefetched_and_long_ones_never_hoarded(
             await go_on.wait()
 
     await store.enqueue_many([{"job_type": "t", "payload": "short"} for _ in range(500)])
-    await store.enqueue_many([{"job_type": "t", "payload": "long"} for _ in range(50)])
     async with run({"t": handler}, concurrency=2):
         await log.wait_for(JobEnded, count=500)
+        await store.enqueue_many([{"job_type": "t", "payload": "long"} for _ in range(50)])
+        await log.wait_for(JobStarted, lambda event: event.job.payload == "long", count=2)
 
         async def only_two_held() -> bool:
             async with store.connection() as conn:

@@ -217,8 +217,8 @@ async def test_leaving_a_worker_gives_back_every_connection_task_and_thread(run:
     threads, tasks = threading.active_count(), len(asyncio.all_tasks())
 
     async with run({"t": lambda _ctx: None}) as worker:
-        during = await conn.fetchval(CONNECTIONS)
         await ended(worker.store, await worker.store.enqueue("t"))
+        during = await conn.fetchval(CONNECTIONS)
     # The thread that ran the plain function stays with anyio's pool for a while; it belongs to no worker.
     await until(lambda: len(asyncio.all_tasks()) <= tasks, "the tasks to end")
 
