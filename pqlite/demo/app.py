@@ -39,6 +39,7 @@ def create_app(store: PgJobStore, worker: Worker) -> FastAPI:
 
     @app.post("/index", status_code=202)
     async def index(source: Source) -> Accepted:
+        """Enqueue a job for each Python file of a path."""
         try:
             root = existing(source.path)
         except FileNotFoundError as error:
@@ -51,6 +52,7 @@ def create_app(store: PgJobStore, worker: Worker) -> FastAPI:
 
     @app.get("/jobs/{job_id}", response_model=None)
     async def show(job_id: JobId, request: Request) -> Job | HTMLResponse:
+        """Return a job, as a page for a browser and as JSON for everybody else."""
         try:
             job = await store.get(job_id)
         except JobNotFound as error:

@@ -120,6 +120,7 @@ def may(user: "pwd.struct_passwd", right: str, path: Path) -> bool:
 
 
 def private_directory(user: "pwd.struct_passwd | None", parent: Path | None = None) -> Path:
+    """Make a directory that only the server's user may enter, with a path short enough for a socket."""
     parent = Path(parent or tempfile.gettempdir()).absolute()
     # A socket's path must fit into about 100 bytes.
     if len(str(parent)) > 60 or (user is not None and not may(user, "-x", parent)):
@@ -135,6 +136,11 @@ def give(path: Path, user: "pwd.struct_passwd | None") -> None:
 
 
 def require_same_major(data_dir: Path, bin_dir: Path) -> None:
+    """Return if the data was made by this major version of PostgreSQL.
+
+    Raises:
+        EmbeddedError: it was made by another; the message names both.
+    """
     version = subprocess.check_output([str(bin_dir / "postgres"), "--version"], text=True)
     ours = version.rpartition(" (PostgreSQL) ")[2].partition(".")[0].strip()
     theirs = (data_dir / "PG_VERSION").read_text().strip()
