@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -15,6 +16,8 @@ from pqlite.outcome import Outcome, Verdict
 from pqlite.store.link import Link, sqlstate
 from pqlite.store.rows import claimed_job, taken_over
 from pqlite.store.statements import Statements
+
+_due = attrgetter("run_after", "id")
 
 MAX_DURATION_MS = 2**31 - 1
 """What the column holds, 24 days: a longer attempt must not make its outcome unstorable."""
@@ -70,9 +73,9 @@ class Engine:
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
-    ) -> list[tuple[int, Job]]:
-        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane; return each with
-        its lane's number (-1: a suspect).
+    ) -> list[tuple[int, list[Job]]]:
+        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane; return each lane's
+        number (-1: suspects) with its jobs, in the order they became due.
         """
         async with _fenced():
             rows = await self.link.fetch(
@@ -90,7 +93,17 @@ class Engine:
                 prefetch,
                 deadline=10.0,
             )
-        return [(row[0] - 1, claimed_job(row, holder)) for row in rows]
+        claimed: list[tuple[int, list[Job]]] = []
+        lane: int | None = None
+        for row in rows:
+            if row[0] != lane:
+                lane, jobs = row[0], list[Job]()
+                claimed.append((row[0] - 1, jobs))
+            jobs.append(claimed_job(row, holder))
+        for _, jobs in claimed:
+            # The database answers in the order of ids.
+            jobs.sort(key=_due)
+        return claimed
 
     async def lanes(
         self,
@@ -130,17 +143,19 @@ class Engine:
 
     async def settle(self, holder: str, outcomes: Sequence[Outcome], *, deadline: float = 10.0) -> list[Refusal]:
         """Write outcomes of one holder's claims; return those that were not written. Safe to repeat."""
-        batch = sorted(outcomes, key=lambda outcome: outcome.job.id)
+        batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
+        plain = all(o.error is None and not o.delay for _, _, o in batch)
         rows = await self.link.fetch(
             self._sql.settle,
             holder,
-            [o.job.id for o in batch],
-            [o.job.claims for o in batch],
-            [o.verb.value for o in batch],
-            [o.result for o in batch],
-            [o.error for o in batch],
-            [int(o.delay * 1000) for o in batch],
-            [None if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for o in batch],
+            [job_id for job_id, _, _ in batch],
+            [claims for _, claims, _ in batch],
+            [o.verb for _, _, o in batch],
+            [o.result for _, _, o in batch],
+            # Shorter arrays are filled up with nulls.
+            [] if plain else [o.error for _, _, o in batch],
+            [] if plain else [int(o.delay * 1000) for _, _, o in batch],
+            [None if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch],
             deadline=deadline,
         )
         return [Refusal(r[0], r[1], Verdict(r[2])) for r in rows]

@@ -9,6 +9,8 @@ from pydantic_core import from_json
 from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.store.encoding import decode
 
+_RUNNING = JobStatus.RUNNING
+
 
 def job_from_row(r: Any) -> Job:
     """Return the job of a row of `Statements.get`."""
@@ -54,32 +56,53 @@ class Undecodable:
 
 def claimed_job(r: Any, holder: str) -> Job:
     """Return the job of a row of `Statements.claim`; a payload that cannot be read becomes `Undecodable`."""
+    # Unpacked, and passed by position in the order of Job's fields: names would cost half a microsecond a job.
+    (
+        _,
+        job_id,
+        job_type,
+        payload,
+        queue,
+        priority,
+        run_after,
+        attempts,
+        max_attempts,
+        claims,
+        crashes,
+        timeout_seconds,
+        dedupe_key,
+        concurrency_key,
+        tags,
+        metadata,
+        created_at,
+        locked_at,
+        cancel_requested_at,
+    ) = r
     try:
-        payload, metadata = from_json(r[3]), {} if r[15] is None else from_json(r[15])
+        payload, metadata = from_json(payload), {} if metadata is None else from_json(metadata)
     except ValueError as error:
         payload, metadata = Undecodable(error), {}
-    # By position, in the order of Job's fields: naming them costs a microsecond a job.
     return Job(
-        r[1],
-        r[2],
+        job_id,
+        job_type,
         payload,
-        r[4],
-        r[5],
-        r[6],
-        r[7],
-        r[8],
-        r[9],
-        r[10],
-        r[11],
-        r[12],
-        r[13],
-        r[14] or [],
+        queue,
+        priority,
+        run_after,
+        attempts,
+        max_attempts,
+        claims,
+        crashes,
+        timeout_seconds,
+        dedupe_key,
+        concurrency_key,
+        tags or [],
         metadata,
-        r[16],
-        r[17],
+        created_at,
+        locked_at,
         holder,
-        JobStatus.RUNNING,
-        r[18],
+        _RUNNING,
+        cancel_requested_at,
     )
 
 

@@ -48,7 +48,7 @@ class Claimer:
         capacity: Callable[[float], tuple[int, int]],
         suspect_held: Callable[[], bool],
         held: Callable[[], list[int]],
-        accept: Callable[[Job], None],
+        accept: Callable[[Sequence[Job]], None],
         lost: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -113,7 +113,7 @@ class Claimer:
         asked = self._lanes.ask(prefetching=room <= 0)
         prefetch = 0 if self._lanes.any_once(asked) else prefetch
         began = time.perf_counter()
-        jobs = await self._engine.claim(
+        claimed = await self._engine.claim(
             holder,
             room,
             prefetch=prefetch,
@@ -123,12 +123,10 @@ class Claimer:
             lanes=asked,
         )
         self._round_trip += 0.2 * (time.perf_counter() - began - self._round_trip)
-        # The database answers in the order of ids.
-        jobs.sort(key=lambda numbered: (numbered[0], numbered[1].run_after, numbered[1].id))
-        self._lanes.claimed(asked, room, jobs)
-        for _, job in jobs:
-            self._accept(job)
-        return len(jobs)
+        self._lanes.claimed(asked, room, claimed)
+        for _, jobs in claimed:
+            self._accept(jobs)
+        return sum(len(jobs) for _, jobs in claimed)
 
     async def _discover(self) -> float | None:
         """Look for lanes if it is time to; return seconds until the first job that is not due yet (FOREVER: none),

@@ -17,16 +17,18 @@ logger = logging.getLogger(__name__)
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 
-def decide(job: Job, stop_reason: str | None, task: asyncio.Task[Any], backoff: BackoffPolicy) -> Outcome:
-    """Return the outcome of an attempt whose task has ended. The one place where an exception becomes an outcome."""
-    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+def decide(
+    job: Job, stop_reason: str | None, error: BaseException | None, cancelling: int, backoff: BackoffPolicy
+) -> Outcome:
+    """Return the outcome of an attempt that raised `error`, or completed its job by itself. The one place where an
+    exception becomes an outcome. `cancelling` is how often somebody has asked the attempt's task to cancel.
+    """
     if job.status is JobStatus.DONE:
         if error is not None and not isinstance(error, asyncio.CancelledError):
             logger.error("Job %s failed after it was completed; it stays DONE.", job.id, exc_info=error)
         return Outcome(job, Verb.DONE, committed=True)
+    assert error is not None
     match error:
-        case None:
-            return _returned(job, task.result())
         case Snooze():
             return Outcome(job, Verb.SNOOZED, error=_reason(error), delay=seconds(error.delay))
         case Cancel():
@@ -36,7 +38,7 @@ def decide(job: Job, stop_reason: str | None, task: asyncio.Task[Any], backoff: 
         case RetryAfter():
             return Outcome(job, Verb.RETRY, error=_reason(error) or "RetryAfter", delay=seconds(error.delay))
         case asyncio.CancelledError():
-            return _cancelled(job, stop_reason, task, backoff)
+            return _cancelled(job, stop_reason, cancelling, backoff)
         case _ if stop_reason in ("shutdown", "lease"):
             # It was asked to stop and stumbled on the way out: a deploy never costs an attempt.
             return _interrupted(job)
@@ -46,7 +48,8 @@ def decide(job: Job, stop_reason: str | None, task: asyncio.Task[Any], backoff: 
             return Outcome(job, Verb.RETRY, error=format_error(error), delay=_retry_delay(job, backoff))
 
 
-def _returned(job: Job, result: Any) -> Outcome:
+def returned(job: Job, result: Any) -> Outcome:
+    """Return the outcome of an attempt whose handler returned."""
     try:
         return Outcome(job, Verb.DONE, result=encode_clean(result, max_bytes=MAX_RESULT_BYTES))
     except PayloadError as error:
@@ -54,7 +57,7 @@ def _returned(job: Job, result: Any) -> Outcome:
         return Outcome(job, Verb.FAILED, error=f"The handler finished, but its result cannot be stored: {error}")
 
 
-def _cancelled(job: Job, stop_reason: str | None, task: asyncio.Task[Any], backoff: BackoffPolicy) -> Outcome:
+def _cancelled(job: Job, stop_reason: str | None, cancelling: int, backoff: BackoffPolicy) -> Outcome:
     match stop_reason:
         case "timeout":
             error = f"TimeoutError: the attempt took longer than timeout_seconds ({job.timeout_seconds:g} s)"
@@ -63,7 +66,7 @@ def _cancelled(job: Job, stop_reason: str | None, task: asyncio.Task[Any], backo
             return Outcome(job, Verb.CANCELLED, error="cancelled")
         case "shutdown" | "lease":
             return _interrupted(job)
-        case _ if task.cancelling():
+        case _ if cancelling:
             # Somebody else cancels every task: the event loop is being torn down.
             return _interrupted(job)
         case _:

@@ -6,9 +6,8 @@ import asyncio
 import inspect
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -22,7 +21,7 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
 from pqlite.store.encoding import format_error
 from pqlite.store.rows import Undecodable
-from pqlite.worker.deciding import decide
+from pqlite.worker.deciding import decide, returned
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +50,16 @@ class Attempt:
 
     __slots__ = ("again", "context", "entered", "job", "started", "stuck", "task", "timer")
 
+    task: asyncio.Task[None]
+
     def __init__(self, job: Job, context: JobContext) -> None:
         self.job = job
         self.context = context
         self.started = time.perf_counter()
-        self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.stuck: asyncio.TimerHandle | None = None
         self.entered = False
-        """Whether the handler was called: a task can be cancelled before its first step."""
+        """Whether its task has taken its first step: one that is cancelled before runs nothing at all."""
         self.again: Job | None = None
         """A later claim of the same job, given back when this attempt ends."""
 
@@ -98,8 +98,9 @@ class Executor:
         self._hoarded_at = -NO_PREFETCH_AFTER
         self._last_end = 0.0
         self._low_water = 0
+        self._asked = False
         self.running: dict[int, Attempt] = {}
-        self.waiting: deque[tuple[float, Job]] = deque()
+        self.waiting: OrderedDict[int, tuple[float, Job]] = OrderedDict()
         self.pace: float | None = None
         """How long an attempt takes, in seconds: a moving average, None before the first."""
 
@@ -112,6 +113,7 @@ class Executor:
         """Return how many more jobs to let wait: enough for two round trips to the database; none while enough wait,
         and none soon after some waited too long. `wanting` is called when their number has fallen to a half.
         """
+        self._asked = False
         hoarded = self._last_end < self._hoarded_at or time.monotonic() - self._hoarded_at < NO_PREFETCH_AFTER
         target = 0 if hoarded else worth_prefetching(self._concurrency, self.pace, round_trip)
         self._low_water = target // 2
@@ -120,31 +122,39 @@ class Executor:
     @property
     def held(self) -> list[int]:
         """Return the ids of all jobs that run or wait here."""
-        return [*self.running, *(job.id for _, job in self.waiting)]
+        return [*self.running, *self.waiting]
 
-    def accept(self, job: Job) -> None:
-        """Start a claimed job, or let it wait for a slot."""
-        if len(self.running) < self._concurrency and not self.waiting:
-            self.start(job)
-            return
-        self.waiting.append((time.monotonic(), job))
-        if not self._watching_waiting:
+    def accept(self, jobs: Sequence[Job]) -> None:
+        """Start claimed jobs, or let them wait for a slot."""
+        now = time.monotonic()
+        for job in jobs:
+            if len(self.running) < self._concurrency and not self.waiting:
+                self.start(job)
+            else:
+                self.waiting[job.id] = now, job
+        if self.waiting and not self._watching_waiting:
             self._watching_waiting = True
             self._loop.call_later(WAIT_AT_MOST, self._watch_waiting)
 
     def release_waiting(self) -> None:
         """Give back what has not started, uncharged."""
         while self.waiting:
-            self._submit(Outcome(self.waiting.popleft()[1], Verb.RELEASED))
+            self._release_first()
+
+    def _release_first(self) -> None:
+        _, (_, job) = self.waiting.popitem(last=False)
+        self._submit(Outcome(job, Verb.RELEASED))
 
     def _watch_waiting(self) -> None:
         now = time.monotonic()
-        while self.waiting and now - self.waiting[0][0] >= WAIT_AT_MOST:
+        while self.waiting:
+            since, _ = next(iter(self.waiting.values()))
+            if now - since < WAIT_AT_MOST:
+                self._loop.call_later(WAIT_AT_MOST - (now - since), self._watch_waiting)
+                return
             self._hoarded_at = now
-            self._submit(Outcome(self.waiting.popleft()[1], Verb.RELEASED))
-        self._watching_waiting = bool(self.waiting)
-        if self.waiting:
-            self._loop.call_later(WAIT_AT_MOST - (now - self.waiting[0][0]), self._watch_waiting)
+            self._release_first()
+        self._watching_waiting = False
 
     @property
     def holds_suspect(self) -> bool:
@@ -153,13 +163,13 @@ class Executor:
 
     def start(self, job: Job) -> None:
         """Start an attempt of a claimed job."""
-        context = JobContext(job, self._store, self._worker_id)
-        attempt = self.running[job.id] = Attempt(job, context)
-        self._idle.clear()
+        attempt = Attempt(job, JobContext(job, self._store, self._worker_id))
+        if not self.running:
+            self._idle.clear()
+        self.running[job.id] = attempt
         if self._announce.wanted:
             self._announce(JobStarted(self._worker_id, job))
-        attempt.task = self._loop.create_task(self._call(attempt))
-        attempt.task.add_done_callback(partial(self._ended, attempt))
+        attempt.task = self._loop.create_task(self._run(attempt))
         if job.timeout_seconds is not None:
             attempt.timer = self._loop.call_later(job.timeout_seconds, self._stop, attempt, "timeout")
 
@@ -168,26 +178,28 @@ class Executor:
 
         A server crash can undo a claim; the job then comes back while its attempt goes on.
         """
-        attempt = self.running.get(job.id)
-        held = attempt.job if attempt else next((waits for _, waits in self.waiting if waits.id == job.id), None)
-        if held is None:
+        if (attempt := self.running.get(job.id)) is not None:
+            held = attempt.job
+            if held.status is JobStatus.DONE:
+                # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
+                attempt.again = job
+                return True
+        elif (waits := self.waiting.get(job.id)) is not None:
+            held = waits[1]
+        else:
             return False
-        if attempt is not None and held.status is JobStatus.DONE:
-            # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
-            attempt.again = job
-            return True
         held.claims, held.attempts, held.crashes = job.claims, job.attempts, job.crashes
         held.locked_by, held.locked_at = job.locked_by, job.locked_at
         return True
 
     def cancel(self, job_id: int, claims: int) -> None:
         """Stop an attempt because somebody asked to cancel its job."""
-        attempt = self.running.get(job_id)
+        attempt, waits = self.running.get(job_id), self.waiting.get(job_id)
         if attempt is not None and attempt.job.claims == claims:
             self._stop(attempt, "cancel")
-        for entry in [entry for entry in self.waiting if entry[1].id == job_id and entry[1].claims == claims]:
-            self.waiting.remove(entry)
-            self._submit(Outcome(entry[1], Verb.CANCELLED, error="cancelled"))
+        elif waits is not None and waits[1].claims == claims:
+            del self.waiting[job_id]
+            self._submit(Outcome(waits[1], Verb.CANCELLED, error="cancelled"))
 
     def cancel_all(self, reason: str) -> None:
         """Stop every attempt, and give back what waits: 'shutdown' or 'lease'."""
@@ -199,21 +211,36 @@ class Executor:
         """Wait until nothing runs."""
         await self._idle.wait()
 
-    async def _call(self, attempt: Attempt) -> Any:
+    async def _run(self, attempt: Attempt) -> None:
+        """Call the handler, and end the attempt with whatever becomes of it; nothing leaves here but an outcome."""
         attempt.entered, context = True, attempt.context
-        entry = self._handlers.get(context.job.job_type)
-        if entry is None:
-            raise Fail(f"No handler is registered for job type {context.job.job_type!r}.")
-        if isinstance(context.job.payload, Undecodable):
-            raise Fail(f"The payload cannot be read: {context.job.payload.error}")
-        handler, on_loop = entry
+        result: Any = None
+        error: BaseException | None = None
         try:
+            handler, on_loop = self._handler(context.job)
             if on_loop:
-                return await handler(context)
-            result = await self._in_thread(handler, context)
-            return await result if inspect.isawaitable(result) else result
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise _contained(error) from error
+                result = await handler(context)
+            else:
+                result = await self._in_thread(handler, context)
+                if inspect.isawaitable(result):
+                    result = await result
+        except GeneratorExit:
+            raise  # the event loop is gone
+        except BaseException as raised:
+            # Also what asyncio would let out of the event loop, which would stop the whole app.
+            error = raised
+        try:
+            self._ended(attempt, self._decide(attempt, result, error))
+        finally:
+            error = None  # it refers to this frame
+
+    def _handler(self, job: Job) -> tuple[Handler, bool]:
+        entry = self._handlers.get(job.job_type)
+        if entry is None:
+            raise Fail(f"No handler is registered for job type {job.job_type!r}.")
+        if type(job.payload) is Undecodable:
+            raise Fail(f"The payload cannot be read: {job.payload.error}")
+        return entry
 
     async def _in_thread(self, handler: Handler, context: JobContext) -> Any:
         """Run a plain function in a thread, to its end: a thread cannot be cancelled, and a slot that is given away
@@ -224,7 +251,8 @@ class Executor:
             try:
                 return handler(context)
             except (SystemExit, KeyboardInterrupt) as error:
-                raise _contained(error) from error
+                # These would leave the event loop as soon as the thread's future ends.
+                raise RuntimeError(f"the handler raised {error!r}") from error
 
         work = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._threads))
         while not work.done():
@@ -237,31 +265,35 @@ class Executor:
         return work.result()
 
     def _stop(self, attempt: Attempt, reason: str) -> None:
-        if attempt.context._stop_reason is not None or attempt.task is None or attempt.task.done():
+        if attempt.context._stop_reason is not None:
             return
         attempt.context._stop_reason = reason
         attempt.task.cancel()
-        loop = asyncio.get_running_loop()
-        attempt.stuck = loop.call_later(STUCK_AFTER, self._report_stuck, attempt)
+        if not attempt.entered:
+            self._ended(attempt, Outcome(attempt.job, Verb.RELEASED))
+        else:
+            attempt.stuck = self._loop.call_later(STUCK_AFTER, self._report_stuck, attempt)
 
     def _report_stuck(self, attempt: Attempt) -> None:
         if attempt.job.id in self.running:
             self._announce(JobStuck(self._worker_id, attempt.job, STUCK_AFTER))
 
-    def _ended(self, attempt: Attempt, task: asyncio.Task[Any]) -> None:
-        for timer in (attempt.timer, attempt.stuck):
-            if timer is not None:
-                timer.cancel()
+    def _decide(self, attempt: Attempt, result: Any, error: BaseException | None) -> Outcome:
         try:
-            if not attempt.entered:
-                outcome = Outcome(attempt.job, Verb.RELEASED)
-            else:
-                outcome = decide(attempt.job, attempt.context.stop_requested, task, self._backoff)
-        except Exception as error:
+            if error is None and attempt.job.status is not JobStatus.DONE:
+                return returned(attempt.job, result)
+            return decide(attempt.job, attempt.context.stop_requested, error, attempt.task.cancelling(), self._backoff)
+        except Exception as bug:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
-            outcome = Outcome(attempt.job, Verb.RETRY, error=format_error(error), delay=60.0)
-        took = time.perf_counter() - attempt.started
+            return Outcome(attempt.job, Verb.RETRY, error=format_error(bug), delay=60.0)
+
+    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if attempt.stuck is not None:
+            attempt.stuck.cancel()
         self._last_end = time.monotonic()
+        took = time.perf_counter() - attempt.started
         outcome.duration_ms = int(took * 1000)
         self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)
         del self.running[attempt.job.id]
@@ -271,15 +303,10 @@ class Executor:
         if attempt.again is not None:
             self._submit(Outcome(attempt.again, Verb.RELEASED))
         if self.waiting:
-            self.start(self.waiting.popleft()[1])
+            _, (_, job) = self.waiting.popitem(last=False)
+            self.start(job)
         elif not self.running:
             self._idle.set()
-        if len(self.waiting) <= self._low_water:
+        if not self._asked and len(self.waiting) <= self._low_water:
+            self._asked = True
             self._wanting()
-
-
-def _contained(error: BaseException) -> RuntimeError:
-    """Return SystemExit or KeyboardInterrupt as an error: asyncio lets them out of the event loop, which would stop the
-    whole app.
-    """
-    return RuntimeError(f"the handler raised {error!r}")

@@ -72,25 +72,27 @@ class Lanes:
         """Return whether a lane is asked whose jobs, when last seen, could start only once."""
         return not self._once.isdisjoint(lane for lane, _ in asked)
 
-    def claimed(self, asked: Asked, limit: int, jobs: Iterable[tuple[int, Job]]) -> None:
-        """Take in the answer to a claim of at least `limit` jobs: marks move on, lanes that ran dry are forgotten."""
+    def claimed(self, asked: Asked, limit: int, claimed: Iterable[tuple[int, Sequence[Job]]]) -> None:
+        """Take in the answer to a claim of at least `limit` jobs, by the lanes' numbers, each lane's in their order:
+        marks move on, lanes that ran dry are forgotten.
+        """
         self._turn += 1
         counts = [0] * len(asked)
-        for number, job in jobs:
-            if number < 0:  # a suspect: in no lane's order
-                limit -= 1
+        for number, jobs in claimed:
+            if number < 0:  # suspects: in no lane's order
+                limit -= len(jobs)
                 continue
-            lane = asked[number][0]
-            counts[number] += 1
-            self._advance(lane, Mark(job.run_after, job.id))
-            if job.max_attempts == 1:
+            lane, last = asked[number][0], jobs[-1]
+            counts[number] = len(jobs)
+            self._advance(lane, Mark(last.run_after, last.id))
+            if last.max_attempts == 1:
                 self._once.add(lane)
             else:
                 self._once.discard(lane)
         for (lane, _), count in zip(asked, counts, strict=True):
             limit -= count
             if limit > 0:
-                del self._active[lane]
+                self._active.pop(lane, None)
             elif count:
                 self._active[lane] = self._turn
 

@@ -134,14 +134,15 @@ class Parts:
             return 0, 0
         return self.executor.free, self.executor.prefetch(round_trip)
 
-    def _accept(self, job: Job) -> None:
+    def _accept(self, jobs: Sequence[Job]) -> None:
+        executor, settler = self.executor, self.settler
         # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.
-        if self.executor.adopt(job) or self.settler.adopt(job):
-            return
-        if self._drain.is_set() or self.claimer.holder != job.locked_by:
-            self.settler.submit(Outcome(job, Verb.RELEASED))
+        new = [job for job in jobs if not (executor.adopt(job) or settler.adopt(job))]
+        if self._drain.is_set() or (new and new[0].locked_by != self.claimer.holder):
+            for job in new:
+                settler.submit(Outcome(job, Verb.RELEASED))
         else:
-            self.executor.accept(job)
+            executor.accept(new)
 
     def notified(self, everywhere: bool = False) -> None:
         """Look for jobs: somebody enqueued; or gave some back (`everywhere`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 from pqlite.events import Announcer, JobSettled, OutcomeRefused
 from pqlite.job import Job
@@ -49,15 +50,16 @@ class Settler:
             if self._announce.wanted:
                 self._announce(JobSettled(self._worker_id, outcome))
             return
+        if not self.undelivered:
+            self._wake()  # else `once` goes on by itself
         self.undelivered[outcome.job.id, outcome.job.claims] = outcome
-        self._wake()
 
     async def once(self) -> float:
         """Write one batch of one holder's outcomes; return how long to pause."""
         if not self.undelivered:
             return FOREVER
         holder = next(iter(self.undelivered.values())).job.locked_by or ""
-        batch = [o for o in self.undelivered.values() if o.job.locked_by == holder][:BATCH]
+        batch = list(islice((o for o in self.undelivered.values() if o.job.locked_by == holder), BATCH))
         try:
             busy = await self._write(holder, batch)
         except Exception as error:
@@ -98,7 +100,7 @@ class Settler:
         busy, wanted, was_full = 0, self._announce.wanted, self.full
         for outcome in batch:
             claim = (outcome.job.id, outcome.job.claims)
-            verdict = refused.get(claim)
+            verdict = refused.get(claim) if refused else None
             if verdict is Verdict.BUSY:
                 busy += 1
                 # Behind the others: a stranger's lock delays this row alone.

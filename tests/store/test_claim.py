@@ -73,7 +73,7 @@ async def test_each_claimed_job_comes_with_the_number_of_its_lane(store: PgJobSt
 
     claimed = await worker.engine.claim(worker.id, 10, suspect=False, queues=None, types=None, lanes=lanes)
 
-    assert [(number, job.job_type) for number, job in claimed] == [(1, "b"), (2, "a")]
+    assert [(number, job.job_type) for number, [job] in claimed] == [(1, "b"), (2, "a")]
 
 
 async def test_a_claim_starts_behind_the_watermark(store: PgJobStore, worker: RegisteredWorker) -> None:
@@ -122,7 +122,7 @@ async def test_a_suspect_counts_against_the_limit_and_comes_before_the_lanes(
 
     claimed = await worker.engine.claim(*(worker.id, 1), suspect=True, queues=None, types=None, lanes=[])
 
-    assert [(number, job.id, job.crashes) for number, job in claimed] == [(-1, suspect, 1)]
+    assert [(number, job.id, job.crashes) for number, [job] in claimed] == [(-1, suspect, 1)]
 
 
 async def test_a_suspect_that_another_claimer_has_locked_is_stepped_over(
@@ -336,7 +336,7 @@ async def test_a_job_that_may_start_only_once_is_never_prefetched(
         worker.id, 2, prefetch=2, suspect=False, queues=None, types=None, lanes=[(Lane("default", "t", 0), BEGINNING)]
     )
 
-    assert sorted(job.id for _, job in jobs) == ids[:claimed]
+    assert sorted(job.id for _, batch in jobs for job in batch) == ids[:claimed]
 
 
 async def test_a_suspect_is_never_prefetched(
@@ -363,4 +363,4 @@ async def test_nothing_is_prefetched_while_a_suspect_waits_for_room(
     free = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=lanes)
 
     assert full == []
-    assert next(job.id for _, job in free) == suspect
+    assert free[0][1][0].id == suspect

@@ -45,7 +45,7 @@ class RegisteredWorker:
         claimed = await self.engine.claim(
             self.id, limit, suspect=suspect, queues=queues, types=types, lanes=[(lane, after) for lane in lanes]
         )
-        return [job for _, job in claimed]
+        return [job for _, jobs in claimed for job in jobs]
 
     async def claim_one(self) -> Job:
         [job] = await self.claim(1, suspect=True)
