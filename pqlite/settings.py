@@ -19,7 +19,7 @@ class WorkerSettings:
     """A worker's numbers. Durations are timedeltas.
 
     `lease` is how long a worker may be silent before it counts as dead, `renew_every` how often it speaks.
-    `retain_done` and `retain_failed` are how long finished jobs stay (None: for ever).
+    `retain_done` and `retain_failed` are how long finished jobs stay (None: for ever, zero: not at all).
     """
 
     enabled: bool = True
@@ -41,8 +41,9 @@ class WorkerSettings:
         for name in ("reap_stale_every", "default_stale_after", "shutdown_timeout", "lease", "renew_every"):
             if getattr(self, name) <= timedelta(0):
                 raise ConfigurationError(f"{name} must be longer than zero, not {getattr(self, name)!r}")
-        if self.shutdown_grace < timedelta(0):
-            raise ConfigurationError(f"shutdown_grace must not be negative, not {self.shutdown_grace!r}")
+        for name in ("shutdown_grace", "retain_done", "retain_failed"):
+            if (value := getattr(self, name)) is not None and value < timedelta(0):
+                raise ConfigurationError(f"{name} must not be negative, not {value!r}")
         if self.lease < timedelta(seconds=12):
             # Others may judge a worker 8 s after its last renewal; it must be able to give up first.
             raise ConfigurationError(f"lease must be 12 seconds or longer, not {self.lease!r}")

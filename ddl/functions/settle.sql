@@ -6,13 +6,14 @@
 --   ALREADY  an earlier call with this claim had landed
 --   BUSY     a stranger holds the row's lock: ask again
 --   FENCED   the claim is no longer current; nothing was changed
+-- With p_keep_done false, jobs that are DONE are deleted instead of kept, and one that is gone counts as ALREADY.
 --
 -- The fence `locked_by = me and claims = mine` implies RUNNING (a check keeps it so) and, unlike `status = 'RUNNING'`,
 -- can only be planned on the primary key. The lateral lookup is driven by the arrays: joined after the fact, a batch
 -- of 500 became a nested loop of 500 x 500.
 create or replace function pqlite.settle(
   p_worker text, p_id bigint[], p_claims int[], p_outcome text[], p_result text[], p_error text[], p_delay_ms bigint[],
-  p_duration_ms int[])
+  p_duration_ms int[], p_keep_done boolean default true)
 returns table (id bigint, claims int, verdict text)
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -20,8 +21,23 @@ as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
+  v_deleted int := 0;
   v_written int;
 begin
+  if not p_keep_done then
+    delete from pqlite.jobs j where j.id = any (array(
+      select mine.id
+      from unnest(p_id, p_claims, p_outcome) t (id, claims, outcome) cross join lateral (
+        select j.id from pqlite.jobs j
+        where j.id = t.id and j.claims = t.claims and j.locked_by = p_worker
+        for update skip locked) mine
+      where t.outcome = 'DONE'));
+    get diagnostics v_deleted = row_count;
+    if v_deleted = cardinality(p_id) then
+      return;
+    end if;
+  end if;
+
   with told as (
     select * from unnest(p_id, p_claims, p_outcome, p_result, p_error, p_delay_ms, p_duration_ms)
       as t (id, claims, outcome, result, error, delay_ms, duration_ms)
@@ -56,16 +72,17 @@ begin
     perform pqlite.wake('rewind');
   end if;
 
-  if v_written < cardinality(p_id) then
+  if v_deleted + v_written < cardinality(p_id) then
     return query
     select t.id, t.claims,
-           case when j.locked_by = p_worker and j.claims = t.claims then 'BUSY'
+           case when not p_keep_done and t.outcome = 'DONE' and j.id is null then 'ALREADY'
+                when j.locked_by = p_worker and j.claims = t.claims then 'BUSY'
                 when j.claims = t.claims and (j.status = 'DONE' or j.status <> 'RUNNING' and exists (
                        select from pqlite.workers w where w.id = p_worker and w.dead_at is null)) then 'ALREADY'
                 else 'FENCED' end
-    from unnest(p_id, p_claims) t (id, claims)
+    from unnest(p_id, p_claims, p_outcome) t (id, claims, outcome)
     left join lateral (
-      select j.locked_by, j.claims, j.status, j.updated_at from pqlite.jobs j where j.id = t.id) j on true
+      select j.id, j.locked_by, j.claims, j.status, j.updated_at from pqlite.jobs j where j.id = t.id) j on true
     where j.updated_at is distinct from v_now or j.claims is distinct from t.claims or j.locked_by is not null;
   end if;
 end $$;

@@ -141,7 +141,9 @@ class Engine:
         """Ask to be notified of new jobs for this long."""
         await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), deadline=5.0)
 
-    async def settle(self, holder: str, outcomes: Sequence[Outcome], *, deadline: float = 10.0) -> list[Refusal]:
+    async def settle(
+        self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
+    ) -> list[Refusal]:
         """Write outcomes of one holder's claims; return those that were not written. Safe to repeat."""
         batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
         plain = all(o.error is None and not o.delay for _, _, o in batch)
@@ -156,6 +158,7 @@ class Engine:
             [] if plain else [o.error for _, _, o in batch],
             [] if plain else [int(o.delay * 1000) for _, _, o in batch],
             [None if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch],
+            keep_done,
             deadline=deadline,
         )
         return [Refusal(r[0], r[1], Verdict(r[2])) for r in rows]

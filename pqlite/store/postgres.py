@@ -371,6 +371,7 @@ class PgJobStore:
                     [error],
                     [int(delay * 1000)],
                     [duration_ms],
+                    True,
                 )
             if not refused or refused[0][2] != Verdict.BUSY:
                 break

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
 from pqlite.events import Announcer, LoopBlocked, LoopFailed, LoopRecovered, WorkerFenced, WorkerRegistered
@@ -74,6 +75,7 @@ class Parts:
         self.settler = Settler(
             engine=self.settle_engine,
             worker_id=plan.worker_id,
+            keep_done=plan.settings.retain_done != timedelta(0),
             announce=plan.announce,
             limit=4 * plan.settings.concurrency + 500,
             has_room=lambda: self.claiming.wake(),

@@ -25,9 +25,17 @@ class Settler:
     """Holds decided outcomes until the database has answered for each: written, or refused by the fence."""
 
     def __init__(
-        self, *, engine: Engine, worker_id: str, announce: Announcer, limit: int, has_room: Callable[[], None]
+        self,
+        *,
+        engine: Engine,
+        worker_id: str,
+        keep_done: bool,
+        announce: Announcer,
+        limit: int,
+        has_room: Callable[[], None],
     ) -> None:
         self._engine = engine
+        self._keep_done = keep_done
         self._worker_id = worker_id
         self._announce = announce
         self._limit = limit
@@ -96,7 +104,7 @@ class Settler:
 
     async def _write(self, holder: str, batch: list[Outcome]) -> int:
         """Write a batch; return how many rows were locked by strangers and must be offered again."""
-        refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch)}
+        refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch, keep_done=self._keep_done)}
         busy, wanted, was_full = 0, self._announce.wanted, self.full
         for outcome in batch:
             claim = (outcome.job.id, outcome.job.claims)

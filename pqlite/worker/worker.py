@@ -48,6 +48,8 @@ class Worker:
         queues: which queues to serve; None serves all.
         lease: how long the worker may be silent before it counts as dead.
         retain_done, retain_failed: how long DONE, and FAILED or CANCELLED jobs are kept; None keeps them for ever.
+            `retain_done=timedelta(0)` deletes jobs as part of their completion, which is faster (those that end in
+            `ctx.complete()` are deleted soon after).
         unknown_job_types: "leave" jobs of unknown types to others, or "fail" them.
         startup: with the database away, "wait" for it in the background and serve, or "fail".
         observers: called with every event; the logging one is always there.

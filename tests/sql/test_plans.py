@@ -149,6 +149,14 @@ VERBS: dict[str, tuple[str, int]] = {
         """,
         15_000,
     ),
+    "settle of 200 that are not kept": (
+        """
+        select from cardinality($1::bigint[]) n, pqlite.settle(
+          'me', $1::bigint[], array_fill(1, array[n]), array_fill('DONE'::text, array[n]),
+          array_fill('1'::text, array[n]), '{}', '{}', array_fill(5, array[n]), false)
+        """,
+        15_000,
+    ),
     "settle of strangers": (
         """
         select from pqlite.settle('nobody', '{1,2,3}', '{1,1,1}', '{DONE,DONE,DONE}', '{null,null,null}',

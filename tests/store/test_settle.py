@@ -191,6 +191,47 @@ async def test_an_attempt_of_many_weeks_can_still_be_settled(
     assert (await fetch_job(conn, job.id))["duration_ms"] == 2**31 - 1
 
 
+# Jobs that are not kept
+
+
+async def test_a_job_that_is_done_and_not_kept_is_gone_and_any_other_stays(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t")] * len(VERBS))
+    jobs = await worker.claim()
+    outcomes = [Outcome(job, verb, error="why") for job, verb in zip(jobs, VERBS, strict=True)]
+
+    assert await worker.engine.settle(worker.id, outcomes, keep_done=False) == []
+
+    left = await conn.fetch("select id, status from pqlite.jobs order by id")
+    expected = {Verb.RETRY: "READY", Verb.FAILED: "FAILED", Verb.CANCELLED: "CANCELLED"}
+    assert [(r["id"], r["status"]) for r in left] == [
+        (job.id, expected.get(verb, "READY")) for job, verb in zip(jobs, VERBS, strict=True) if verb is not Verb.DONE
+    ]
+
+
+async def test_what_was_not_kept_is_told_apart_when_it_is_offered_again(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t")] * 4)
+    gone, locked, stale, new = await worker.claim()
+    await worker.engine.settle(worker.id, [Outcome(gone, Verb.DONE)], keep_done=False)
+    await conn.execute("update pqlite.jobs set claims = claims + 1 where id = $1", stale.id)
+
+    outcomes = [Outcome(job, Verb.DONE) for job in (gone, locked, stale, new)]
+    async with conn.transaction():
+        await conn.execute("select from pqlite.jobs where id = $1 for key share", locked.id)
+        refused = await worker.engine.settle(worker.id, outcomes, keep_done=False)
+
+    assert {r.id: r.verdict for r in refused} == {
+        gone.id: Verdict.ALREADY,
+        new.id: Verdict.ALREADY,
+        stale.id: Verdict.FENCED,
+    }
+    assert (await store.get(locked.id)).status == "DONE"  # it cannot be deleted, but it can be written
+    assert [r["id"] for r in await conn.fetch("select id from pqlite.jobs order by id")] == [locked.id, stale.id]
+
+
 # Cancellation asked for while the job runs
 
 

@@ -77,6 +77,8 @@ def test_the_process_environment_is_read_unless_another_is_given(monkeypatch: py
         ({"default_stale_after": timedelta(-1)}, "default_stale_after must be longer than zero"),
         ({"shutdown_timeout": timedelta(0)}, "shutdown_timeout must be longer than zero"),
         ({"shutdown_grace": timedelta(-1)}, "shutdown_grace must not be negative"),
+        ({"retain_done": timedelta(-1)}, "retain_done must not be negative"),
+        ({"retain_failed": timedelta(-1)}, "retain_failed must not be negative"),
         ({"lease": timedelta(seconds=11.9)}, "lease must be 12 seconds or longer"),
         ({"renew_every": timedelta(0)}, "renew_every must be longer than zero"),
         ({"renew_every": timedelta(seconds=4.1)}, "renew_every must be 4 seconds or shorter"),

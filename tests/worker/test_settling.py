@@ -1,10 +1,11 @@
 """How outcomes reach the database."""
 
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 
-from pqlite import JobContext, JobStatus, PgJobStore, Worker
+from pqlite import Fail, JobContext, JobStatus, PgJobStore, Worker
 from pqlite.events import Event, JobEnded, JobSettled, JobStarted
 from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
@@ -19,6 +20,20 @@ async def test_outcomes_that_gather_while_one_write_is_in_flight_are_written_tog
 
     moments = await conn.fetchval("select count(distinct finished_at) from pqlite.jobs where status = 'DONE'")
     assert moments < 150
+
+
+async def test_a_worker_that_keeps_nothing_leaves_only_what_failed(
+    run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
+) -> None:
+    def handler(ctx: JobContext) -> None:
+        if ctx.job.payload == 7:
+            raise Fail("seven")
+
+    async with run({"t": handler}, concurrency=20, retain_done=timedelta(0)):
+        await store.enqueue_many({"job_type": "t", "payload": n} for n in range(50))
+        await log.wait_for(JobSettled, count=50)
+
+    assert [tuple(r) for r in await conn.fetch("select payload, status from pqlite.jobs")] == [("7", "FAILED")]
 
 
 async def test_a_row_that_a_stranger_locks_delays_no_other(
