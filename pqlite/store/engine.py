@@ -117,29 +117,18 @@ class Engine:
 
         A known lane is looked at behind its mark only.
         """
-        # The order of the index, whose text columns compare as bytes.
-        lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
-        rows = await self.link.fetch(
-            self._sql.lanes,
-            queues,
-            types,
-            [lane.queue for lane, _ in lanes],
-            [lane.job_type for lane, _ in lanes],
-            [lane.priority for lane, _ in lanes],
-            [mark.run_after for _, mark in lanes],
-            [mark.id for _, mark in lanes],
-            deadline=deadline,
-        )
-        heads = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
-        return sorted(heads, key=lambda head: (-head.lane.priority, head.mark))
+        rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), deadline=deadline)
+        return heads(rows)
 
     async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[int]:
         """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
         return [r[0] for r in await self.link.fetch(self._sql.disown, holder, known, since, deadline=10.0)]
 
-    async def arm(self, duration: timedelta) -> None:
-        """Ask to be notified of new jobs for this long."""
-        await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), deadline=5.0)
+    async def arm(self, duration: timedelta) -> datetime:
+        """Ask to be notified of new jobs for this long; return the server's time."""
+        rows = await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), deadline=5.0)
+        now: datetime = rows[0][0]
+        return now
 
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
@@ -191,6 +180,27 @@ class Engine:
         """Return in how many seconds another worker could be declared dead at the earliest; None without others."""
         seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
         return None if seconds is None else float(seconds)
+
+
+def look(queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]) -> list[Any]:
+    """Return the arguments of `Statements.lanes`."""
+    # The order of the index, whose text columns compare as bytes.
+    lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
+    return [
+        queues,
+        types,
+        [lane.queue for lane, _ in lanes],
+        [lane.job_type for lane, _ in lanes],
+        [lane.priority for lane, _ in lanes],
+        [mark.run_after for _, mark in lanes],
+        [mark.id for _, mark in lanes],
+    ]
+
+
+def heads(rows: Iterable[Any]) -> list[Head]:
+    """Return the rows of `Statements.lanes`, best priority first."""
+    found = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
+    return sorted(found, key=lambda head: (-head.lane.priority, head.mark))
 
 
 @asynccontextmanager

@@ -15,11 +15,9 @@ from pqlite.worker.lanes import Lanes
 from pqlite.worker.supervisor import FOREVER
 
 DISCOVER_EVERY = 1.0
-SWEEP_EVERY = 5.0
-LOOK_BACK = timedelta(seconds=5)
 DISCOVERY_SECONDS = 10.0
 RATION = 20
-"""Looking around takes a twentieth of the time at most, however many dead index entries it meets ..."""
+"""Looking for lanes takes a twentieth of the time at most, however many dead index entries it meets ..."""
 CHEAP = 0.005
 """... unless it takes less than this, as it does where there are few."""
 ARM_BEYOND = 2.0
@@ -32,8 +30,8 @@ CONNECT_SECONDS = 10.0
 class Claimer:
     """Claims jobs into free slots, on a connection of its own.
 
-    Busy, it asks the lanes it knows, and once a second looks for new ones. Idle, it sleeps as its policy says, or
-    until the next job is due, or until it is woken.
+    Busy, it asks the lanes it knows, each behind its watermark, and once a second looks for new ones. Idle, it sleeps
+    as its policy says, or until the next job is due, or until it is woken.
     """
 
     def __init__(
@@ -45,11 +43,13 @@ class Claimer:
         types: Sequence[str] | None,
         idle: IdlePollPolicy,
         announce: Announcer,
+        lanes: Lanes,
         capacity: Callable[[float], tuple[int, int]],
         suspect_held: Callable[[], bool],
         held: Callable[[], list[int]],
         accept: Callable[[Sequence[Job]], None],
         lost: Callable[[], None],
+        look_everywhere: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
@@ -62,10 +62,11 @@ class Claimer:
         self._held = held
         self._accept = accept
         self._lost = lost
-        self._lanes = Lanes()
+        self._look_everywhere = look_everywhere
+        self._lanes = lanes
+        self._woken = False
         self._empty_streak = 0
-        self._next_discovery = self._next_look_back = self._next_sweep = self._next_audit = self._armed_until = 0.0
-        self._earliest_discovery = self._earliest_sweep = 0.0
+        self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
         self._round_trip = 0.002
         self._generation = 0
@@ -74,12 +75,10 @@ class Claimer:
         self.holder: str | None = None
         """The registration to claim for; None while there is none."""
 
-    def look(self, *, everywhere: bool = False) -> None:
-        """Look for new jobs at the next call: somebody enqueued; or (everywhere) gave back jobs that were due."""
-        self._next_discovery = self._earliest_discovery
+    def look(self) -> None:
+        """Look for new jobs at the next call: somebody enqueued."""
+        self._woken = True
         self._empty_streak = 0
-        if everywhere:
-            self._next_sweep = self._earliest_sweep
 
     async def once(self) -> float:
         """Claim once; return how long to pause."""
@@ -91,6 +90,9 @@ class Claimer:
             room, prefetch = self._capacity(self._round_trip)
             if room + prefetch <= 0:
                 return AUDIT_EVERY
+            if self._woken:
+                self._woken = False
+                self._lanes.hope()
             next_due = await self._discover()
             claimed = await self._claim(holder, room, prefetch)
         except LeaseLost:
@@ -129,20 +131,15 @@ class Claimer:
         return sum(len(jobs) for _, jobs in claimed)
 
     async def _discover(self) -> float | None:
-        """Look for lanes if it is time to; return seconds until the first job that is not due yet (FOREVER: none),
-        None if it was not time.
+        """Look for lanes if it is time to, or if there is nothing to ask; return seconds until the first job that is
+        not due yet (FOREVER: none), None if it did not look.
 
-        Lanes that are known are looked at behind their watermark; once a second from a little before it, for commits
-        that were late; now and then everything is looked at from the beginning. The last two are rationed.
+        Lanes that are known are looked at behind their watermark, and only the gaps between them are scanned.
         """
-        now = time.monotonic()
-        if now < self._next_discovery:
+        began = time.monotonic()
+        if began < (self._next_discovery if self._lanes.any else self._earliest_discovery):
             return None
-        sweep, look_back = now >= self._next_sweep, now >= self._next_look_back
-        if sweep:
-            # Should it fail, the known lanes are served for a while before it is tried again.
-            self._next_sweep = self._earliest_sweep = now + RATION * DISCOVERY_SECONDS
-        known = [] if sweep else self._lanes.known(LOOK_BACK if look_back else None)
+        known = self._lanes.known()
         try:
             heads = await self._engine.lanes(self._queues, self._types, known, deadline=self._patience)
         except TimeoutError:
@@ -151,13 +148,7 @@ class Claimer:
             raise
         self._patience = DISCOVERY_SECONDS
         end = time.monotonic()
-        rest = RATION * (end - now)
-        if sweep:
-            self._earliest_sweep = end + rest
-            self._next_sweep = end + max(SWEEP_EVERY, rest)
-        elif look_back:
-            self._next_look_back = end + max(DISCOVER_EVERY, rest)
-        self._earliest_discovery = end + (rest if end - now > CHEAP else 0.0)
+        self._earliest_discovery = end + (RATION * (end - began) if end - began > CHEAP else 0.0)
         self._next_discovery = max(end + DISCOVER_EVERY, self._earliest_discovery)
         self._lanes.found(heads)
         return max(min((head.due_in for head in heads if head.due_in > 0), default=FOREVER), 0.005)
@@ -171,7 +162,9 @@ class Claimer:
         pause = min(max(float(self._idle.next_sleep(self._empty_streak + 1)), 0.0), FOREVER)
         lapsed = time.monotonic() > self._armed_until
         self._armed_until = time.monotonic() + pause + ARM_BEYOND
-        await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND))
+        now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND))
+        if self._lanes.ahead_of(now):
+            self._look_everywhere()
         self._next_discovery = self._earliest_discovery
         if lapsed:
             return 0.0
@@ -190,7 +183,7 @@ class Claimer:
             return
         if self._generation != self._engine.link.generation:
             # Another connection may mean another server, whose clock or data is behind.
-            self.look(everywhere=True)
+            self._look_everywhere()
         since = ALL if holder != self._audited else timedelta(seconds=now - self._audits[0] + AUDIT_MARGIN)
         await self.give_back_unknown(holder, since)
         self._audited, self._audits = holder, (self._audits[1], now)
@@ -200,5 +193,5 @@ class Claimer:
         """Release what the worker claimed in that time and does not know of. Not while a claim is under way."""
         released = await self._engine.disown(holder, self._held(), since)
         if released:
-            self.look(everywhere=True)
+            self._look_everywhere()
             self._announce(ClaimsReleased(self._worker_id, released))

@@ -7,8 +7,9 @@ that was late, a job given back): a discovery that sees one rewinds the lane. Co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from pqlite.job import Job
 from pqlite.store.engine import Head, Lane, Mark
@@ -16,6 +17,9 @@ from pqlite.store.engine import Head, Lane, Mark
 BEGINNING = Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
 MOST = 200
 """Most lanes asked in one claim; the others have their turn when these run dry."""
+
+HOPEFUL = 20
+"""Most lanes asked after a wake-up, before anybody has looked where the job is."""
 
 REMEMBERED = 2000
 """Most lanes whose watermark is kept."""
@@ -37,27 +41,53 @@ class Lanes:
         """Return whether a lane is worth asking."""
         return bool(self._active)
 
-    def found(self, heads: Iterable[Head]) -> None:
-        """Take in what a discovery found: due lanes become active; one with a job behind its mark is rewound."""
+    @property
+    def marks(self) -> dict[Lane, Mark]:
+        """Return a copy of the watermarks."""
+        return dict(self._marks)
+
+    def found(self, heads: Iterable[Head], before: Mapping[Lane, Mark] | None = None) -> bool:
+        """Take in what a look found: due lanes become active; one with a job behind its mark is rewound. Return
+        whether there is anything new.
+
+        `before` are the marks when the look began, if claims went on meanwhile: what was then ahead of a mark, and is
+        behind it now, has been claimed.
+        """
+        news = False
         for head in heads:
             if head.due_in > 0:
                 continue
-            self._active.setdefault(head.lane, 0)
-            just_before = Mark(head.mark.run_after, head.mark.id - 1)
-            if head.lane not in self._marks:
-                self._advance(head.lane, just_before)
-            else:
-                self._marks[head.lane] = min(just_before, self._marks[head.lane])
+            lane, just_before = head.lane, Mark(head.mark.run_after, head.mark.id - 1)
+            mark = self._marks.get(lane)
+            behind = mark is not None and just_before < mark
+            if behind and before is not None and just_before >= before.get(lane, BEGINNING):
+                continue
+            news = news or behind or lane not in self._active
+            self._active.setdefault(lane, 0)
+            if behind:
+                self._marks[lane] = just_before
+            elif mark is None:
+                self._advance(lane, just_before)
+        return news
+
+    def hope(self) -> None:
+        """Make the lanes active that jobs came from lately: there may be new ones."""
+        for lane in islice(reversed(self._marks), HOPEFUL):
+            self._active.setdefault(lane, 0)
+
+    def ahead_of(self, now: datetime) -> bool:
+        """Return whether a watermark is in the future: the server's clock was set back."""
+        return any(mark.run_after > now for mark in self._marks.values())
 
     def _advance(self, lane: Lane, mark: Mark) -> None:
-        before = self._marks.get(lane)
-        if before is None or mark > before:
-            if before is None and len(self._marks) >= REMEMBERED:
-                # The one that was first seen longest ago; a sweep finds its jobs if it has any.
-                oldest = next(iter(self._marks))
-                del self._marks[oldest]
-                self._once.discard(oldest)
-            self._marks[lane] = mark
+        """Move a lane's mark on, and the lane behind those that were served before it."""
+        before = self._marks.pop(lane, BEGINNING)
+        if len(self._marks) >= REMEMBERED:
+            # The one that was not served for the longest; a sweep finds its jobs if it has any.
+            oldest = next(iter(self._marks))
+            del self._marks[oldest]
+            self._once.discard(oldest)
+        self._marks[lane] = max(before, mark)
 
     def ask(self, *, prefetching: bool = False) -> Asked:
         """Return the lanes to claim from, each with where to begin: best priority first, then least recently served.
@@ -96,9 +126,9 @@ class Lanes:
             elif count:
                 self._active[lane] = self._turn
 
-    def known(self, back: timedelta | None) -> Asked:
-        """Return the lanes found or claimed from so far, each with its watermark, or a mark so far before it."""
-        if back is None:
+    def known(self, back: timedelta = timedelta(0)) -> Asked:
+        """Return the lanes found or claimed from so far, each with its watermark, or with a place so far before it."""
+        if not back:
             return list(self._marks.items())
         return [(lane, _back(mark, back)) for lane, mark in self._marks.items()]
 

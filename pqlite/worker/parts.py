@@ -16,14 +16,17 @@ from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
+from pqlite.store.engine import Head
 from pqlite.store.postgres import PgJobStore
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.executor import Executor
+from pqlite.worker.lanes import Asked, Lanes
 from pqlite.worker.pruner import Pruner
 from pqlite.worker.reaper import Reaper
+from pqlite.worker.scout import Scout
 from pqlite.worker.sentinel import Sentinel
 from pqlite.worker.settler import Settler
-from pqlite.worker.supervisor import Loop
+from pqlite.worker.supervisor import FOREVER, Loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Parts:
         self.registered_now = asyncio.Event()
         self.may_claim = False
         self._drain = drain
-        types = None if plan.unknown_job_types == "fail" else list(plan.handlers)
+        self._types = None if plan.unknown_job_types == "fail" else list(plan.handlers)
         self.claim_engine = plan.store.engine("claimer")
         self.settle_engine = plan.store.engine("settler")
         self.sentinel = Sentinel(
@@ -66,7 +69,7 @@ class Parts:
             info={
                 "host": platform.node(),
                 "pid": os.getpid(),
-                "job_types": types,
+                "job_types": self._types,
                 "queues": plan.queues,
                 "concurrency": plan.settings.concurrency,
             },
@@ -90,18 +93,22 @@ class Parts:
             submit=self.settler.submit,
             wanting=lambda: self.claiming.wake(),
         )
+        self.lanes = Lanes()
+        self.scout = Scout(lanes=self.lanes, look=self._look, found=lambda: self.claiming.wake())
         self.claimer = Claimer(
             engine=self.claim_engine,
             worker_id=plan.worker_id,
             queues=plan.queues,
-            types=types,
+            types=self._types,
             idle=plan.idle,
             announce=plan.announce,
+            lanes=self.lanes,
             capacity=self._capacity,
             suspect_held=lambda: self.executor.holds_suspect,
             held=lambda: [*self.executor.held, *(job_id for job_id, _ in self.settler.undelivered)],
             accept=self._accept,
             lost=self.sentinel.hurry,
+            look_everywhere=lambda: self.notified(everywhere=True),
         )
         self.reaper = Reaper(
             reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),
@@ -121,6 +128,7 @@ class Parts:
             announce=plan.announce,
         )
         self.claiming = self.loop("claimer", self.claimer.once)
+        self.scouting = self.loop("scout", self._scout)
         self.settling = self.loop("settler", self.settler.once)
         self.reaping = self.loop("reaper", self.reaper.once)
         self.pruning = self.loop("pruner", self.pruner.once)
@@ -145,11 +153,25 @@ class Parts:
                 settler.submit(Outcome(job, Verb.RELEASED))
         else:
             executor.accept(new)
+        self._stir()
+
+    async def _scout(self) -> float:
+        return FOREVER if self.claimer.holder is None or not self.may_claim else await self.scout.once()
+
+    async def _look(self, known: Asked) -> list[Head]:
+        plan = self.plan
+        heads = await plan.store.lanes(plan.queues, self._types, known)
+        return heads if heads is not None else await self.claim_engine.lanes(plan.queues, self._types, known)
+
+    def _stir(self, everywhere: bool = False) -> None:
+        if self.scout.stir(everywhere=everywhere):
+            self.scouting.wake()
 
     def notified(self, everywhere: bool = False) -> None:
         """Look for jobs: somebody enqueued; or gave some back (`everywhere`)."""
-        self.claimer.look(everywhere=everywhere)
+        self.claimer.look()
         self.claiming.wake()
+        self._stir(everywhere)
 
     def registered(self, holder: str) -> None:
         """Claim, and judge, as `holder`."""
@@ -157,6 +179,7 @@ class Parts:
         self.plan.announce(WorkerRegistered(self.plan.worker_id, holder))
         self.registered_now.set()
         self.notified(everywhere=True)
+        self.scouting.wake()
         self.reaping.wake()
 
     def fenced(self, holder: str, reason: str) -> None:

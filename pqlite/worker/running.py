@@ -47,7 +47,7 @@ class Running:
         parts.sentinel.start()
         self._started = True
         self._tick()
-        loops = [self._starting, parts.claiming, parts.settling, parts.pruning]
+        loops = [self._starting, parts.claiming, parts.scouting, parts.settling, parts.pruning]
         if self._plan.settings.enable_reaper:
             loops.append(parts.reaping)
         for loop in loops:
@@ -73,8 +73,8 @@ class Running:
             self._plan.announce(WorkerStopping(self._plan.worker_id, len(parts.executor.running)))
         parts.executor.release_waiting()
         await self._end("claimer", min(reserve, 3.0))
-        await self._end("startup", 0.5)
-        await self._end("pruner", 0.5)
+        for name in ("startup", "scout", "pruner"):
+            await self._end(name, 0.5)
 
         grace = min(settings.shutdown_grace.total_seconds(), _left(ends) - reserve)
         if not await self._drained(grace, hurry):

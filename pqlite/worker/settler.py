@@ -104,7 +104,9 @@ class Settler:
 
     async def _write(self, holder: str, batch: list[Outcome]) -> int:
         """Write a batch; return how many rows were locked by strangers and must be offered again."""
-        refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch, keep_done=self._keep_done)}
+        refused = {
+            (r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch, keep_done=self._keep_done)
+        }
         busy, wanted, was_full = 0, self._announce.wanted, self.full
         for outcome in batch:
             claim = (outcome.job.id, outcome.job.claims)

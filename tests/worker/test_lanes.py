@@ -5,7 +5,7 @@ from typing import Any
 
 from pqlite import Job, JobStatus
 from pqlite.store.engine import Head, Lane, Mark
-from pqlite.worker.lanes import BEGINNING, MOST, Lanes
+from pqlite.worker.lanes import BEGINNING, HOPEFUL, MOST, REMEMBERED, Lanes
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, HIGH = Lane("q", "a", 0), Lane("q", "b", 0), Lane("q", "a", 9)
@@ -131,5 +131,50 @@ def test_a_look_back_begins_before_the_watermark_and_a_plain_look_at_it() -> Non
     lanes = lanes_with(A)
     lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(10, 7))])])
 
-    assert list(lanes.known(None)) == [(A, at(10, 7))]
+    assert list(lanes.known()) == [(A, at(10, 7))]
     assert list(lanes.known(timedelta(seconds=5))) == [(A, Mark(T0 + timedelta(seconds=5), 0))]
+
+
+def test_what_was_ahead_of_the_mark_when_a_look_began_does_not_rewind_it() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(5, 9))])])
+    before = lanes.marks
+    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(8))])])
+
+    claimed_meanwhile = lanes.found([head(A, at(7))], before)
+    late = lanes.found([head(A, at(4))], before)
+
+    assert (claimed_meanwhile, late) == (False, True)
+    assert lanes.ask()[0][1] < at(4)
+
+
+def test_a_wake_up_asks_the_lanes_that_were_served_last_though_they_ran_dry() -> None:
+    many = [Lane("q", f"t{i}", 0) for i in range(HOPEFUL + 5)]
+    lanes = lanes_with(*many)
+    asked = lanes.ask()
+    lanes.claimed(asked, 100, [(i, [job(lane, at(9))]) for i, (lane, _) in enumerate(asked)])
+    assert not lanes.any
+
+    lanes.hope()
+
+    assert dict(lanes.ask()) == dict.fromkeys(many[5:], at(9))
+
+
+def test_the_lane_that_was_not_served_for_the_longest_is_forgotten_first() -> None:
+    many = [Lane("q", f"t{i}", 0) for i in range(REMEMBERED)]
+    lanes = lanes_with(*many)
+    lanes.claimed([(many[0], at(0))], 1, [(0, [job(many[0], at(9))])])
+    lanes.found([head(Lane("q", "new", 0), at(1))])
+
+    remembered = {lane for lane, _ in lanes.known()}
+    assert many[0] in remembered
+    assert many[1] not in remembered
+    assert len(remembered) == REMEMBERED
+
+
+def test_a_clock_that_was_set_back_behind_a_watermark_is_noticed() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(10))])])
+
+    assert not lanes.ahead_of(T0 + timedelta(seconds=10))
+    assert lanes.ahead_of(T0 + timedelta(seconds=9))

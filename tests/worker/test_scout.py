@@ -1,0 +1,68 @@
+"""How jobs behind the watermarks are found, and what that must not disturb."""
+
+from datetime import timedelta
+
+import asyncpg
+
+from pqlite import PgJobStore, Worker
+from pqlite.events import JobStarted
+from tests.support import EventLog, ended, until
+from tests.worker.conftest import Run
+
+SLOW_SWEEPS = """
+alter function pqlite.lanes(text[], text[], text[], text[], int[], timestamptz[], bigint[], int) rename to quick_lanes;
+create function pqlite.lanes(
+  p_queues text[], p_types text[], p_queue text[] default '{}', p_type text[] default '{}',
+  p_priority int[] default '{}', p_after timestamptz[] default '{}', p_after_id bigint[] default '{}',
+  p_limit int default 10000)
+returns table (queue text, job_type text, priority int, run_after timestamptz, id bigint) language plpgsql as $$
+begin
+  if p_queue = '{}' and exists (select from pqlite.jobs where status <> 'READY') then
+    perform pg_sleep(2);
+  end if;
+  return query select * from pqlite.quick_lanes(p_queues, p_types, p_queue, p_type, p_priority, p_after, p_after_id);
+end $$
+"""
+
+
+async def test_claims_go_on_while_a_sweep_is_slow(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
+    await conn.execute(SLOW_SWEEPS)
+    sweep = "select query_start from pg_stat_activity where query like '%pqlite.lanes%' and wait_event = 'PgSleep'"
+    async with run({"t": lambda _ctx: None}):
+        await ended(store, await store.enqueue("t"))
+        before = await until(lambda: conn.fetchval(sweep), "a sweep")
+        for _ in range(20):
+            await ended(store, await store.enqueue("t"))
+        after = await conn.fetchval(sweep)
+
+    assert after == before
+
+
+async def test_a_pool_without_a_free_connection_does_not_stop_the_looking(
+    dsn: str, log: EventLog, conn: asyncpg.Connection
+) -> None:
+    async with PgJobStore(dsn, pool_size=1) as store:
+        worker = Worker(store=store, handlers={"t": lambda _ctx: None}, observers=[log])
+        async with worker:
+            first = await store.enqueue("t")
+            await log.wait_for(JobStarted, lambda event: event.job.id == first)
+            async with store.connection():
+                late = await conn.fetchval(
+                    "insert into pqlite.jobs (job_type, run_after) values ('t', now() - interval '1 h') returning id"
+                )
+                await log.wait_for(JobStarted, lambda event: event.job.id == late)
+
+
+async def test_jobs_are_found_after_the_servers_clock_was_set_back(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    async with run({"t": lambda _ctx: None}) as worker:
+        await ended(store, await store.enqueue("t"))
+        # The same as a clock set back by an hour: the watermark is an hour ahead of new jobs.
+        parts = worker._running._parts  # type: ignore[union-attr]
+        for lane, mark in parts.lanes.known():
+            parts.lanes._marks[lane] = mark._replace(run_after=mark.run_after + timedelta(hours=1))
+        job_id = await conn.fetchval("insert into pqlite.jobs (job_type) values ('t') returning id")
+        job = await ended(store, job_id, patience=4.0)
+
+    assert job.status == "DONE"
