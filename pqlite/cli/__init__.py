@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pqlite import __version__
-from pqlite.cli import demo, migrate, worker
+from pqlite.cli import bench, demo, migrate, worker
 from pqlite.cli.failure import explain
 
 EXAMPLES = """\
@@ -18,6 +18,7 @@ examples:
   pqlite migrate --dsn postgresql://localhost/app
   pqlite worker main:worker
   pqlite demo
+  pqlite bench --quick
 """
 
 
@@ -49,5 +50,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     migrate.add(commands)
     worker.add(commands)
     # No option before the command takes a value, so the first plain word is the command.
-    demo.add(commands, chosen=next((word for word in argv if not word.startswith("-")), None) == "demo")
+    command = next((word for word in argv if not word.startswith("-")), None)
+    demo.add(commands, chosen=command == "demo")
+    bench.add(commands, chosen=command == "bench")
     return parser

@@ -1,0 +1,86 @@
+"""What was measured, and what that amounts to: medians, spans, ratios within one repetition. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pqlite.bench.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A kind of number: its key in a sample and in JSON, its unit, the table's heading (two lines at most)."""
+
+    key: str
+    heading: str
+    unit: str
+    digits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one run of one contender gave; None is a number that could not be had. Series are (seconds, value)."""
+
+    values: Mapping[str, float | None]
+    series: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One comparison of a scenario: `measure` is called for each contender, in each repetition.
+
+    The first metric is the one that is compared: with the same repetition's `floor`.
+    """
+
+    scenario: str
+    name: str
+    metrics: Sequence[Metric]
+    contenders: Sequence[str]
+    measure: Callable[[Run, str], Awaitable[Sample]]
+    repeat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All samples of one contender in one case, and those of the floor beside it, repetition by repetition."""
+
+    case: Case
+    contender: str
+    samples: Sequence[Sample]
+    floor: Sequence[Sample]
+
+    def values(self, key: str) -> list[float]:
+        """Return a metric's values that could be had."""
+        found = (sample.values.get(key) for sample in self.samples)
+        return [value for value in found if value is not None]
+
+    def median(self, key: str) -> float | None:
+        """Return the median of a metric over the repetitions."""
+        values = self.values(key)
+        return statistics.median(values) if values else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Return the median over the repetitions of: the first metric, divided by the floor's."""
+        key = self.case.metrics[0].key
+        pairs = zip(self.samples, self.floor, strict=bool(self.floor))
+        both = ((mine.values.get(key), floor.values.get(key)) for mine, floor in pairs)
+        ratios = [mine / floor for mine, floor in both if mine is not None and floor]
+        return statistics.median(ratios) if ratios else None
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the value that `share` of the values do not exceed."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def per(amount: float | None, count: float) -> float | None:
+    """Return amount / count, None where there is nothing to divide."""
+    return None if amount is None or count <= 0 else amount / count

@@ -1,0 +1,53 @@
+"""The table at the end, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from pqlite.bench.contenders import FLOOR
+from pqlite.bench.figures import Metric, Result
+
+WIDTH = 80
+NAME_WIDTH = 15
+
+
+def table(title: str, results: Sequence[Result], notes: str) -> str:
+    """Return a scenario's results: a block per case, a line per contender."""
+    metrics = results[0].case.metrics
+    cells = [_headings(metrics, 0), _headings(metrics, 1), *(_cells(result) for result in results)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    gap = 2 if NAME_WIDTH + sum(widths) + 2 * len(widths) <= WIDTH else 1
+
+    def line(name: str, row: Sequence[str]) -> str:
+        aligned = (cell.rjust(width + gap) for cell, width in zip(row, widths, strict=True))
+        return f"{name:<{NAME_WIDTH}}{''.join(aligned)}".rstrip()
+
+    lines = [title, line("", cells[0]), line("", cells[1])]
+    case = None
+    for result, row in zip(results, cells[2:], strict=True):
+        if result.case is not case:
+            case = result.case
+            lines.append(case.name)
+        lines.append(line(f"  {result.contender}", row))
+    if notes:
+        lines += textwrap.wrap(notes, WIDTH)
+    return "\n".join(line for line in lines if line)
+
+
+def _headings(metrics: Sequence[Metric], number: int) -> list[str]:
+    first, *others = [["", *metric.heading.split("\n")][-2:] for metric in metrics]
+    return [first[number], ("", "min - max")[number], ("to", FLOOR)[number], *(other[number] for other in others)]
+
+
+def _cells(result: Result) -> list[str]:
+    first, *others = result.case.metrics
+    values = result.values(first.key)
+    span = f"{_shown(min(values), first)} - {_shown(max(values), first)}" if len(values) > 1 else ""
+    ratio = "" if result.ratio is None or result.contender == FLOOR else f"{result.ratio:.2f}x"
+    medians = (_shown(result.median(metric.key), metric) for metric in others)
+    return [_shown(result.median(first.key), first), span, ratio, *medians]
+
+
+def _shown(value: float | None, metric: Metric) -> str:
+    return "-" if value is None else f"{value:,.{metric.digits}f}"

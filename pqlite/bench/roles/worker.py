@@ -1,0 +1,74 @@
+"""A worker process: runs jobs that do nothing, counts them, and says what that cost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pqlite.bench.contenders import contender
+from pqlite.bench.contenders.base import JOB_TYPE, Payload, Work
+from pqlite.bench.tally import Tally
+from pqlite.bench.usage import Usage, usage
+from pqlite.bench.wire import Spec, Wire
+
+
+async def play(spec: Spec, wire: Wire) -> None:
+    """Be ready; "go" starts the worker, "look" asks for what it has used, "stop" ends it."""
+    count = Count(Tally(spec["tally"], spec["slot"]), timed=spec.get("timed", False))
+    queue = contender(spec["contender"])
+    stop = asyncio.Event()
+    work = Work(
+        dsn=spec["dsn"],
+        started=count.started,
+        ready=lambda: wire.say(ready=True),
+        stop=stop,
+        number=spec["slot"],
+        concurrency=spec.get("concurrency"),
+        keep=spec.get("keep", True),
+        wakes=spec.get("wakes", False),
+        job_types=spec.get("job_types", [JOB_TYPE]),
+    )
+    wire.say(loaded=True)
+    await wire.told("go")
+    working = asyncio.create_task(queue.work(work))
+    obeying = asyncio.create_task(_obey(wire, count))
+    await asyncio.wait([working, obeying], return_when=asyncio.FIRST_COMPLETED)
+    if obeying.done():
+        obeying.result()
+    stop.set()
+    await working
+    wire.say(**count.look())
+
+
+async def _obey(wire: Wire, count: Count) -> None:
+    while (command := await wire.command()) == "look":
+        wire.say(**count.look())
+    if command != "stop":
+        raise ValueError(f"told {command!r}")
+
+
+class Count:
+    """Counts starts, remembers what the process had used at the first, and each job's latency if it is `timed`."""
+
+    def __init__(self, tally: Tally, *, timed: bool) -> None:
+        self._tally = tally
+        self._began: Usage | None = None
+        self._latencies: list[int] = []
+        self.started = self._started_timed if timed else self._started
+
+    def _started(self, payload: Payload) -> None:
+        if self._began is None:
+            self._began = usage()
+        self._tally.add()
+
+    def _started_timed(self, payload: Payload) -> None:
+        self._started(payload)
+        self._latencies.append((self._tally.latest - payload["at"]) // 1000)
+
+    def look(self) -> dict[str, object]:
+        """Return how many started, processor seconds since the first, MiB, and the microseconds of jobs since the
+        last look.
+        """
+        now = usage()
+        began = self._began or now
+        latencies, self._latencies = self._latencies, []
+        return {"count": self._tally.count, "cpu": now.cpu - began.cpu, "rss": now.rss, "latencies": latencies}

@@ -1,0 +1,139 @@
+"""One run of the benchmarks: the server, the contenders on it, and what scenarios need to measure them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from pqlite.bench.children import Child, child
+from pqlite.bench.contenders import contender
+from pqlite.bench.contenders.base import Contender, Load
+from pqlite.bench.errors import BenchError
+from pqlite.bench.figures import Case, Result, Sample
+from pqlite.bench.options import Options
+from pqlite.bench.server import Server
+from pqlite.bench.statements import statement
+from pqlite.bench.tally import Tallies
+
+if TYPE_CHECKING:
+    from pqlite.bench.contenders.base import Connection
+
+LOOK_SECONDS = 0.002
+STALLED_SECONDS = 60.0
+
+
+class Run:
+    """What scenarios work with; `conn` is the measuring process's own connection."""
+
+    def __init__(self, dsn: str, conn: Connection, server: Server, options: Options, directory: Path) -> None:
+        self.dsn, self.conn, self.server, self.options = dsn, conn, server, options
+        self.contenders = {name: contender(name) for name in options.contenders}
+        self._directory = directory
+        self._numbers = itertools.count(1)
+        self._may_checkpoint = True
+
+    def tallies(self) -> Tallies:
+        """Return new counters, all zero."""
+        return Tallies(self._directory / f"tally{next(self._numbers)}")
+
+    def child(self, role: str, name: str, **spec: Any) -> AbstractAsyncContextManager[Child]:
+        """Start a process that plays a role for a contender."""
+        what = f"{name} ({role.partition(':')[0].removeprefix('roles.')})"
+        return child(role, what, contender=name, dsn=self.dsn, uvloop=self.options.uvloop, **spec)
+
+    @asynccontextmanager
+    async def workers(self, name: str, tallies: Tallies, count: int = 1, **spec: Any) -> AsyncIterator[list[Child]]:
+        """Start worker processes, that wait for "go"."""
+        spec = {"tally": tallies.path, "concurrency": self.options.concurrency} | spec
+        async with AsyncExitStack() as stack:
+            workers = [
+                await stack.enter_async_context(self.child("roles.worker:play", name, slot=slot, **spec))
+                for slot in range(count)
+            ]
+            for worker in workers:
+                await worker.answer()
+            yield workers
+
+    async def prepare(self, name: str, load: Load | None = None) -> None:
+        """Empty a contender's tables, let jobs wait in them, and have the server's chores done before it counts."""
+        queue = self.contenders[name]
+        await queue.clear(self.conn)
+        if load is not None:
+            await queue.fill(self.conn, self.dsn, load)
+        for table in await self.conn.fetch(statement("tables"), queue.schema):
+            await self.conn.execute(f"analyze {table[0]}")
+        await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        if not self._may_checkpoint:
+            return
+        try:
+            await self.conn.execute("checkpoint")
+        except asyncpg.InsufficientPrivilegeError:
+            self._may_checkpoint = False
+            progress("This role may not CHECKPOINT: the server will do it when it likes, perhaps while it counts.")
+
+    async def started(self, tallies: Tallies, jobs: int, workers: Sequence[Child]) -> None:
+        """Return once so many jobs have started.
+
+        Raises:
+            BenchError: a worker has ended, or nothing has started for a minute.
+        """
+        loop = asyncio.get_running_loop()
+        before, deadline = -1, 0.0
+        while (now := tallies.total) < jobs:
+            if now != before:
+                before, deadline = now, loop.time() + STALLED_SECONDS
+            for worker in workers:
+                await worker.check()
+            if loop.time() > deadline:
+                raise BenchError(
+                    f"{workers[0].name} has started no job for {STALLED_SECONDS:g} seconds; {now:,} of {jobs:,} were."
+                )
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def settled(self, queue: Contender) -> None:
+        """Return once the database shows that all jobs have ended."""
+        deadline = asyncio.get_running_loop().time() + STALLED_SECONDS
+        while not await queue.settled(self.conn):
+            if asyncio.get_running_loop().time() > deadline:
+                raise BenchError(f"Jobs of {queue.name} have not ended {STALLED_SECONDS:g} seconds after they started.")
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def measure(run: Run, cases: Sequence[Case], finished: Callable[[Result], None]) -> None:
+    """Measure the cases one after the other, the contenders in turn within each repetition.
+
+    `finished` gets each contender's samples as soon as a case is complete.
+    """
+    for case in cases:
+        samples: dict[str, list[Sample]] = {name: [] for name in case.contenders}
+        for repetition in range(case.repeat):
+            # Nobody is always first: machines warm up, get busy and slow down.
+            turn = repetition % len(case.contenders)
+            for name in (*case.contenders[turn:], *case.contenders[:turn]):
+                sample = await case.measure(run, name)
+                samples[name].append(sample)
+                progress(_line(case, repetition, name, sample))
+        for name in case.contenders:
+            finished(Result(case, name, samples[name], samples.get("floor", ())))
+
+
+def progress(line: str) -> None:
+    """Tell the person who waits."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _line(case: Case, repetition: int, name: str, sample: Sample) -> str:
+    metric = case.metrics[0]
+    value = sample.values.get(metric.key)
+    shown = "-" if value is None else f"{value:,.{metric.digits}f} {metric.unit}"
+    turn = f"{repetition + 1}/{case.repeat}"
+    return f"{case.scenario + ', ' + case.name:<44} {turn:>5}  {name:<13} {shown}"

@@ -1,0 +1,1 @@
+truncate pqlite_bench_floor.jobs

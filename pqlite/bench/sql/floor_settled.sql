@@ -1,0 +1,2 @@
+select not exists (select from pqlite_bench_floor.jobs where status = 'RUNNING')
+   and not exists (select from pqlite_bench_floor.jobs where status = 'READY')

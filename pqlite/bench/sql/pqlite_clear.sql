@@ -1,0 +1,1 @@
+truncate pqlite_bench.jobs, pqlite_bench.workers
