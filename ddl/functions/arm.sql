@@ -6,6 +6,8 @@ declare
   v_now timestamptz := clock_timestamp();
   v_until bigint := (extract(epoch from v_now) * 1000)::bigint + p_ms;
 begin
+  -- Lost in a crash, it costs a poll: not worth waiting for the disk.
+  perform set_config('synchronous_commit', 'off', true);
   if (select w.last_value from pqlite.wake_until w) < v_until then
     perform setval('pqlite.wake_until', v_until);
   end if;

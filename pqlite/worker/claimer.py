@@ -64,7 +64,7 @@ class Claimer:
         self._lost = lost
         self._look_everywhere = look_everywhere
         self._lanes = lanes
-        self._woken = False
+        self._woken = self._hoped = False
         self._empty_streak = 0
         self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
@@ -90,10 +90,7 @@ class Claimer:
             room, prefetch = self._capacity(self._round_trip)
             if room + prefetch <= 0:
                 return AUDIT_EVERY
-            if self._woken:
-                self._woken = False
-                self._lanes.hope()
-            next_due = await self._discover()
+            next_due = None if self._hopes() else await self._discover()
             claimed = await self._claim(holder, room, prefetch)
         except LeaseLost:
             # The sentinel decides: it may have registered anew by now, under a name that this claim did not know.
@@ -110,6 +107,16 @@ class Claimer:
             wait = self._earliest_discovery - time.monotonic()
             return max(wait, 0.0 if next_due is None else 0.01)
         return await self._sleep(next_due)
+
+    def _hopes(self) -> bool:
+        """Return whether to ask the lanes that served last before looking around: somebody has just enqueued. Not twice
+        in a row: who wakes the worker all the time must not keep it from finding new lanes.
+        """
+        woken, self._woken = self._woken, False
+        if woken:
+            self._lanes.hope()
+        self._hoped = woken and self._lanes.any and not self._hoped
+        return self._hoped
 
     async def _claim(self, holder: str, room: int, prefetch: int) -> int:
         asked = self._lanes.ask(prefetching=room <= 0)
@@ -165,7 +172,6 @@ class Claimer:
         now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND))
         if self._lanes.ahead_of(now):
             self._look_everywhere()
-        self._next_discovery = self._earliest_discovery
         if lapsed:
             return 0.0
         self._empty_streak += 1
@@ -177,7 +183,8 @@ class Claimer:
         Between two claims, so that every answer that came is known. After each reconnect, and now and then: a claim
         given up at its deadline may still commit later. All claims since the audit before the last are looked at.
         """
-        await self._engine.link.connect(CONNECT_SECONDS)
+        if not self._engine.link.connected:
+            await self._engine.link.connect(CONNECT_SECONDS)
         now = time.monotonic()
         if self._generation == self._engine.link.generation and holder == self._audited and now < self._next_audit:
             return
