@@ -1,6 +1,6 @@
 -- Write how attempts ended: one batched call, fenced by (locked_by, claims), safe to repeat.
--- Arrays are parallel and sorted by id (one lock order for all); those after p_outcome may be shorter, which means null
--- for the rest. Outcomes: DONE, RETRY (after p_delay_ms), FAILED,
+-- Arrays are parallel and sorted by id (one lock order for all); those of results and errors may be shorter, which means
+-- null for the rest. Outcomes: DONE, RETRY (after p_delay_ms), FAILED,
 -- CANCELLED, SNOOZED (after p_delay_ms, no attempt counted), RELEASED (at once, no attempt counted).
 -- Returns only the rows it did not write:
 --   ALREADY  an earlier call with this claim had landed
@@ -57,7 +57,7 @@ begin
     status = h.status,
     attempts = case when h.outcome in ('SNOOZED', 'RELEASED') then j.attempts - 1 else j.attempts end,
     run_after = case when h.status = 'READY' and h.outcome in ('RETRY', 'SNOOZED')
-                     then v_now + coalesce(h.delay_ms, 0) * interval '1 millisecond' else j.run_after end,
+                     then v_now + h.delay_ms * interval '1 millisecond' else j.run_after end,
     finished_at = case when h.status <> 'READY' then v_now end,
     result = case when h.outcome = 'DONE' then h.result::jsonb else coalesce(h.result::jsonb, j.result) end,
     last_error = case when h.outcome = 'DONE' then null else coalesce(h.error, j.last_error) end,

@@ -134,22 +134,8 @@ class Engine:
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
     ) -> list[Refusal]:
         """Write outcomes of one holder's claims; return those that were not written. Safe to repeat."""
-        batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
-        plain = all(o.error is None and not o.delay for _, _, o in batch)
-        rows = await self.link.fetch(
-            self._sql.settle,
-            holder,
-            [job_id for job_id, _, _ in batch],
-            [claims for _, claims, _ in batch],
-            [o.verb for _, _, o in batch],
-            [o.result for _, _, o in batch],
-            # Shorter arrays are filled up with nulls.
-            [] if plain else [o.error for _, _, o in batch],
-            [] if plain else [int(o.delay * 1000) for _, _, o in batch],
-            [None if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch],
-            keep_done,
-            deadline=deadline,
-        )
+        arguments = settlement(holder, outcomes, keep_done=keep_done)
+        rows = await self.link.fetch(self._sql.settle, *arguments, deadline=deadline)
         return [Refusal(r[0], r[1], Verdict(r[2])) for r in rows]
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
@@ -180,6 +166,28 @@ class Engine:
         """Return in how many seconds another worker could be declared dead at the earliest; None without others."""
         seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
         return None if seconds is None else float(seconds)
+
+
+def settlement(holder: str, outcomes: Iterable[Outcome], *, keep_done: bool = True) -> list[Any]:
+    """Return the arguments of `Statements.settle`."""
+    batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
+    return [
+        holder,
+        # As literals: of each element of a list asyncpg asks whether it is a list itself, which costs more than this.
+        _literal([job_id for job_id, _, _ in batch]),
+        _literal([claims for _, claims, _ in batch]),
+        _literal([o.verb for _, _, o in batch]),
+        # Where the rest is null, the array may end.
+        [] if all(o.result is None for _, _, o in batch) else [o.result for _, _, o in batch],
+        [] if all(o.error is None for _, _, o in batch) else [o.error for _, _, o in batch],
+        _literal([int(o.delay * 1000) for _, _, o in batch]),
+        _literal(["null" if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch]),
+        keep_done,
+    ]
+
+
+def _literal(values: Iterable[int | str]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 def look(queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]) -> list[Any]:

@@ -27,13 +27,13 @@ from pqlite.errors import (
     NotStarted,
 )
 from pqlite.job import Enqueued, Job, JobStatus, NewJob
-from pqlite.outcome import Verb, Verdict
+from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.batches import enqueue_rows, rows_of
 from pqlite.store.by_hand import ByHand
 from pqlite.store.completion import completing
 from pqlite.store.connecting import address, dedicated, users_own
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.engine import Engine, Head, Lane, Mark, heads, look
+from pqlite.store.engine import Engine, Head, Lane, Mark, heads, look, settlement
 from pqlite.store.link import Link
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import for_schema
@@ -378,20 +378,10 @@ class PgJobStore:
     ) -> None:
         claimed = self._by_hand.claim_of(job)
         encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
+        outcome = Outcome(claimed, verb, result=encoded, error=error, delay=delay, duration_ms=duration_ms)
         while True:
             async with self.connection() as conn:
-                refused = await conn.fetch(
-                    self._sql.settle,
-                    claimed.locked_by,
-                    [claimed.id],
-                    [claimed.claims],
-                    [verb.value],
-                    [encoded],
-                    [error],
-                    [int(delay * 1000)],
-                    [duration_ms],
-                    True,
-                )
+                refused = await conn.fetch(self._sql.settle, *settlement(claimed.locked_by or "", [outcome]))
             if not refused or refused[0][2] != Verdict.BUSY:
                 break
             await asyncio.sleep(BUSY_PAUSE)

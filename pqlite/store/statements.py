@@ -32,7 +32,10 @@ class Statements:
     pickup: str = f"select {_COLUMNS} from pqlite.pickup($1, $2, $3)"  # noqa: S608 - constant text
     complete: str = "select pqlite.complete($1, $2, $3, $4::text::jsonb)"
     ended: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
-    settle: str = "select id, claims, verdict from pqlite.settle($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+    settle: str = (
+        "select id, claims, verdict from pqlite.settle("
+        "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9)"
+    )
     claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
     lanes: str = (
         "select queue, job_type, priority, run_after, id, extract(epoch from run_after - clock_timestamp())::float8 "

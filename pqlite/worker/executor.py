@@ -25,6 +25,8 @@ from pqlite.worker.deciding import decide, returned
 
 logger = logging.getLogger(__name__)
 
+DONE = JobStatus.DONE
+
 STUCK_AFTER = 10.0
 WAIT_AT_MOST = 1.0
 """A prefetched job that has not started after so many seconds is given back, uncharged."""
@@ -55,7 +57,7 @@ class Attempt:
     def __init__(self, job: Job, context: JobContext) -> None:
         self.job = job
         self.context = context
-        self.started = time.perf_counter()
+        self.started = time.monotonic()
         self.timer: asyncio.TimerHandle | None = None
         self.stuck: asyncio.TimerHandle | None = None
         self.entered = False
@@ -180,7 +182,7 @@ class Executor:
         """
         if (attempt := self.running.get(job.id)) is not None:
             held = attempt.job
-            if held.status is JobStatus.DONE:
+            if held.status is DONE:
                 # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
                 attempt.again = job
                 return True
@@ -280,8 +282,8 @@ class Executor:
 
     def _decide(self, attempt: Attempt, result: Any, error: BaseException | None) -> Outcome:
         try:
-            if error is None and attempt.job.status is not JobStatus.DONE:
-                return returned(attempt.job, result)
+            if error is None and attempt.job.status is not DONE:
+                return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
             return decide(attempt.job, attempt.context.stop_requested, error, attempt.task.cancelling(), self._backoff)
         except Exception as bug:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
@@ -293,7 +295,7 @@ class Executor:
         if attempt.stuck is not None:
             attempt.stuck.cancel()
         self._last_end = time.monotonic()
-        took = time.perf_counter() - attempt.started
+        took = self._last_end - attempt.started
         outcome.duration_ms = int(took * 1000)
         self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)
         del self.running[attempt.job.id]
