@@ -68,7 +68,9 @@ class Claimer:
         self._empty_streak = 0
         self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
-        self._round_trip = 0.002
+        self._discovery_seconds = 0.0
+        self.round_trip = 0.002
+        """How long a claim takes, in seconds: a moving average."""
         self._generation = 0
         self._audited: str | None = None
         self._audits = (time.monotonic(), time.monotonic())
@@ -80,6 +82,11 @@ class Claimer:
         self._woken = True
         self._empty_streak = 0
 
+    @property
+    def new_lanes_within(self) -> float:
+        """Return after how many seconds, at most, a lane is seen that nobody has seen before."""
+        return max(DISCOVER_EVERY, self._rest()) + self._discovery_seconds
+
     async def once(self) -> float:
         """Claim once; return how long to pause."""
         holder = self.holder
@@ -87,7 +94,7 @@ class Claimer:
             return FOREVER
         try:
             await self._audit(holder)
-            room, prefetch = self._capacity(self._round_trip)
+            room, prefetch = self._capacity(self.round_trip)
             if room + prefetch <= 0:
                 return AUDIT_EVERY
             next_due = None if self._hopes() else await self._discover()
@@ -131,7 +138,7 @@ class Claimer:
             types=self._types,
             lanes=asked,
         )
-        self._round_trip += 0.2 * (time.perf_counter() - began - self._round_trip)
+        self.round_trip += 0.2 * (time.perf_counter() - began - self.round_trip)
         self._lanes.claimed(asked, room, claimed)
         for _, jobs in claimed:
             self._accept(jobs)
@@ -155,10 +162,15 @@ class Claimer:
             raise
         self._patience = DISCOVERY_SECONDS
         end = time.monotonic()
-        self._earliest_discovery = end + (RATION * (end - began) if end - began > CHEAP else 0.0)
+        self._discovery_seconds = end - began
+        self._earliest_discovery = end + self._rest()
         self._next_discovery = max(end + DISCOVER_EVERY, self._earliest_discovery)
         self._lanes.found(heads)
         return max(min((head.due_in for head in heads if head.due_in > 0), default=FOREVER), 0.005)
+
+    def _rest(self) -> float:
+        """Return how long to leave it alone after the latest look for lanes."""
+        return RATION * self._discovery_seconds if self._discovery_seconds > CHEAP else 0.0
 
     async def _sleep(self, next_due: float) -> float:
         """Ask to be notified; return how long to sleep, or 0 to look once more.

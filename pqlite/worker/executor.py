@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,29 +21,14 @@ from pqlite.store.base import JobStore
 from pqlite.store.encoding import format_error
 from pqlite.store.rows import Undecodable
 from pqlite.worker.deciding import decide, returned
+from pqlite.worker.waiting import WaitingRoom
 
 logger = logging.getLogger(__name__)
 
 DONE = JobStatus.DONE
 
 STUCK_AFTER = 10.0
-WAIT_AT_MOST = 1.0
-"""A prefetched job that has not started after so many seconds is given back, uncharged."""
-NO_PREFETCH_AFTER = 10.0
-"""... and then nothing is prefetched for so long."""
 PACE_WEIGHT = 0.05
-PREFETCH_AT_MOST = 500
-SHORT = 0.1
-
-
-def worth_prefetching(concurrency: int, pace: float | None, round_trip: float) -> int:
-    """Return how many jobs should wait in memory, for slots whose jobs take `pace` seconds: what is started in two
-    round trips to the database; nothing where jobs take longer than a tenth of a second.
-    """
-    if pace is None or pace > SHORT:
-        return 0
-    rate = concurrency / max(pace, 1e-5)
-    return min(int(rate * 2 * round_trip), int(rate * SHORT), PREFETCH_AT_MOST)
 
 
 class Attempt:
@@ -96,13 +80,10 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
-        self._watching_waiting = False
-        self._hoarded_at = -NO_PREFETCH_AFTER
         self._last_end = 0.0
-        self._low_water = 0
         self._asked = False
         self.running: dict[int, Attempt] = {}
-        self.waiting: OrderedDict[int, tuple[float, Job]] = OrderedDict()
+        self.waiting = WaitingRoom(self._release)
         self.pace: float | None = None
         """How long an attempt takes, in seconds: a moving average, None before the first."""
 
@@ -112,19 +93,16 @@ class Executor:
         return 0 if self.waiting else self._concurrency - len(self.running)
 
     def prefetch(self, round_trip: float) -> int:
-        """Return how many more jobs to let wait: enough for two round trips to the database; none while enough wait,
-        and none soon after some waited too long. `wanting` is called when their number has fallen to a half.
+        """Return how many more jobs to let wait, where a round trip to the database takes so many seconds. `wanting` is
+        called when it is time to ask again.
         """
         self._asked = False
-        hoarded = self._last_end < self._hoarded_at or time.monotonic() - self._hoarded_at < NO_PREFETCH_AFTER
-        target = 0 if hoarded else worth_prefetching(self._concurrency, self.pace, round_trip)
-        self._low_water = target // 2
-        return target - len(self.waiting) if len(self.waiting) <= self._low_water else 0
+        return self.waiting.places(self._concurrency, self.pace, round_trip, self._last_end)
 
     @property
     def held(self) -> list[int]:
         """Return the ids of all jobs that run or wait here."""
-        return [*self.running, *self.waiting]
+        return [*self.running, *self.waiting.ids]
 
     def accept(self, jobs: Sequence[Job]) -> None:
         """Start claimed jobs, or let them wait for a slot."""
@@ -133,30 +111,10 @@ class Executor:
             if len(self.running) < self._concurrency and not self.waiting:
                 self.start(job)
             else:
-                self.waiting[job.id] = now, job
-        if self.waiting and not self._watching_waiting:
-            self._watching_waiting = True
-            self._loop.call_later(WAIT_AT_MOST, self._watch_waiting)
+                self.waiting.add(job, now)
 
-    def release_waiting(self) -> None:
-        """Give back what has not started, uncharged."""
-        while self.waiting:
-            self._release_first()
-
-    def _release_first(self) -> None:
-        _, (_, job) = self.waiting.popitem(last=False)
+    def _release(self, job: Job) -> None:
         self._submit(Outcome(job, Verb.RELEASED))
-
-    def _watch_waiting(self) -> None:
-        now = time.monotonic()
-        while self.waiting:
-            since, _ = next(iter(self.waiting.values()))
-            if now - since < WAIT_AT_MOST:
-                self._loop.call_later(WAIT_AT_MOST - (now - since), self._watch_waiting)
-                return
-            self._hoarded_at = now
-            self._release_first()
-        self._watching_waiting = False
 
     @property
     def holds_suspect(self) -> bool:
@@ -180,16 +138,14 @@ class Executor:
 
         A server crash can undo a claim; the job then comes back while its attempt goes on.
         """
-        if (attempt := self.running.get(job.id)) is not None:
-            held = attempt.job
-            if held.status is DONE:
-                # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
-                attempt.again = job
-                return True
-        elif (waits := self.waiting.get(job.id)) is not None:
-            held = waits[1]
-        else:
+        attempt = self.running.get(job.id)
+        held = self.waiting.get(job.id) if attempt is None else attempt.job
+        if held is None:
             return False
+        if attempt is not None and held.status is DONE:
+            # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
+            attempt.again = job
+            return True
         held.claims, held.attempts, held.crashes = job.claims, job.attempts, job.crashes
         held.locked_by, held.locked_at = job.locked_by, job.locked_at
         return True
@@ -199,13 +155,13 @@ class Executor:
         attempt, waits = self.running.get(job_id), self.waiting.get(job_id)
         if attempt is not None and attempt.job.claims == claims:
             self._stop(attempt, "cancel")
-        elif waits is not None and waits[1].claims == claims:
-            del self.waiting[job_id]
-            self._submit(Outcome(waits[1], Verb.CANCELLED, error="cancelled"))
+        elif waits is not None and waits.claims == claims:
+            self.waiting.remove(job_id)
+            self._submit(Outcome(waits, Verb.CANCELLED, error="cancelled"))
 
     def cancel_all(self, reason: str) -> None:
         """Stop every attempt, and give back what waits: 'shutdown' or 'lease'."""
-        self.release_waiting()
+        self.waiting.clear()
         for attempt in tuple(self.running.values()):
             self._stop(attempt, reason)
 
@@ -303,12 +259,11 @@ class Executor:
             self._announce(JobEnded(self._worker_id, outcome))
         self._submit(outcome)
         if attempt.again is not None:
-            self._submit(Outcome(attempt.again, Verb.RELEASED))
+            self._release(attempt.again)
         if self.waiting:
-            _, (_, job) = self.waiting.popitem(last=False)
-            self.start(job)
+            self.start(self.waiting.take())
         elif not self.running:
             self._idle.set()
-        if not self._asked and len(self.waiting) <= self._low_water:
+        if not self._asked and len(self.waiting) <= self.waiting.low_water:
             self._asked = True
             self._wanting()

@@ -126,6 +126,11 @@ class Lanes:
             elif count:
                 self._active[lane] = self._turn
 
+    def states(self) -> Iterable[tuple[Lane, Mark, bool]]:
+        """Yield every lane with its watermark, and whether it is active."""
+        for lane, mark in self._marks.items():
+            yield lane, mark, lane in self._active
+
     def known(self, back: timedelta = timedelta(0)) -> Asked:
         """Return the lanes found or claimed from so far, each with its watermark, or with a place so far before it."""
         if not back:

@@ -19,6 +19,7 @@ from pqlite.settings import WorkerSettings
 from pqlite.store.engine import Head
 from pqlite.store.postgres import PgJobStore
 from pqlite.worker.claimer import Claimer
+from pqlite.worker.diagnosis import Diagnosis, LaneState
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import Asked, Lanes
 from pqlite.worker.pruner import Pruner
@@ -133,6 +134,21 @@ class Parts:
         self.reaping = self.loop("reaper", self.reaper.once)
         self.pruning = self.loop("pruner", self.pruner.once)
         self.settler.on_submit(self.settling.wake)
+
+    def diagnosis(self) -> Diagnosis:
+        """Return the state of the parts."""
+        return Diagnosis(
+            holder=self.claimer.holder,
+            running=len(self.executor.running),
+            waiting=len(self.executor.waiting),
+            undelivered=len(self.settler.undelivered),
+            new_lanes_within=self.claimer.new_lanes_within,
+            late_commits_within=self.scout.late_commits_within,
+            anything_within=self.scout.anything_within,
+            round_trip=self.claimer.round_trip,
+            pace=self.executor.pace,
+            lanes=tuple(LaneState(*lane, mark.run_after, active) for lane, mark, active in self.lanes.states()),
+        )
 
     def loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
         """Return a supervised loop around a part's `once`."""

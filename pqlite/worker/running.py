@@ -13,6 +13,7 @@ from typing import Any
 
 from pqlite.errors import SchemaError, WorkerError
 from pqlite.events import WorkerStopped, WorkerStopping
+from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Parts, Plan
 from pqlite.worker.supervisor import Loop
 
@@ -71,7 +72,7 @@ class Running:
             self._drain.set()
             self._unsubscribe()
             self._plan.announce(WorkerStopping(self._plan.worker_id, len(parts.executor.running)))
-        parts.executor.release_waiting()
+        parts.executor.waiting.clear()
         await self._end("claimer", min(reserve, 3.0))
         for name in ("startup", "scout", "pruner"):
             await self._end(name, 0.5)
@@ -98,6 +99,10 @@ class Running:
             if reason := loop.trouble():
                 return reason
         return self._parts.sentinel.trouble()
+
+    def diagnosis(self) -> Diagnosis:
+        """Return the state of the parts."""
+        return self._parts.diagnosis()
 
     async def _end(self, name: str, seconds: float) -> None:
         """Stop a loop between two calls, or, after so long, in the middle of one."""

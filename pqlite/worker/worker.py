@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import platform
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Literal
 
 from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
-from pqlite.errors import ConfigurationError, InvalidJob, WorkerError
+from pqlite.errors import ConfigurationError, WorkerError
 from pqlite.events import Announcer, Observer
 from pqlite.handlers import Handler, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.postgres import PgJobStore
-from pqlite.store.validation import name, names
 from pqlite.uninterrupted import uninterrupted
+from pqlite.worker.arguments import Duration, duration, label, served
+from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
 from pqlite.worker.running import Running
 
 logger = logging.getLogger(__name__)
-
-Duration = float | timedelta
 
 
 class Worker:
@@ -97,23 +94,23 @@ class Worker:
                 enabled=enabled,
                 concurrency=concurrency,
                 enable_reaper=enable_reaper,
-                reap_stale_every=_timedelta(reap_stale_every_seconds),
-                default_stale_after=_timedelta(default_stale_after),
-                shutdown_grace=_timedelta(shutdown_grace),
-                shutdown_timeout=_timedelta(shutdown_timeout),
-                lease=_timedelta(lease),
+                reap_stale_every=duration(reap_stale_every_seconds),
+                default_stale_after=duration(default_stale_after),
+                shutdown_grace=duration(shutdown_grace),
+                shutdown_timeout=duration(shutdown_timeout),
+                lease=duration(lease),
                 retain_done=retain_done,
                 retain_failed=retain_failed,
             )
         )
-        self.worker_id = _label(worker_id)
+        self.worker_id = label(worker_id)
         self.events = Announcer(observers, log=log_event)
         self._plan = Plan(
             store=store,
             handlers=checked(handlers),
             settings=self.settings,
             worker_id=self.worker_id,
-            queues=None if queues is None else _queues(queues),
+            queues=served(queues),
             unknown_job_types=unknown_job_types,
             startup=startup,
             idle=idle_policy or IdlePollPolicy(),
@@ -213,6 +210,10 @@ class Worker:
             return None if not self._enabled else "the worker is starting"
         return self._running.trouble()
 
+    def diagnosis(self) -> Diagnosis | None:
+        """Return what the worker knows about itself at this moment, None while it does not run."""
+        return None if self._running is None else self._running.diagnosis()
+
     @property
     def _enabled(self) -> bool:
         return self.settings.enabled or self._forced
@@ -281,22 +282,3 @@ class Worker:
         if cancelled is not None:
             raise cancelled
         stopping.result()
-
-
-def _timedelta(value: Duration) -> timedelta:
-    return value if isinstance(value, timedelta) else timedelta(seconds=value)
-
-
-def _label(worker_id: str | None) -> str:
-    label = worker_id or f"{platform.node() or 'host'}-{os.getpid()}"
-    try:
-        return name("worker_id", label, 200)
-    except InvalidJob as error:
-        raise ConfigurationError(str(error)) from None
-
-
-def _queues(queues: Iterable[str]) -> list[str]:
-    try:
-        return names("queues", queues, 200)
-    except InvalidJob as error:
-        raise ConfigurationError(str(error)) from None

@@ -294,7 +294,7 @@ async def test_a_lost_claim_is_given_back_although_every_slot_is_taken(
 async def test_short_jobs_are_prefetched_and_long_ones_never_hoarded(
     run: Run, store: PgJobStore, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pqlite.worker.executor.WAIT_AT_MOST", 0.1)
+    monkeypatch.setattr("pqlite.worker.waiting.AT_MOST", 0.1)
     go_on = asyncio.Event()
 
     async def handler(ctx: JobContext) -> None:

@@ -66,3 +66,29 @@ async def test_jobs_are_found_after_the_servers_clock_was_set_back(
         job = await ended(store, job_id, patience=4.0)
 
     assert job.status == "DONE"
+
+
+async def test_a_diagnosis_tells_the_lanes_their_watermarks_and_how_long_a_job_can_stay_unseen(
+    run: Run, store: PgJobStore
+) -> None:
+    async with run({"t": lambda _ctx: None}, concurrency=2) as worker:
+        job = await ended(store, await store.enqueue("t", priority=3))
+        diagnosis = worker.diagnosis()
+
+    assert diagnosis is not None
+    assert [(lane.queue, lane.job_type, lane.priority) for lane in diagnosis.lanes] == [("default", "t", 3)]
+    assert diagnosis.lanes[0].watermark == job.run_after
+    assert diagnosis.holder is not None
+    assert 1 <= diagnosis.new_lanes_within <= diagnosis.anything_within
+    assert diagnosis.late_commits_within >= 1
+    assert worker.diagnosis() is None
+
+
+async def test_the_bounds_grow_with_what_a_look_costs(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
+    await conn.execute(SLOW_SWEEPS)
+    async with run({"t": lambda _ctx: None}) as worker:
+        await ended(store, await store.enqueue("t"))
+        diagnosis = await until(lambda: (found := worker.diagnosis()) and found.anything_within > 6 and found)
+
+    assert diagnosis.anything_within >= 20 * 2
+    assert diagnosis.late_commits_within < 2
