@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pqlite.bench.scenarios import Scenario, drain, enqueue, latency
+from pqlite.bench.scenarios import Scenario, backlog, drain, enqueue, idle, lanes, latency, pinned, soak, sustained
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (enqueue.SCENARIO, drain.SCENARIO, latency.SCENARIO)
+    module.SCENARIO.name: module.SCENARIO
+    for module in (enqueue, drain, sustained, pinned, backlog, lanes, latency, idle, soak)
 }
 DEFAULT = tuple(name for name in SCENARIOS if name != "soak")
 

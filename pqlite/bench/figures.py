@@ -23,10 +23,14 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run of one contender gave; None is a number that could not be had. Series are (seconds, value)."""
+    """What one run of one contender gave; None is a number that could not be had.
+
+    Series, by their unit, are (seconds, value). Remarks are sentences for the reader.
+    """
 
     values: Mapping[str, float | None]
     series: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,13 @@ def percentile(values: Sequence[float], share: float) -> float | None:
         return None
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float | None:
+    """Return by how much the values rise per unit of the first coordinate (least squares)."""
+    if len({x for x, _ in points}) < 2:
+        return None
+    return statistics.linear_regression([x for x, _ in points], [y for _, y in points]).slope
 
 
 def per(amount: float | None, count: float) -> float | None:

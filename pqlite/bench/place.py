@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pqlite.bench.contenders.base import Connection, Contender
 
 MARK = "Made by 'pqlite bench', which drops it at its end."
+DEADLOCK_PAUSE = 0.2
 _LOCK = "select pg_try_advisory_lock(hashtextextended('pqlite bench', 0))"
 _COMMENT = "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1"
 _EXISTS = "select exists (select from pg_namespace where nspname = $1)"
@@ -56,7 +58,14 @@ async def _create(conn: Connection, schema: str) -> None:
 
 
 async def _drop(conn: Connection, schema: str) -> None:
-    await conn.execute(f'drop schema if exists "{schema}" cascade')
+    while True:
+        try:
+            await conn.execute(f'drop schema if exists "{schema}" cascade')
+        except asyncpg.DeadlockDetectedError:
+            # A session whose process is gone may still be in the middle of its last statement.
+            await asyncio.sleep(DEADLOCK_PAUSE)
+        else:
+            return
 
 
 async def _drop_all(conn: Connection, dsn: str, names: Sequence[str]) -> None:

@@ -30,4 +30,5 @@ def _entry(result: Result) -> dict[str, Any]:
             for metric in result.case.metrics
         },
         "series": [dict(sample.series) for sample in result.samples],
+        "remarks": [list(sample.remarks) for sample in result.samples],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -12,8 +13,14 @@ WIDTH = 80
 NAME_WIDTH = 15
 
 
-def table(title: str, results: Sequence[Result], notes: str) -> str:
-    """Return a scenario's results: a block per case, a line per contender."""
+def report(title: str, results: Sequence[Result], notes: str) -> str:
+    """Return a scenario's results: a table for each kind of numbers, in it a block per case, a line per contender."""
+    tables = [_table(list(group)) for _, group in itertools.groupby(results, lambda result: result.case.metrics)]
+    remarks = [remark for result in results for sample in result.samples for remark in sample.remarks]
+    return "\n".join([title, *tables, *(line for text in (notes, *remarks) for line in textwrap.wrap(text, WIDTH))])
+
+
+def _table(results: Sequence[Result]) -> str:
     metrics = results[0].case.metrics
     cells = [_headings(metrics, 0), _headings(metrics, 1), *(_cells(result) for result in results)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -23,16 +30,14 @@ def table(title: str, results: Sequence[Result], notes: str) -> str:
         aligned = (cell.rjust(width + gap) for cell, width in zip(row, widths, strict=True))
         return f"{name:<{NAME_WIDTH}}{''.join(aligned)}".rstrip()
 
-    lines = [title, line("", cells[0]), line("", cells[1])]
+    lines = [line("", cells[0]), line("", cells[1])]
     case = None
     for result, row in zip(results, cells[2:], strict=True):
         if result.case is not case:
             case = result.case
             lines.append(case.name)
         lines.append(line(f"  {result.contender}", row))
-    if notes:
-        lines += textwrap.wrap(notes, WIDTH)
-    return "\n".join(line for line in lines if line)
+    return "\n".join(lines)
 
 
 def _headings(metrics: Sequence[Metric], number: int) -> list[str]:

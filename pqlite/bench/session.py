@@ -21,8 +21,9 @@ from pqlite.bench.environment import described, environment
 from pqlite.bench.figures import Result
 from pqlite.bench.options import Options
 from pqlite.bench.place import schemas
+from pqlite.bench.plot import panels, svg
 from pqlite.bench.record import record
-from pqlite.bench.report import WIDTH, table
+from pqlite.bench.report import WIDTH, report
 from pqlite.bench.run import Run, measure, progress
 from pqlite.bench.server import Server
 from pqlite.cli import database
@@ -104,7 +105,10 @@ def _report(options: Options, facts: dict[str, Any], results: list[Result]) -> N
     for name in options.scenarios:
         if found := [result for result in results if result.case.scenario == name]:
             scenario = SCENARIOS[name]
-            print(f"{table(f'{name}: {scenario.summary}', found, scenario.notes)}\n", flush=True)
+            print(f"{report(f'{name}: {scenario.summary}', found, scenario.notes)}\n", flush=True)
     if options.json is not None and results:
         options.json.write_text(record(facts, results), encoding="utf-8")
         print(f"Every repetition is in {options.json}.", file=sys.stderr)
+    if options.svg is not None and (drawn := panels(results)):
+        options.svg.write_text(svg(drawn), encoding="utf-8")
+        print(f"The plot is in {options.svg}.", file=sys.stderr)

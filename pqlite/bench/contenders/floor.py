@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -165,7 +166,7 @@ class _Loop:
                     await self._written(rows)
 
     async def _batch(self, limit: int) -> list[asyncpg.Record]:
-        lanes = list(self._marks)[:MOST_LANES]
+        lanes = list(islice(self._marks, MOST_LANES))
         marks = [self._marks[lane] for lane in lanes]
         rows = await self._claim.fetch(
             self._worker,

@@ -53,22 +53,24 @@ class Count:
         self._tally = tally
         self._began: Usage | None = None
         self._latencies: list[int] = []
-        self.started = self._started_timed if timed else self._started
+        self.started = self.started_timed if timed else self.started_untimed
 
-    def _started(self, payload: Payload) -> None:
+    def started_untimed(self, payload: Payload) -> None:
+        """Count a start."""
         if self._began is None:
             self._began = usage()
         self._tally.add()
 
-    def _started_timed(self, payload: Payload) -> None:
-        self._started(payload)
+    def started_timed(self, payload: Payload) -> None:
+        """Count a start, and remember how long the job had waited."""
+        self.started_untimed(payload)
         self._latencies.append((self._tally.latest - payload["at"]) // 1000)
 
     def look(self) -> dict[str, object]:
-        """Return how many started, processor seconds since the first, MiB, and the microseconds of jobs since the
-        last look.
+        """Return how many started, processor seconds since the first and since ever, MiB, and the microseconds that
+        each job since the last look had waited.
         """
         now = usage()
-        began = self._began or now
+        cpu = 0.0 if self._began is None else now.cpu - self._began.cpu
         latencies, self._latencies = self._latencies, []
-        return {"count": self._tally.count, "cpu": now.cpu - began.cpu, "rss": now.rss, "latencies": latencies}
+        return {"count": self._tally.count, "cpu": cpu, "used": now.cpu, "rss": now.rss, "latencies": latencies}

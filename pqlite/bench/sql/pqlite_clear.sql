@@ -1,1 +1,2 @@
-truncate pqlite_bench.jobs, pqlite_bench.workers
+truncate pqlite_bench.jobs;
+delete from pqlite_bench.workers where dead_at is not null or lease_until < clock_timestamp();

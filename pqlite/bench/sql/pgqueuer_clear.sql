@@ -1,0 +1,1 @@
+truncate pqlite_bench_pgqueuer.pgqueuer, pqlite_bench_pgqueuer.pgqueuer_log

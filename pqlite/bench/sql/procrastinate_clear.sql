@@ -1,0 +1,1 @@
+truncate pqlite_bench_procrastinate.procrastinate_jobs cascade
