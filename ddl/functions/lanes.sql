@@ -10,67 +10,61 @@ create or replace function pqlite.lanes(
   p_queues text[], p_types text[], p_queue text[] default '{}', p_type text[] default '{}', p_priority int[] default '{}',
   p_after timestamptz[] default '{}', p_after_id bigint[] default '{}', p_limit int default 10000)
 returns table (queue text, job_type text, priority int, run_after timestamptz, id bigint)
-language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+language plpgsql stable
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
-  -- Longer than any job type may be, and behind all of them.
+  -- Longer than any queue or job type may be, and behind all of them.
   c_end constant text collate "C" := repeat(chr(1114111), 51);
-  v_known int := cardinality(p_queue);
-  v_queue text collate "C" := '';
-  v_type text collate "C" := '';
-  v_minus int := -2147483647;
+  v_minus int[] := array(select -p from unnest(p_priority) p);
   v_now timestamptz := clock_timestamp();
   v_soonest timestamptz := 'infinity';
-  v_head record;
   v_later record;
+  v_head record;
   v_found int := 0;
 begin
-  for i in 1 .. v_known + 1 loop
-    loop  -- the gap before lane i
-      if i <= v_known then
-        select j.queue, j.job_type, j.priority, j.run_after, j.id into v_head from pqlite.jobs j
+  for v_head in
+    with recursive walk as (
+      select h.*, gap.end_queue, gap.end_type, gap.end_minus
+      from unnest(array_prepend('', p_queue), array_prepend('', p_type), array_prepend(-2147483647, v_minus),
+                  array_append(p_queue, c_end), array_append(p_type, ''), array_append(v_minus, 0))
+           as gap (queue, job_type, minus, end_queue, end_type, end_minus)
+      cross join lateral (
+        select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id from pqlite.jobs j
         where j.status = 'READY' and j.crashes = 0
-          and (j.queue, j.job_type, -j.priority) > (v_queue, v_type, v_minus)
-          and (j.queue, j.job_type, -j.priority) < (p_queue[i], p_type[i], -p_priority[i])
-        order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1;
-      else
-        select j.queue, j.job_type, j.priority, j.run_after, j.id into v_head from pqlite.jobs j
+          and (j.queue, j.job_type, -j.priority) > (gap.queue, gap.job_type, gap.minus)
+          and (j.queue, j.job_type, -j.priority) < (gap.end_queue, gap.end_type, gap.end_minus)
+        order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1) h
+      union all
+      select h.*, walk.end_queue, walk.end_type, walk.end_minus
+      from walk cross join lateral (
+        select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id from pqlite.jobs j
         where j.status = 'READY' and j.crashes = 0
-          and (j.queue, j.job_type, -j.priority) > (v_queue, v_type, v_minus)
-        order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1;
-      end if;
-      exit when not found;
-      v_queue := v_head.queue;
-      if p_queues is not null and v_queue <> all (p_queues) then
-        v_type := c_end;  -- on to the next queue
-      else
-        v_type := v_head.job_type;
-        if p_types is not null and v_type <> all (p_types) then
-          v_minus := 2147483647;  -- on to the next type
-        else
-          v_minus := -v_head.priority;
-          if v_head.run_after <= v_now then
-            return query select v_queue, v_type, v_head.priority, v_head.run_after, v_head.id;
-            v_found := v_found + 1;
-            if v_found >= p_limit then return; end if;
-          elsif v_head.run_after < v_soonest then
-            v_soonest := v_head.run_after;
-            v_later := v_head;
-          end if;
-        end if;
-      end if;
-    end loop;
-    exit when i > v_known;
-    v_queue := p_queue[i];
-    v_type := p_type[i];
-    v_minus := -p_priority[i];
-    select j.queue, j.job_type, j.priority, j.run_after, j.id into v_head from pqlite.jobs j
-    where j.status = 'READY' and j.crashes = 0 and j.queue = v_queue and j.job_type = v_type and -j.priority = v_minus
-      and (j.run_after, j.id) > (p_after[i], p_after_id[i])
-    order by j.run_after, j.id limit 1;
-    if found and v_head.run_after <= v_now then
-      return query select v_queue, v_type, v_head.priority, v_head.run_after, v_head.id;
-    elsif found and v_head.run_after < v_soonest then
+          and (j.queue, j.job_type, -j.priority) > (
+            walk.queue,
+            -- on to the next queue, or to the next type, if this one is not wanted
+            case when walk.queue <> all (p_queues) then c_end else walk.job_type end,
+            case when walk.job_type <> all (p_types) then 2147483647 else walk.minus end)
+          and (j.queue, j.job_type, -j.priority) < (walk.end_queue, walk.end_type, walk.end_minus)
+        order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1) h
+    )
+    select known.queue, known.job_type, known.priority, h.run_after, h.id, false as is_new
+    from unnest(p_queue, p_type, p_priority, p_after, p_after_id) as known (queue, job_type, priority, after, after_id)
+    cross join lateral (
+      select j.run_after, j.id from pqlite.jobs j
+      where j.status = 'READY' and j.crashes = 0
+        and j.queue = known.queue and j.job_type = known.job_type and -j.priority = -known.priority
+        and (j.run_after, j.id) > (known.after, known.after_id)
+      order by j.run_after, j.id limit 1) h
+    union all
+    select w.queue, w.job_type, -w.minus, w.run_after, w.id, true from walk w
+    where (p_queues is null or w.queue = any (p_queues)) and (p_types is null or w.job_type = any (p_types))
+  loop
+    if v_head.run_after <= v_now then
+      return query select v_head.queue, v_head.job_type, v_head.priority, v_head.run_after, v_head.id;
+      v_found := v_found + v_head.is_new::int;
+      exit when v_found >= p_limit;
+    elsif v_head.run_after < v_soonest then
       v_soonest := v_head.run_after;
       v_later := v_head;
     end if;

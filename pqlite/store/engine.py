@@ -46,6 +46,13 @@ class Head(NamedTuple):
     due_in: float
 
 
+class Claimed(NamedTuple):
+    """Jobs of one lane that were claimed together, in the order they became due; lane None: a suspect."""
+
+    lane: Lane | None
+    jobs: list[Job]
+
+
 class Refusal(NamedTuple):
     """An outcome that was not written, by the claim it belongs to, and why."""
 
@@ -73,9 +80,9 @@ class Engine:
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
-    ) -> list[tuple[int, list[Job]]]:
-        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane; return each lane's
-        number (-1: suspects) with its jobs, in the order they became due.
+    ) -> list[Claimed]:
+        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane; return them by lane,
+        a suspect first, each lane's in the order they became due.
         """
         async with _fenced():
             rows = await self.link.fetch(
@@ -93,17 +100,15 @@ class Engine:
                 prefetch,
                 deadline=10.0,
             )
-        claimed: list[tuple[int, list[Job]]] = []
-        lane: int | None = None
+        by_lane: dict[Lane | None, list[Job]] = {}
         for row in rows:
-            if row[0] != lane:
-                lane, jobs = row[0], list[Job]()
-                claimed.append((row[0] - 1, jobs))
-            jobs.append(claimed_job(row, holder))
-        for _, jobs in claimed:
-            # The database answers in the order of ids.
-            jobs.sort(key=_due)
-        return claimed
+            job = claimed_job(row, holder)
+            lane = None if job.crashes else Lane(job.queue, job.job_type, job.priority)
+            by_lane.setdefault(lane, []).append(job)
+        for jobs in by_lane.values():
+            jobs.sort(key=_due)  # the database answers in the order of ids
+        order: list[Lane | None] = [None, *(lane for lane, _ in lanes)]
+        return [Claimed(lane, by_lane[lane]) for lane in order if lane in by_lane]
 
     async def lanes(
         self,

@@ -58,7 +58,6 @@ def claimed_job(r: Any, holder: str) -> Job:
     """Return the job of a row of `Statements.claim`; a payload that cannot be read becomes `Undecodable`."""
     # Unpacked, and passed by position in the order of Job's fields: names would cost half a microsecond a job.
     (
-        _,
         job_id,
         job_type,
         payload,

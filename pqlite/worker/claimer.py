@@ -139,7 +139,8 @@ class Claimer:
             lanes=asked,
         )
         self.round_trip += 0.2 * (time.perf_counter() - began - self.round_trip)
-        self._lanes.claimed(asked, room, claimed)
+        # Without room a suspect, or a job that may start only once, holds back whatever would only wait.
+        self._lanes.claimed(asked, room + prefetch if room > 0 or claimed else 0, claimed)
         for _, jobs in claimed:
             self._accept(jobs)
         return sum(len(jobs) for _, jobs in claimed)

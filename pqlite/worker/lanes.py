@@ -7,12 +7,12 @@ that was late, a job given back): a discovery that sees one rewinds the lane. Co
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from pqlite.job import Job
-from pqlite.store.engine import Head, Lane, Mark
+from pqlite.store.engine import Claimed, Head, Lane, Mark
 
 BEGINNING = Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
 MOST = 200
@@ -21,25 +21,38 @@ MOST = 200
 HOPEFUL = 20
 """Most lanes asked after a wake-up, before anybody has looked where the job is."""
 
-REMEMBERED = 2000
+REMEMBERED = 5000
 """Most lanes whose watermark is kept."""
 
 Asked = Sequence[tuple[Lane, Mark]]
 
 
 class Lanes:
-    """The lanes known to have due jobs, and a watermark for every lane ever claimed from."""
+    """The lanes known to have due jobs, and a watermark for every lane found lately."""
 
     def __init__(self) -> None:
-        self._active: dict[Lane, int] = {}
+        # By priority; of one priority, the lane that was served longest ago comes first.
+        self._active: dict[int, OrderedDict[Lane, None]] = {}
         self._marks: dict[Lane, Mark] = {}
         self._once: set[Lane] = set()
-        self._turn = 0
 
     @property
     def any(self) -> bool:
         """Return whether a lane is worth asking."""
         return bool(self._active)
+
+    def active(self, lane: Lane) -> bool:
+        """Return whether a lane is worth asking."""
+        return lane in self._active.get(lane.priority, ())
+
+    def _activate(self, lane: Lane) -> None:
+        self._active.setdefault(lane.priority, OrderedDict()).setdefault(lane)
+
+    def _drop(self, lane: Lane) -> None:
+        if (peers := self._active.get(lane.priority)) is not None:
+            peers.pop(lane, None)
+            if not peers:
+                del self._active[lane.priority]
 
     @property
     def marks(self) -> dict[Lane, Mark]:
@@ -62,8 +75,8 @@ class Lanes:
             behind = mark is not None and just_before < mark
             if behind and before is not None and just_before >= before.get(lane, BEGINNING):
                 continue
-            news = news or behind or lane not in self._active
-            self._active.setdefault(lane, 0)
+            news = news or behind or not self.active(lane)
+            self._activate(lane)
             if behind:
                 self._marks[lane] = just_before
             elif mark is None:
@@ -73,7 +86,7 @@ class Lanes:
     def hope(self) -> None:
         """Make the lanes active that jobs came from lately: there may be new ones."""
         for lane in islice(reversed(self._marks), HOPEFUL):
-            self._active.setdefault(lane, 0)
+            self._activate(lane)
 
     def ahead_of(self, now: datetime) -> bool:
         """Return whether a watermark is in the future: the server's clock was set back."""
@@ -94,42 +107,40 @@ class Lanes:
 
         `prefetching` leaves out those whose jobs may start only once: they are not claimed to wait.
         """
-        lanes = [lane for lane in self._active if not (prefetching and lane in self._once)]
-        order = sorted(lanes, key=lambda lane: (-lane.priority, self._active[lane]))
-        return [(lane, self._marks.get(lane, BEGINNING)) for lane in order[:MOST]]
+        lanes = (lane for priority in sorted(self._active, reverse=True) for lane in self._active[priority])
+        if prefetching:
+            lanes = (lane for lane in lanes if lane not in self._once)
+        return [(lane, self._marks.get(lane, BEGINNING)) for lane in islice(lanes, MOST)]
 
     def any_once(self, asked: Asked) -> bool:
         """Return whether a lane is asked whose jobs, when last seen, could start only once."""
         return not self._once.isdisjoint(lane for lane, _ in asked)
 
-    def claimed(self, asked: Asked, limit: int, claimed: Iterable[tuple[int, Sequence[Job]]]) -> None:
-        """Take in the answer to a claim of at least `limit` jobs, by the lanes' numbers, each lane's in their order:
-        marks move on, lanes that ran dry are forgotten.
-        """
-        self._turn += 1
-        counts = [0] * len(asked)
-        for number, jobs in claimed:
-            if number < 0:  # suspects: in no lane's order
+    def claimed(self, asked: Asked, limit: int, claimed: Iterable[Claimed]) -> None:
+        """Take in the answer to a claim of `limit` jobs: marks move on, lanes that ran dry are forgotten."""
+        counts: dict[Lane, int] = {}
+        for lane, jobs in claimed:
+            if lane is None:  # a suspect: in no lane's order
                 limit -= len(jobs)
                 continue
-            lane, last = asked[number][0], jobs[-1]
-            counts[number] = len(jobs)
+            last = jobs[-1]
+            counts[lane] = len(jobs)
             self._advance(lane, Mark(last.run_after, last.id))
             if last.max_attempts == 1:
                 self._once.add(lane)
             else:
                 self._once.discard(lane)
-        for (lane, _), count in zip(asked, counts, strict=True):
-            limit -= count
+        for lane, _ in asked:
+            limit -= counts.get(lane, 0)
             if limit > 0:
-                self._active.pop(lane, None)
-            elif count:
-                self._active[lane] = self._turn
+                self._drop(lane)
+            elif lane in counts and self.active(lane):
+                self._active[lane.priority].move_to_end(lane)
 
     def states(self) -> Iterable[tuple[Lane, Mark, bool]]:
         """Yield every lane with its watermark, and whether it is active."""
         for lane, mark in self._marks.items():
-            yield lane, mark, lane in self._active
+            yield lane, mark, self.active(lane)
 
     def known(self, back: timedelta = timedelta(0)) -> Asked:
         """Return the lanes found or claimed from so far, each with its watermark, or with a place so far before it."""

@@ -62,7 +62,7 @@ async def test_lanes_are_served_in_the_order_they_are_asked_up_to_the_limit(
     assert Counter(job.priority for job in claimed) == {9: 2, 5: 2, 0: 1}
 
 
-async def test_each_claimed_job_comes_with_the_number_of_its_lane(store: PgJobStore, worker: RegisteredWorker) -> None:
+async def test_jobs_are_claimed_lane_by_lane_in_the_order_asked(store: PgJobStore, worker: RegisteredWorker) -> None:
     await store.enqueue("a")
     await store.enqueue("b")
     lanes = [
@@ -73,7 +73,7 @@ async def test_each_claimed_job_comes_with_the_number_of_its_lane(store: PgJobSt
 
     claimed = await worker.engine.claim(worker.id, 10, suspect=False, queues=None, types=None, lanes=lanes)
 
-    assert [(number, job.job_type) for number, [job] in claimed] == [(1, "b"), (2, "a")]
+    assert [(lane, job.job_type) for lane, [job] in claimed] == [(lanes[1][0], "b"), (lanes[2][0], "a")]
 
 
 async def test_a_claim_starts_behind_the_watermark(store: PgJobStore, worker: RegisteredWorker) -> None:
@@ -122,7 +122,7 @@ async def test_a_suspect_counts_against_the_limit_and_comes_before_the_lanes(
 
     claimed = await worker.engine.claim(*(worker.id, 1), suspect=True, queues=None, types=None, lanes=[])
 
-    assert [(number, job.id, job.crashes) for number, [job] in claimed] == [(-1, suspect, 1)]
+    assert [(lane, job.id, job.crashes) for lane, [job] in claimed] == [(None, suspect, 1)]
 
 
 async def test_a_suspect_that_another_claimer_has_locked_is_stepped_over(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pqlite import Job, JobStatus
-from pqlite.store.engine import Head, Lane, Mark
+from pqlite.store.engine import Claimed, Head, Lane, Mark
 from pqlite.worker.lanes import BEGINNING, HOPEFUL, MOST, REMEMBERED, Lanes
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,21 +44,21 @@ def test_a_lane_whose_first_job_is_not_due_is_not_asked() -> None:
 
 def test_the_next_claim_begins_behind_the_last_job_claimed() -> None:
     lanes = lanes_with(A)
-    lanes.claimed(lanes.ask(), 2, [(0, [job(A, at(5, 2)), job(A, at(5, 3))])])
+    lanes.claimed(lanes.ask(), 2, [Claimed(A, [job(A, at(5, 2)), job(A, at(5, 3))])])
 
     assert lanes.ask() == [(A, at(5, 3))]
 
 
 def test_a_lane_that_gave_less_than_was_asked_is_dropped() -> None:
     lanes = lanes_with(A, B)
-    lanes.claimed(lanes.ask(), 3, [(0, [job(A, at(1))]), (1, [job(B, at(1)), job(B, at(2))])])
+    lanes.claimed(lanes.ask(), 3, [Claimed(A, [job(A, at(1))]), Claimed(B, [job(B, at(1)), job(B, at(2))])])
 
     assert [lane for lane, _ in lanes.ask()] == [B]
 
 
 def test_a_lane_that_was_not_reached_is_kept() -> None:
     lanes = lanes_with(A, B)
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(1))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(1))])])
 
     assert {lane for lane, _ in lanes.ask()} == {A, B}
 
@@ -66,14 +66,14 @@ def test_a_lane_that_was_not_reached_is_kept() -> None:
 def test_lanes_of_one_priority_take_turns() -> None:
     lanes = lanes_with(A, B)
     first = lanes.ask()[0][0]
-    lanes.claimed(lanes.ask(), 1, [(0, [job(first, at(1))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(first, [job(first, at(1))])])
 
     assert lanes.ask()[0][0] != first
 
 
 def test_a_job_found_behind_the_mark_rewinds_its_lane() -> None:
     lanes = lanes_with(A)
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(5, 9))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(5, 9))])])
     lanes.found([head(A, at(3, 4))])
 
     [(_, mark)] = lanes.ask()
@@ -82,7 +82,7 @@ def test_a_job_found_behind_the_mark_rewinds_its_lane() -> None:
 
 def test_a_job_found_beyond_the_mark_leaves_it_alone() -> None:
     lanes = lanes_with(A)
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(5, 9))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(5, 9))])])
     lanes.found([head(A, at(5, 10))])
 
     assert lanes.ask() == [(A, at(5, 9))]
@@ -90,7 +90,7 @@ def test_a_job_found_beyond_the_mark_leaves_it_alone() -> None:
 
 def test_a_suspect_moves_no_mark_and_takes_a_place() -> None:
     lanes = lanes_with(A, B)
-    lanes.claimed(lanes.ask(), 2, [(-1, [job(A, at(9))]), (0, [job(A, at(1))])])
+    lanes.claimed(lanes.ask(), 2, [Claimed(None, [job(A, at(9))]), Claimed(A, [job(A, at(1))])])
 
     assert {lane for lane, _ in lanes.ask()} == {A, B}
     assert dict(lanes.ask())[A] == at(1)
@@ -103,7 +103,7 @@ def test_a_thousand_lanes_have_their_turns() -> None:
     for _ in range(1000):
         asked = lanes.ask()
         assert len(asked) == MOST
-        lanes.claimed(asked, 1, [(0, [job(asked[0][0], at(1))])])
+        lanes.claimed(asked, 1, [Claimed(asked[0][0], [job(asked[0][0], at(1))])])
         served.add(asked[0][0])
 
     assert served == set(many)
@@ -111,7 +111,7 @@ def test_a_thousand_lanes_have_their_turns() -> None:
 
 def test_a_lane_is_kept_while_only_the_waiting_room_was_not_filled() -> None:
     lanes = lanes_with(A, B)
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(1))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(1))])])
     lanes.claimed(lanes.ask(), 0, [])
 
     assert {lane for lane, _ in lanes.ask()} == {A, B}
@@ -121,7 +121,7 @@ def test_a_lane_of_jobs_that_start_only_once_is_not_asked_for_jobs_that_would_wa
     lanes = lanes_with(A, B)
     once = job(A, at(1))
     once.max_attempts = 1
-    lanes.claimed(lanes.ask(), 1, [(0, [once])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [once])])
 
     assert [lane for lane, _ in lanes.ask(prefetching=True)] == [B]
     assert lanes.any_once(lanes.ask())
@@ -129,7 +129,7 @@ def test_a_lane_of_jobs_that_start_only_once_is_not_asked_for_jobs_that_would_wa
 
 def test_a_look_back_begins_before_the_watermark_and_a_plain_look_at_it() -> None:
     lanes = lanes_with(A)
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(10, 7))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(10, 7))])])
 
     assert list(lanes.known()) == [(A, at(10, 7))]
     assert list(lanes.known(timedelta(seconds=5))) == [(A, Mark(T0 + timedelta(seconds=5), 0))]
@@ -137,9 +137,9 @@ def test_a_look_back_begins_before_the_watermark_and_a_plain_look_at_it() -> Non
 
 def test_what_was_ahead_of_the_mark_when_a_look_began_does_not_rewind_it() -> None:
     lanes = lanes_with(A)
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(5, 9))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(5, 9))])])
     before = lanes.marks
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(8))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(8))])])
 
     claimed_meanwhile = lanes.found([head(A, at(7))], before)
     late = lanes.found([head(A, at(4))], before)
@@ -152,7 +152,7 @@ def test_a_wake_up_asks_the_lanes_that_were_served_last_though_they_ran_dry() ->
     many = [Lane("q", f"t{i}", 0) for i in range(HOPEFUL + 5)]
     lanes = lanes_with(*many)
     asked = lanes.ask()
-    lanes.claimed(asked, 100, [(i, [job(lane, at(9))]) for i, (lane, _) in enumerate(asked)])
+    lanes.claimed(asked, 100, [Claimed(lane, [job(lane, at(9))]) for lane, _ in asked])
     assert not lanes.any
 
     lanes.hope()
@@ -163,7 +163,7 @@ def test_a_wake_up_asks_the_lanes_that_were_served_last_though_they_ran_dry() ->
 def test_the_lane_that_was_not_served_for_the_longest_is_forgotten_first() -> None:
     many = [Lane("q", f"t{i}", 0) for i in range(REMEMBERED)]
     lanes = lanes_with(*many)
-    lanes.claimed([(many[0], at(0))], 1, [(0, [job(many[0], at(9))])])
+    lanes.claimed([(many[0], at(0))], 1, [Claimed(many[0], [job(many[0], at(9))])])
     lanes.found([head(Lane("q", "new", 0), at(1))])
 
     remembered = {lane for lane, _ in lanes.known()}
@@ -174,7 +174,7 @@ def test_the_lane_that_was_not_served_for_the_longest_is_forgotten_first() -> No
 
 def test_a_clock_that_was_set_back_behind_a_watermark_is_noticed() -> None:
     lanes = lanes_with(A)
-    lanes.claimed(lanes.ask(), 1, [(0, [job(A, at(10))])])
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(10))])])
 
     assert not lanes.ahead_of(T0 + timedelta(seconds=10))
     assert lanes.ahead_of(T0 + timedelta(seconds=9))
