@@ -61,7 +61,12 @@ begin
     where (p_queues is null or w.queue = any (p_queues)) and (p_types is null or w.job_type = any (p_types))
   loop
     if v_head.run_after <= v_now then
-      return query select v_head.queue, v_head.job_type, v_head.priority, v_head.run_after, v_head.id;
+      queue := v_head.queue;
+      job_type := v_head.job_type;
+      priority := v_head.priority;
+      run_after := v_head.run_after;
+      id := v_head.id;
+      return next;
       v_found := v_found + v_head.is_new::int;
       exit when v_found >= p_limit;
     elsif v_head.run_after < v_soonest then

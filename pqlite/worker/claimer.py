@@ -141,9 +141,10 @@ class Claimer:
         self.round_trip += 0.2 * (time.perf_counter() - began - self.round_trip)
         # Without room a suspect, or a job that may start only once, holds back whatever would only wait.
         self._lanes.claimed(asked, room + prefetch if room > 0 or claimed else 0, claimed)
-        for _, jobs in claimed:
+        jobs = [job for _, batch in claimed for job in batch]
+        if jobs:
             self._accept(jobs)
-        return sum(len(jobs) for _, jobs in claimed)
+        return len(jobs)
 
     async def _discover(self) -> float | None:
         """Look for lanes if it is time to, or if there is nothing to ask; return seconds until the first job that is

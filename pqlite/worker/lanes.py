@@ -33,7 +33,7 @@ class Lanes:
     def __init__(self) -> None:
         # By priority; of one priority, the lane that was served longest ago comes first.
         self._active: dict[int, OrderedDict[Lane, None]] = {}
-        self._marks: dict[Lane, Mark] = {}
+        self._marks: OrderedDict[Lane, Mark] = OrderedDict()
         self._once: set[Lane] = set()
 
     @property
@@ -97,8 +97,7 @@ class Lanes:
         before = self._marks.pop(lane, BEGINNING)
         if len(self._marks) >= REMEMBERED:
             # The one that was not served for the longest; a sweep finds its jobs if it has any.
-            oldest = next(iter(self._marks))
-            del self._marks[oldest]
+            oldest, _ = self._marks.popitem(last=False)
             self._once.discard(oldest)
         self._marks[lane] = max(before, mark)
 
