@@ -19,6 +19,6 @@ begin
     for no key update skip locked))
   returning j.id;
   if found then
-    perform pqlite.wake('rewind');
+    perform pqlite.wake(p_payload => 'rewind');
   end if;
 end $$;

@@ -1,16 +1,23 @@
 -- Statement trigger: whoever inserts jobs, by whatever client, wakes the workers that sleep.
--- SECURITY DEFINER, so that a role that may only INSERT needs no right on the register.
+-- SECURITY DEFINER, so that a role that may only INSERT needs no right on the registers.
 create or replace function pqlite.jobs_inserted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_queues text[];
 begin
-  perform pqlite.wake();
+  if (select r.last_value from pqlite.wake_until r) >= (extract(epoch from clock_timestamp()) * 1000)::bigint then
+    v_queues := array(select distinct i.queue from inserted i limit 21);
+    if v_queues <> '{}' then
+      perform pqlite.wake(case when cardinality(v_queues) <= 20 then v_queues end);
+    end if;
+  end if;
   return null;
 end $$;
 
 -- Only once: it locks the table against writers, and this file is applied by every migration.
 do $$ begin
   if not exists (select from pg_trigger t where t.tgrelid = 'pqlite.jobs'::regclass and t.tgname = 'jobs_inserted') then
-    create trigger jobs_inserted after insert on pqlite.jobs
+    create trigger jobs_inserted after insert on pqlite.jobs referencing new table as inserted
       for each statement execute function pqlite.jobs_inserted();
   end if;
 end $$;

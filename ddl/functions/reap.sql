@@ -46,6 +46,6 @@ begin
     end if;
   end loop;
   if v_left < p_limit then
-    perform pqlite.wake('rewind');
+    perform pqlite.wake(p_payload => 'rewind');
   end if;
 end $$;

@@ -34,6 +34,6 @@ begin
   end loop;
   if cardinality(v_ids) > 0 then
     return query select * from pqlite.take_over(v_ids, 'abandoned');
-    perform pqlite.wake('rewind');
+    perform pqlite.wake(p_payload => 'rewind');
   end if;
 end $$;

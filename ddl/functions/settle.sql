@@ -69,7 +69,7 @@ begin
   get diagnostics v_written = row_count;
   if 'RELEASED' = any (p_outcome) then
     -- Others may sleep, and the job keeps its place, which may be behind their watermarks.
-    perform pqlite.wake('rewind');
+    perform pqlite.wake(p_payload => 'rewind');
   end if;
 
   if v_deleted + v_written < cardinality(p_id) then

@@ -7,7 +7,7 @@ begin
   perform from pqlite.workers w where w.id = p_worker for update;
   if exists (select from pqlite.jobs j where j.status = 'RUNNING' and j.locked_by = p_worker) then
     update pqlite.workers w set dead_at = clock_timestamp() where w.id = p_worker and w.dead_at is null;
-    perform pqlite.wake('rewind');
+    perform pqlite.wake(p_payload => 'rewind');
     return false;
   end if;
   delete from pqlite.workers w where w.id = p_worker;

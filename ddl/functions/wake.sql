@@ -1,11 +1,26 @@
--- Notify sleeping workers, if there are any. p_payload 'rewind' says that jobs may be due behind their watermarks.
+-- Notify workers that sleep, if there are any: those that serve one of p_queues, or all of them (null). The payload is
+-- p_payload ('rewind': jobs may be due behind their watermarks), or else the queues as a JSON array, or else nothing.
 --
--- NOTIFY takes a lock of the whole cluster at commit, so a busy queue must not use it: workers that sleep say so in
--- the register (arm.sql), everybody else finds it in the past.
-create or replace function pqlite.wake(p_payload text default '') returns void
+-- NOTIFY takes a lock of the whole cluster at commit, and wakes everybody who listens: a busy queue must not use it.
+-- So workers that sleep say so in registers (arm.sql), and where nobody does, this is one comparison.
+create or replace function pqlite.wake(p_queues text[] default null, p_payload text default '') returns void
 language plpgsql as $$
+declare
+  v_now bigint := (extract(epoch from clock_timestamp()) * 1000)::bigint;
 begin
-  if (select w.last_value from pqlite.wake_until w) >= (extract(epoch from clock_timestamp()) * 1000)::bigint then
-    perform pg_notify('pqlite_wake', p_payload);
+  if (select r.last_value from pqlite.wake_until r) < v_now then
+    return;
+  end if;
+  if p_queues is null or (select r.last_value from pqlite.wake_all r) >= v_now or exists (
+       select from unnest(p_queues) q where case hashtext(q) & 7
+         when 0 then (select r.last_value from pqlite.wake_0 r)
+         when 1 then (select r.last_value from pqlite.wake_1 r)
+         when 2 then (select r.last_value from pqlite.wake_2 r)
+         when 3 then (select r.last_value from pqlite.wake_3 r)
+         when 4 then (select r.last_value from pqlite.wake_4 r)
+         when 5 then (select r.last_value from pqlite.wake_5 r)
+         when 6 then (select r.last_value from pqlite.wake_6 r)
+         else (select r.last_value from pqlite.wake_7 r) end >= v_now) then
+    perform pg_notify('pqlite_wake', coalesce(nullif(p_payload, ''), to_json(p_queues)::text, ''));
   end if;
 end $$;

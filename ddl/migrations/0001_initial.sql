@@ -129,6 +129,16 @@ create table pqlite.workers (
 
 comment on table pqlite.workers is 'One row per running worker process, renewed every few seconds.';
 
--- A register without MVCC: until when (milliseconds since 1970) somebody sleeps and wants a notification.
--- Reading it costs one buffer under any horizon; a busy system leaves it in the past and never notifies.
-create sequence pqlite.wake_until minvalue 0 start 0;
+-- Registers without MVCC: until when (milliseconds since 1970) somebody sleeps and wants a notification. Reading one
+-- costs one buffer under any horizon; a busy system leaves them in the past and never notifies.
+create sequence pqlite.wake_until minvalue 0 start 0;  -- anybody at all
+create sequence pqlite.wake_all minvalue 0 start 0;    -- workers that serve every queue
+-- Workers of some queues, by the queue's hash.
+create sequence pqlite.wake_0 minvalue 0 start 0;
+create sequence pqlite.wake_1 minvalue 0 start 0;
+create sequence pqlite.wake_2 minvalue 0 start 0;
+create sequence pqlite.wake_3 minvalue 0 start 0;
+create sequence pqlite.wake_4 minvalue 0 start 0;
+create sequence pqlite.wake_5 minvalue 0 start 0;
+create sequence pqlite.wake_6 minvalue 0 start 0;
+create sequence pqlite.wake_7 minvalue 0 start 0;

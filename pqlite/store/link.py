@@ -30,6 +30,14 @@ def says_server_is_down(error: BaseException, *, direct: bool) -> bool:
     return refused or sqlstate(error) in _SERVER_DOWN
 
 
+def is_direct(host: str | None, port: int | None, socket: Any) -> bool:
+    """Return whether the server has the address that we connect to: no proxy, no address translation between."""
+    peer = None if socket is None else socket.getpeername()
+    if isinstance(peer, tuple):
+        return (host, port) == (peer[0], peer[1])
+    return peer is not None and host is None  # a Unix socket on both sides
+
+
 def sqlstate(error: BaseException) -> str:
     """Return the SQLSTATE of a server's error, an empty string for anything else."""
     return str(getattr(error, "sqlstate", None) or "")

@@ -42,7 +42,7 @@ class Statements:
         "from pqlite.lanes($1, $2, $3, $4, $5, $6, $7)"
     )
     disown: str = "select * from pqlite.disown($1, $2, $3)"
-    arm: str = "select pqlite.arm($1)"
+    arm: str = "select pqlite.arm($1, $2)"
     register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
     renew: str = "select id, claims from pqlite.renew($1, $2, $3)"
     unregister: str = "select pqlite.unregister($1)"

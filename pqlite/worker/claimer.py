@@ -21,6 +21,9 @@ RATION = 20
 CHEAP = 0.005
 """... unless it takes less than this, as it does where there are few."""
 ARM_BEYOND = 2.0
+VAIN = 4
+"""So many wake-ups in a row that lead to nothing make a worker deaf, longer with each, up to ..."""
+DEAF_AT_MOST = 1.0
 AUDIT_EVERY = 30.0
 AUDIT_MARGIN = 60.0
 ALL = timedelta(days=365)
@@ -64,7 +67,9 @@ class Claimer:
         self._lost = lost
         self._look_everywhere = look_everywhere
         self._lanes = lanes
-        self._woken = self._hoped = False
+        self._woken = self._hoped = self._called = False
+        self._vain = 0
+        self._deaf_until = 0.0
         self._empty_streak = 0
         self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
@@ -77,10 +82,17 @@ class Claimer:
         self.holder: str | None = None
         """The registration to claim for; None while there is none."""
 
-    def look(self) -> None:
-        """Look for new jobs at the next call: somebody enqueued."""
+    def look(self) -> bool:
+        """Look for new jobs at the next call: somebody enqueued. Return whether it listens.
+
+        Who has been woken for nothing several times in a row (the jobs are of other types, or others are quicker) does
+        not listen for a while, and looks after that.
+        """
+        if time.monotonic() < self._deaf_until:
+            return False
         self._woken = True
         self._empty_streak = 0
+        return True
 
     @property
     def new_lanes_within(self) -> float:
@@ -104,7 +116,8 @@ class Claimer:
             self._lost()
             return 1.0
         if claimed:
-            self._empty_streak = 0
+            self._empty_streak = self._vain = 0
+            self._called = False
             return 0.0
         if room <= 0:
             return AUDIT_EVERY  # woken when a slot is free
@@ -121,6 +134,7 @@ class Claimer:
         """
         woken, self._woken = self._woken, False
         if woken:
+            self._called = True
             self._lanes.hope()
         self._hoped = woken and self._lanes.any and not self._hoped
         return self._hoped
@@ -181,9 +195,16 @@ class Claimer:
         outlasts the next look, so that there is no gap.
         """
         pause = min(max(float(self._idle.next_sleep(self._empty_streak + 1)), 0.0), FOREVER)
+        self._vain += self._called
+        if self._called and self._vain >= VAIN:
+            self._called = False
+            deaf = min(0.1 * 2.0 ** min(self._vain - VAIN, 10), DEAF_AT_MOST)
+            self._deaf_until = time.monotonic() + deaf
+            return min(pause, next_due, deaf)
+        self._called = False
         lapsed = time.monotonic() > self._armed_until
         self._armed_until = time.monotonic() + pause + ARM_BEYOND
-        now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND))
+        now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND), self._queues)
         if self._lanes.ahead_of(now):
             self._look_everywhere()
         if lapsed:

@@ -185,8 +185,8 @@ class Parts:
 
     def notified(self, everywhere: bool = False) -> None:
         """Look for jobs: somebody enqueued; or gave some back (`everywhere`)."""
-        self.claimer.look()
-        self.claiming.wake()
+        if self.claimer.look() or everywhere:
+            self.claiming.wake()
         self._stir(everywhere)
 
     def registered(self, holder: str) -> None:

@@ -17,11 +17,12 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
+from pydantic_core import from_json
 
 from pqlite.backoff import LoopErrorPolicy
 from pqlite.errors import LeaseLost
 from pqlite.store.engine import Engine
-from pqlite.store.link import says_server_is_down
+from pqlite.store.link import is_direct, says_server_is_down
 from pqlite.worker.supervisor import Loop
 from pqlite.worker.watchdog import Watchdog
 
@@ -192,7 +193,7 @@ class Sentinel:
         )
         assert found is not None
         self._locked = found[0]
-        self._direct = _is_direct(found[1], found[2], self._engine.link.socket)
+        self._direct = is_direct(found[1], found[2], self._engine.link.socket)
         await conn.add_listener(self._channel, self._on_notification)
         conn.add_termination_listener(self._on_lost)
         # Anything may have been missed while there was no connection.
@@ -206,8 +207,13 @@ class Sentinel:
     def _on_notification(self, _conn: Any, _pid: int, _channel: str, payload: object) -> None:
         if payload == "cancel":
             self._renewing.wake()
-        else:
+        elif self._concerns(str(payload)):
             self._tell(self._listener.notified, payload == "rewind")
+
+    def _concerns(self, payload: str) -> bool:
+        """Return whether a notification may be about a queue that this worker serves."""
+        queues: list[str] | None = self._info["queues"]
+        return queues is None or not payload.startswith("[") or not set(queues).isdisjoint(from_json(payload))
 
     async def _renew(self) -> float:
         sent = time.monotonic()
@@ -290,11 +296,3 @@ class Sentinel:
     def _tell(self, what: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the worker's loop is closed
             self._main_loop.call_soon_threadsafe(what, *args)
-
-
-def _is_direct(host: str | None, port: int | None, socket: Any) -> bool:
-    """Return whether the server has the address that we connect to: no proxy, no address translation between."""
-    peer = None if socket is None else socket.getpeername()
-    if isinstance(peer, tuple):
-        return (host, port) == (peer[0], peer[1])
-    return peer is not None and host is None  # a Unix socket on both sides

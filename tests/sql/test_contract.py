@@ -185,7 +185,8 @@ async def test_a_producer_of_batches_needs_the_sequence_as_well(store: PgJobStor
 async def test_a_worker_can_do_its_work_with_the_grants_that_are_documented(conn: asyncpg.Connection) -> None:
     grants = (
         "select, insert, update, delete on pqlite.jobs, pqlite.workers",
-        "select, update on sequence pqlite.wake_until",
+        "select, update on sequence pqlite.wake_until, pqlite.wake_all",
+        f"select, update on sequence {', '.join(f'pqlite.wake_{n}' for n in range(8))}",
         "usage on sequence pqlite.jobs_id_seq",
     )
     async with acting_as(conn, *grants):
@@ -199,6 +200,7 @@ async def test_a_worker_can_do_its_work_with_the_grants_that_are_documented(conn
             "retry(1)",
             "pickup('me', null, null)",
             "arm(1000)",
+            "arm(1000, '{default,a,b}')",
             "disown('w', '{}', '1 hour')",
             "reap('w')",
             "reap_stale('0 s')",

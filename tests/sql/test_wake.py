@@ -1,6 +1,7 @@
 """NOTIFY is sent while somebody sleeps, and never otherwise: it takes a lock of the whole server."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
@@ -63,7 +64,7 @@ async def test_sleepers_are_notified_once_per_statement_by_whatever_client(
     else:
         await conn.execute(statement)
 
-    assert await heard() == [""]
+    assert await heard() == ['["default"]']
 
 
 async def test_sleepers_are_notified_at_commit_and_not_at_all_after_a_rollback(
@@ -76,7 +77,7 @@ async def test_sleepers_are_notified_at_commit_and_not_at_all_after_a_rollback(
         await store.enqueue("t", conn=conn)
         assert await heard() == []
         await (transaction.commit() if commits else transaction.rollback())
-        assert await heard() == ([""] if commits else [])
+        assert await heard() == (['["default"]'] if commits else [])
 
 
 async def test_asking_for_less_does_not_shorten_what_another_asked_for(conn: asyncpg.Connection, heard: Heard) -> None:
@@ -85,13 +86,56 @@ async def test_asking_for_less_does_not_shorten_what_another_asked_for(conn: asy
 
     await conn.execute("select pqlite.enqueue('t')")
 
-    assert await heard() == [""]
+    assert await heard() == ['["default"]']
 
 
 async def test_nobody_is_notified_after_the_time_that_was_asked_for(conn: asyncpg.Connection, heard: Heard) -> None:
     await conn.execute("select setval('pqlite.wake_until', (extract(epoch from now()) * 1000)::bigint - 1)")
 
     await conn.execute("select pqlite.enqueue('t')")
+
+    assert await heard() == []
+
+
+async def test_only_sleepers_of_its_queue_are_told_of_a_job(
+    store: PgJobStore, conn: asyncpg.Connection, heard: Heard
+) -> None:
+    other = "select q from (values ('b'), ('c'), ('d')) v (q) where hashtext(q) & 7 <> hashtext('a') & 7 limit 1"
+    queue = await conn.fetchval(other)
+    await conn.execute("select pqlite.arm(60000, '{a}')")
+
+    await store.enqueue("t", queue=queue)
+    assert await heard() == []
+    await store.enqueue("t", queue="a")
+    assert await heard() == ['["a"]']
+    await store.enqueue_many({"job_type": "t", "queue": q} for q in (queue, "a", "a"))
+    assert [sorted(json.loads(payload)) for payload in await heard()] == [sorted({queue, "a"})]
+
+
+async def test_every_queue_has_a_register(conn: asyncpg.Connection, heard: Heard) -> None:
+    queues = [f"q{n}" for n in range(50)]
+    for queue in queues:
+        await conn.execute("select pqlite.arm(60000, $1)", [queue])
+        await conn.execute("insert into pqlite.jobs (job_type, queue) values ('t', $1)", queue)
+
+    assert await heard() == [f'["{queue}"]' for queue in queues]
+
+
+async def test_a_statement_with_jobs_in_many_queues_names_none(conn: asyncpg.Connection, heard: Heard) -> None:
+    await conn.execute(ARM)
+
+    await conn.execute("insert into pqlite.jobs (job_type, queue) select 't', 'q' || n from generate_series(1, 30) n")
+
+    assert await heard() == [""]
+
+
+async def test_an_insert_that_inserts_nothing_tells_nobody(
+    store: PgJobStore, conn: asyncpg.Connection, heard: Heard
+) -> None:
+    await store.enqueue("t", dedupe_key="k")
+    await conn.execute(ARM)
+
+    await store.enqueue("t", dedupe_key="k")
 
     assert await heard() == []
 
@@ -118,7 +162,7 @@ async def test_jobs_that_come_back_tell_sleepers_to_look_behind_their_watermarks
     await conn.execute(ARM)
     await store.enqueue("t")
     await conn.execute(claim)
-    assert await heard() == [""]
+    assert await heard() == ['["default"]']
     [job] = [await store.get(1)]
 
     assert await engine.settle("w", [Outcome(job, Verb.RELEASED)]) == []
@@ -147,6 +191,6 @@ async def test_another_schema_has_a_channel_of_its_own(dsn: str, conn: asyncpg.C
     await conn.execute("select 1")
 
     assert await heard() == []
-    assert payloads == [""]
+    assert payloads == ['["default"]']
     await conn.remove_listener("other_wake", lambda *args: None)
     await conn.reset()

@@ -78,6 +78,49 @@ async def test_an_idle_worker_is_woken_by_a_plain_insert_of_another_client(
     assert job.status is JobStatus.DONE
 
 
+async def test_a_worker_is_woken_by_jobs_of_its_own_queues_only(
+    run: Run, dsn: str, store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    await conn.execute("create sequence counted")
+    await conn.execute("""
+        alter function pqlite.arm(int, text[]) rename to real_arm;
+        create function pqlite.arm(p_ms int, p_queues text[]) returns timestamptz language plpgsql as $$
+        begin perform nextval('counted'); return pqlite.real_arm(p_ms, p_queues); end $$""")
+    claims = "select last_value from counted"
+    async with run({"t": lambda _ctx: None}, queues=["mine"], idle_policy=Never()):
+        await idle(conn)
+        await until(lambda: conn.fetchval(f"{claims} where is_called"), "the worker to sleep")
+        before = await conn.fetchval(claims)
+        await conn.execute("select pqlite.real_arm(60000, null)")  # so that everybody is notified of everything
+        async with PgJobStore(dsn) as other:
+            for _ in range(20):
+                await other.enqueue("t", queue="other")
+            asleep = await conn.fetchval(claims)
+            job = await ended(store, await other.enqueue("t", queue="mine"))
+
+    assert asleep - before <= 1  # the second look before it sleeps
+    assert job.status is JobStatus.DONE
+
+
+async def test_a_worker_that_is_woken_for_nothing_again_and_again_stops_listening_for_a_while(
+    run: Run, dsn: str, store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    async with run({"t": lambda _ctx: None}, idle_policy=Never()) as worker:
+        await idle(conn)
+        claimer = worker._running._parts.claimer  # type: ignore[union-attr]
+        async with PgJobStore(dsn) as other:
+
+            async def woken_for_nothing() -> bool:
+                await other.enqueue("another type")
+                return not claimer.look()
+
+            await until(woken_for_nothing, "the worker to stop listening")
+            job = await ended(store, await other.enqueue("t"))
+            await until(claimer.look, "the worker to listen again")
+
+    assert job.status is JobStatus.DONE
+
+
 async def test_an_idle_worker_wakes_when_a_job_becomes_due(run: Run, store: PgJobStore) -> None:
     job_id = await store.enqueue("t", run_after=timedelta(seconds=0.3))
     async with run({"t": lambda _ctx: None}, idle_policy=Never()):

@@ -4,8 +4,7 @@ import socket
 
 import pytest
 
-from pqlite.store.link import says_server_is_down
-from pqlite.worker.sentinel import _is_direct
+from pqlite.store.link import is_direct, says_server_is_down
 
 
 class Peer:
@@ -30,11 +29,11 @@ class Peer:
 def test_a_connection_is_direct_when_the_server_has_the_address_we_see(
     host: str | None, port: int | None, peer: object, direct: bool
 ) -> None:
-    assert _is_direct(host, port, Peer(peer)) is direct
+    assert is_direct(host, port, Peer(peer)) is direct
 
 
 def test_a_connection_whose_socket_cannot_be_seen_counts_as_indirect() -> None:
-    assert not _is_direct(None, None, None)
+    assert not is_direct(None, None, None)
 
 
 def test_a_refusal_says_something_of_the_server_only_where_nothing_stands_between() -> None:
