@@ -51,7 +51,10 @@ def main(arguments: argparse.Namespace) -> int:
         raise Failure(str(error), status=2) from None
     # The environment's database is an app's: only one that was named here is measured.
     address = None if arguments.dsn is None else database.address(arguments.dsn, {})
-    asyncio.run(_run(options, None if address is None else address.dsn))
+    try:
+        asyncio.run(_run(options, None if address is None else address.dsn))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # SIGTERM ends a run as SIGINT does
     return 0
 
 
