@@ -61,7 +61,7 @@ def test_the_record_says_what_was_measured_on_and_never_where_that_is(
 
     assert run.record["environment"]["server"]["server_version"]
     assert run.record["environment"]["cores"] > 0
-    for secret in ("s3cret", "postgresql://", "5432"):
+    for secret in ("s3cret", "postgresql://"):
         assert secret not in run.json + run.ran.out + run.ran.err
 
 
