@@ -30,7 +30,7 @@ from pqlite.cli import database
 from pqlite.cli.failure import Failure
 from pqlite.embedded import EmbeddedError, EmbeddedPostgres
 
-EMBEDDED_SETTINGS = {"max_connections": "400"}  # 100 idle workers need 300; what it measures, it leaves alone
+EMBEDDED_SETTINGS = {"max_connections": "400"}  # a hundred idle workers need 300
 OR_GIVE_ONE = f"Or measure a server of yours: pqlite bench --dsn {database.SHAPE}"
 
 add_arguments = bench_arguments.add_arguments
@@ -51,7 +51,10 @@ def main(arguments: argparse.Namespace) -> int:
         raise Failure(str(error), status=2) from None
     # The environment's database is an app's: only one that was named here is measured.
     address = None if arguments.dsn is None else database.address(arguments.dsn, {})
-    asyncio.run(_run(options, None if address is None else address.dsn))
+    try:
+        asyncio.run(_run(options, None if address is None else address.dsn))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # SIGTERM ends a run as SIGINT does
     return 0
 
 

@@ -30,7 +30,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namesp
     return replace
 
 
-@pytest.mark.parametrize("command", [[], ["migrate"], ["worker"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["migrate"], ["worker"], ["demo"], ["bench"]])
 def test_help_fits_a_narrow_terminal_and_ends_with_an_example(
     command: list[str], demo: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +122,8 @@ def test_a_mistake_of_our_own_is_not_hidden_behind_a_sentence(demo: Callable[...
 def test_other_commands_import_neither_the_demo_nor_any_extra() -> None:
     code = (
         "import sys; from pqlite.cli import main; main(['migrate', '--sql']);"
-        "print(sorted({'pqlite.demo', 'fastapi', 'uvicorn', 'rich'} & set(sys.modules)), file=sys.stderr)"
+        "extras = {'pqlite.demo', 'pqlite.bench', 'fastapi', 'uvicorn', 'rich'};"
+        "print(sorted(extras & set(sys.modules)), file=sys.stderr)"
     )
 
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())

@@ -24,8 +24,8 @@ METRICS = (
     Metric("server_cpu", "server\nus/job", "us/job", 1),
 )
 NOTES = (
-    "One worker process, 10 s at most. buffers: pages of tables and indexes looked at, by claim and settlement "
-    "together (pg_statio_user_tables)."
+    "One worker process, 10 s at most (3 with --quick). buffers: pages of tables and indexes looked at, by claim and "
+    "settlement together (pg_statio_user_tables)."
 )
 
 

@@ -1,4 +1,4 @@
-"""What a worker costs that has nothing to do, and whether a hundred of them slow down one that has."""
+"""What a worker costs that has nothing to do, and whether many of them slow down one that has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pqlite.bench.scenarios import Scenario, drain
 from pqlite.bench.scenarios.latency import GO_IDLE_SECONDS
 from pqlite.bench.statements import statement
 
-IDLERS = 100
+IDLERS, FEW_IDLERS = 100, 20
 CONNECTIONS_EACH = 3
 SPARE_CONNECTIONS = 20
 METRICS = (
@@ -37,11 +37,12 @@ def cases(options: Options) -> Sequence[Case]:
     seconds = min(options.seconds_or(30, 5), 60)
     load = Load(options.jobs_or(100_000, 20_000))
     both, repeat = (PQLITE, FLOOR), options.repeat_or(1)
-    beside = partial(_drained_beside, load=load)
+    idlers = FEW_IDLERS if options.quick else IDLERS
+    beside = partial(_drained_beside, load=load, idlers=idlers)
     return [
         Case("idle", f"one idle worker, {seconds:g} s", METRICS, both, partial(_idle, seconds=seconds), repeat),
         Case("idle", "drain, nobody else there", drain.METRICS, both, partial(drain.measure, load=load), repeat),
-        Case("idle", f"drain, {IDLERS} idle workers beside it", drain.METRICS, both, beside, repeat),
+        Case("idle", f"drain, {idlers} idle workers beside it", drain.METRICS, both, beside, repeat),
     ]
 
 
@@ -65,17 +66,17 @@ async def _idle(run: Run, name: str, *, seconds: float) -> Sample:
     )
 
 
-async def _drained_beside(run: Run, name: str, *, load: Load) -> Sample:
+async def _drained_beside(run: Run, name: str, *, load: Load, idlers: int) -> Sample:
     await run.prepare(PQLITE)
-    async with _idlers(run):
+    async with _idlers(run, idlers):
         return await drain.measure(run, name, load=load)
 
 
 @asynccontextmanager
-async def _idlers(run: Run) -> AsyncIterator[Child]:
+async def _idlers(run: Run, wanted: int) -> AsyncIterator[Child]:
     free = int(await run.conn.fetchval(statement("free_connections"))) - SPARE_CONNECTIONS
-    count = max(min(IDLERS, free // CONNECTIONS_EACH), 0)
-    if count < IDLERS:
+    count = max(min(wanted, free // CONNECTIONS_EACH), 0)
+    if count < wanted:
         progress(f"The server has connections for {count} idle workers only.")
     async with run.child("roles.idlers:play", PQLITE, workers=count) as idlers:
         await idlers.answer()
@@ -87,4 +88,4 @@ async def _transactions(run: Run) -> int:
     return int(await run.conn.fetchval(statement("transactions")))
 
 
-SCENARIO = Scenario("idle", "an idle worker; a busy one beside a hundred idle ones", cases, NOTES)
+SCENARIO = Scenario("idle", "an idle worker; a busy one beside many idle ones", cases, NOTES)

@@ -13,8 +13,8 @@ from pqlite.bench.scenarios import Scenario
 from pqlite.bench.scenarios.backlog import METRICS, measure
 
 NOTES = (
-    "A lane is a queue, a job type and a priority. One worker process, 20 s at most; the floor knows all its lanes "
-    "beforehand."
+    "A lane is a queue, a job type and a priority. One worker process, 20 s at most (5 with --quick); the floor knows "
+    "all its lanes beforehand."
 )
 
 

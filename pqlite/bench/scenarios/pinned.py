@@ -17,6 +17,7 @@ from pqlite.bench.scenarios import Scenario
 from pqlite.bench.scenarios.sustained import BUCKET, METRICS, rate_values, saturated
 
 MINUTE = 60.0
+LOOK_EVERY = 1.0
 OFFERED_METRICS = (
     Metric("last", "p99 ms\nlast", "ms", 1),
     Metric("first", "p99 ms\nfirst", "ms", 1),
@@ -50,7 +51,8 @@ async def _saturated(run: Run, name: str, *, seconds: float) -> Sample:
 async def _offered(run: Run, name: str, *, seconds: float, rate: int) -> Sample:
     await run.prepare(name)
     async with _pin(run, name):
-        looks, _ = await flow(run, name, "roles.enqueuer:rate", seconds, timed=True, rate=rate)
+        every = min(LOOK_EVERY, seconds / 8)
+        looks, _ = await flow(run, name, "roles.enqueuer:rate", seconds, every=every, timed=True, rate=rate)
     window = min(MINUTE, seconds / 4)
     early = [look for look in looks if look.seconds <= window]
     late = [look for look in looks if look.seconds > looks[-1].seconds - window]
