@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.job import Enqueued, Job, JobStatus, NewJobs
 
 
 class JobStore(Protocol):
@@ -65,8 +65,18 @@ class JobStore(Protocol):
         """
         ...
 
-    async def enqueue_many(self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Any = None) -> list[Enqueued]:
-        """Add many jobs; return one verdict each, in the order given. All of them, or on any error none.
+    async def enqueue_many(
+        self, jobs: NewJobs, *, conn: Any = None, progress: Callable[[int, int], None] | None = None
+    ) -> list[Enqueued]:
+        """Add many jobs; return one verdict each, in the order given. All of them in one transaction, or on any error
+        none.
+
+        Args:
+            jobs: a list, or anything that can be iterated, also asynchronously. What is no list or tuple is drawn to
+                its end before a transaction is begun, and each job is taken as it is when it is drawn.
+            conn: a connection of the caller's. In its transaction a batch that takes several statements makes a
+                savepoint: should it fail or be cancelled, nothing of it stays, even if the transaction is committed.
+            progress: called after each chunk with how many jobs are written so far, and how many there are.
 
         Raises:
             InvalidJob: as for `enqueue`; the message names the position.

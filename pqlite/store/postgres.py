@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,9 @@ from pqlite.errors import (
     LeaseLost,
     NotStarted,
 )
-from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.job import Enqueued, Job, JobStatus, NewJob, NewJobs
 from pqlite.outcome import Verb, Verdict
-from pqlite.store.batches import enqueue_rows, rows_of
+from pqlite.store.batches import all_or_none, batch_of, enqueue_batch
 from pqlite.store.by_hand import ByHand
 from pqlite.store.completion import completing
 from pqlite.store.connecting import address, dedicated, users_own
@@ -253,24 +253,18 @@ class PgJobStore:
         return job_id
 
     async def enqueue_many(
-        self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Connection | None = None
+        self, jobs: NewJobs, *, conn: Connection | None = None, progress: Callable[[int, int], None] | None = None
     ) -> list[Enqueued]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
-        rows = rows_of(jobs, self._max_payload_bytes)
-        if not rows:
+        users = None if conn is None else users_own(conn)
+        batch = await batch_of(jobs, self._max_payload_bytes, checked=users is not None)
+        if batch.total == 0:
             return []
-        if conn is not None:
-            return await enqueue_rows(users_own(conn), self._sql, rows)
-        try:
-            async with self.transaction() as own:
-                if any(row.dedupe_key is not None for row in rows):
-                    wait = f"{KEY_WAIT.total_seconds() * 1000:.0f}ms"
-                    await own.execute("select set_config('lock_timeout', $1, true)", wait)
-                verdicts = await enqueue_rows(own, self._sql, rows)
-        except asyncpg.LockNotAvailableError:
-            raise DedupeKeyBusy(
-                "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
-            ) from None
+        if users is not None:
+            async with nullcontext() if batch.single and progress is None else all_or_none(users):
+                return await enqueue_batch(users, self._sql, batch, progress)
+        async with self.transaction() as own:
+            verdicts = await enqueue_batch(own, self._sql, batch, progress, KEY_WAIT)
         self._enqueued()
         return verdicts
 
