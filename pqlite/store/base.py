@@ -21,7 +21,11 @@ class JobStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of what `start` made, and of nothing that was given. Closing twice does nothing."""
+        """Let go of what `start` made, and of nothing that was given. Closing twice does nothing.
+
+        An enqueue that waits meanwhile is done, or raises NotStarted or what the lost connection raises: then it has
+        happened or not.
+        """
         ...
 
     async def enqueue(
@@ -41,7 +45,13 @@ class JobStore(Protocol):
         expires_at: datetime | None = None,
         conn: Any = None,
     ) -> int:
-        """Add a job and return its id.
+        """Add a job and return its id, when it is committed.
+
+        Jobs without a key that are enqueued at the same time are written together: none waits for company, but while
+        one statement is on its way those who come share the next. A job that the database refuses (a constraint or a
+        trigger of yours) is an error to its own caller only. A connection that is lost is an error to all who were in
+        that statement, which may have happened and is not repeated. Cancelled, a job that was not sent yet is not
+        added, and none of the others notices.
 
         With a `dedupe_key` that an active job (READY, BLOCKED, RUNNING) holds, nothing is added and that job's id is
         returned; exact also between racing transactions.

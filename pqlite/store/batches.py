@@ -1,4 +1,4 @@
-"""Very many rows, in chunks: encoded while the server writes others."""
+"""Rows to statements: a few that came together, or very many in chunks, encoded while the server writes others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import asyncpg
 
 from pqlite.errors import DedupeKeyBusy, InvalidJob
 from pqlite.job import Enqueued, NewJob, NewJobs
+from pqlite.store.coalescing import Write
 from pqlite.store.encoding import encode_clean
+from pqlite.store.link import sqlstate
 from pqlite.store.statements import Statements
 from pqlite.store.validation import COLUMNS, Row, row
 from pqlite.uninterrupted import uninterrupted
@@ -33,6 +35,41 @@ SLICE = 200
 _DEFAULTS: Row = (None, "{}", None, None, None, 0, 5, None, "default", (), "{}", None, None)
 _KEY = COLUMNS.index("dedupe_key")
 _PAYLOAD, _TAGS, _METADATA = (COLUMNS.index(column) for column in ("payload", "tags", "metadata"))
+
+# SQLSTATE classes of errors that speak of the server, the session or a wait, and not of a row.
+_NO_REFUSAL = ("08", "25", "53", "55", "57", "58", "F0", "XX")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether the database refused a row (a constraint, a trigger, a policy), and so wrote nothing."""
+    return isinstance(error, asyncpg.PostgresError) and sqlstate(error)[:2] not in _NO_REFUSAL
+
+
+async def enqueue_together(conn: Connection, sql: Statements, rows: list[Row]) -> Sequence[int]:
+    """Insert rows without keys in one statement, its own transaction; return their ids in their order."""
+    if len(rows) == 1:
+        return [(await conn.fetch(sql.enqueue, *rows[0], None))[0][0]]
+    ids: list[int] = (await conn.fetch(sql.enqueue_keyless, *_arguments(rows, keyed=False)))[0][0]
+    return ids
+
+
+@asynccontextmanager
+async def flushing(
+    pool: asyncpg.Pool[Any], sql: Statements, patience: float, committed: Callable[[], None]
+) -> AsyncIterator[Write[Row, int]]:
+    """Yield a function that enqueues rows together, on one connection of the pool; `committed` is called each time.
+
+    Raises:
+        TimeoutError: the pool had none to give within `patience` seconds.
+    """
+    async with pool.acquire(timeout=patience) as conn:
+
+        async def write(rows: list[Row]) -> Sequence[int]:
+            ids = await enqueue_together(conn, sql, rows)
+            committed()
+            return ids
+
+        yield write
 
 
 class Chunk(NamedTuple):

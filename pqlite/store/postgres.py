@@ -28,8 +28,9 @@ from pqlite.errors import (
 )
 from pqlite.job import Enqueued, Job, JobStatus, NewJob, NewJobs
 from pqlite.outcome import Verb, Verdict
-from pqlite.store.batches import all_or_none, batch_of, enqueue_batch
+from pqlite.store.batches import all_or_none, batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
+from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import completing
 from pqlite.store.connecting import address, dedicated, users_own
 from pqlite.store.encoding import clean_text, encode_clean
@@ -37,7 +38,7 @@ from pqlite.store.engine import Engine
 from pqlite.store.link import Link
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import name, names, row
+from pqlite.store.validation import Row, name, names, row
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ KEY_WAIT = timedelta(seconds=5)
 ACQUIRE_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 BUSY_PAUSE = 0.05
+NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 
 
 class PgJobStore:
@@ -85,6 +87,7 @@ class PgJobStore:
         self._connect = connect
         self._given_pool = pool
         self._pool = pool
+        self._coalescer = None if pool is None else self._coalescing(pool)
         self._pool_size = pool_size
         self._max_payload_bytes = max_payload_bytes
         self._by_hand = ByHand()
@@ -113,18 +116,28 @@ class PgJobStore:
                 connect=None if self._connect is None else self._connect_for_pool,
                 server_settings={"application_name": "pqlite"},
             )
+            self._coalescer = self._coalescing(self._pool)
 
     async def close(self) -> None:
-        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off."""
-        pool, self._pool = self._pool, self._given_pool
-        if pool is None or pool is self._given_pool:
+        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off.
+
+        Jobs that are being enqueued are written within that time, or their callers get an error.
+        """
+        if self._pool is None or self._coalescer is None or self._given_pool is not None:
             return
+        pool, coalescer = self._pool, self._coalescer
+        self._pool = self._coalescer = None
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
+                await coalescer.idle()
                 await pool.close()
         except TimeoutError:
             logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
+            coalescer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
             pool.terminate()
+
+    def _coalescing(self, pool: asyncpg.Pool[Any]) -> Coalescer[Row, int]:
+        return Coalescer(lambda: flushing(pool, self._sql, ACQUIRE_SECONDS, self._enqueued), is_refusal)
 
     async def __aenter__(self) -> PgJobStore:
         """Start."""
@@ -150,7 +163,7 @@ class PgJobStore:
             TimeoutError: the pool had none to give for 30 seconds.
         """
         if self._pool is None:
-            raise NotStarted("The store is not started: 'await store.start()', or let a worker's lifespan do it.")
+            raise NotStarted(NOT_STARTED)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as conn:
             yield conn
 
@@ -200,7 +213,9 @@ class PgJobStore:
     # Enqueue
 
     def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each enqueue of this store that is committed; return a function that stops that."""
+        """Call `listener` after each statement of this store that has enqueued jobs, once it is committed; return a
+        function that stops that.
+        """
         self._enqueue_listeners.append(listener)
         return lambda: self._enqueue_listeners.remove(listener)
 
@@ -239,13 +254,15 @@ class PgJobStore:
         values = row(job, self._max_payload_bytes)
         if conn is not None:
             return int((await users_own(conn).fetch(self._sql.enqueue, *values, None))[0][0])
+        if dedupe_key is None:
+            if self._coalescer is None:
+                raise NotStarted(NOT_STARTED)
+            return await self._coalescer.write(values)
         try:
+            # Alone: a key that an open transaction holds must block nobody else.
             async with self.connection() as own:
-                wait = None if dedupe_key is None else KEY_WAIT
-                job_id = int((await own.fetch(self._sql.enqueue, *values, wait))[0][0])
+                job_id = int((await own.fetch(self._sql.enqueue, *values, KEY_WAIT))[0][0])
         except asyncpg.LockNotAvailableError:
-            if dedupe_key is None:
-                raise  # a lock_timeout of the role's, on something else
             raise DedupeKeyBusy(
                 f"A transaction that has not ended holds the dedupe key {dedupe_key!r}; nothing was enqueued."
             ) from None
