@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 
 class JobStatus(StrEnum):
@@ -76,6 +77,10 @@ class NewJob:
     metadata: dict[str, Any] | None = None
     concurrency_key: str | None = None
     expires_at: datetime | None = None
+
+
+NewJobs: TypeAlias = Iterable[NewJob | Mapping[str, Any]] | AsyncIterable[NewJob | Mapping[str, Any]]
+"""What `store.enqueue_many` takes: lists, generators, async generators; of jobs, or of mappings with their fields."""
 
 
 class Enqueued(NamedTuple):

@@ -36,8 +36,11 @@ begin
       select j.id into enqueue.id from pqlite.jobs j
       where j.dedupe_key = enqueue.dedupe_key and j.status in ('READY', 'RUNNING', 'BLOCKED');
     end if;
-    exit when enqueue.id is not null;
+    exit when enqueue.id is not null or enqueue.dedupe_key is null;
   end loop;
+  if enqueue.id is null and enqueue.dedupe_key is null then
+    raise exception 'a trigger on the jobs table has suppressed the job';
+  end if;
   if enqueue.id is null then
     raise exception 'the dedupe key % kept changing hands', quote_literal(enqueue.dedupe_key) using errcode = '40001';
   end if;

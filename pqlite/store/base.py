@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.job import Enqueued, Job, JobStatus, NewJobs
 
 
 class JobStore(Protocol):
@@ -21,7 +21,11 @@ class JobStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of what `start` made, and of nothing that was given. Closing twice does nothing."""
+        """Let go of what `start` made, and of nothing that was given. Closing twice does nothing.
+
+        An enqueue that waits meanwhile is done, or raises NotStarted or what the lost connection raises: then it has
+        happened or not.
+        """
         ...
 
     async def enqueue(
@@ -41,7 +45,13 @@ class JobStore(Protocol):
         expires_at: datetime | None = None,
         conn: Any = None,
     ) -> int:
-        """Add a job and return its id.
+        """Add a job and return its id, when it is committed.
+
+        Jobs without a key that are enqueued at the same time are written together: none waits for company, but while
+        one statement is on its way those who come share the next. A job that the database refuses (a constraint or a
+        trigger of yours) is an error to its own caller only. A connection that is lost is an error to all who were in
+        that statement, which may have happened and is not repeated. Cancelled, a job that was not sent yet is not
+        added, and none of the others notices.
 
         With a `dedupe_key` that an active job (READY, BLOCKED, RUNNING) holds, nothing is added and that job's id is
         returned; exact also between racing transactions.
@@ -65,8 +75,18 @@ class JobStore(Protocol):
         """
         ...
 
-    async def enqueue_many(self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Any = None) -> list[Enqueued]:
-        """Add many jobs; return one verdict each, in the order given. All of them, or on any error none.
+    async def enqueue_many(
+        self, jobs: NewJobs, *, conn: Any = None, progress: Callable[[int, int], None] | None = None
+    ) -> list[Enqueued]:
+        """Add many jobs; return one verdict each, in the order given. All of them in one transaction, or on any error
+        none.
+
+        Args:
+            jobs: a list, or anything that can be iterated, also asynchronously. What is no list or tuple is drawn to
+                its end before a transaction is begun, and each job is taken as it is when it is drawn.
+            conn: a connection of the caller's. In its transaction a batch that takes several statements makes a
+                savepoint: should it fail or be cancelled, nothing of it stays, even if the transaction is committed.
+            progress: called after each chunk with how many jobs are written so far, and how many there are.
 
         Raises:
             InvalidJob: as for `enqueue`; the message names the position.

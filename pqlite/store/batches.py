@@ -1,48 +1,295 @@
-"""Many jobs in few statements."""
+"""Rows to statements: a few that came together, or very many in chunks, encoded while the server writes others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+import asyncio
+import heapq
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pqlite.errors import InvalidJob
-from pqlite.job import Enqueued, NewJob
+import asyncpg
+
+from pqlite.errors import DedupeKeyBusy, InvalidJob
+from pqlite.job import Enqueued, NewJob, NewJobs
+from pqlite.store.coalescing import Write
 from pqlite.store.encoding import encode_clean
+from pqlite.store.link import sqlstate
 from pqlite.store.statements import Statements
-from pqlite.store.validation import Row, row
+from pqlite.store.validation import COLUMNS, Row, row
+from pqlite.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
 
-CHUNK = 1000
-_TAGS = Row._fields.index("tags")
+CHUNK = 2000
+KEYED_CHUNK = 1000
+CHUNK_CHARACTERS = 8_000_000
+"""How much payload one statement carries, unless a single one is longer."""
+SLICE = 200
+"""How many rows are checked at a stretch: less than a millisecond, then others get their turn."""
+
+# What the SQL functions take for null, per column of a row; they have no default for a job type.
+_DEFAULTS: Row = (None, "{}", None, None, None, 0, 5, None, "default", (), "{}", None, None)
+_KEY = COLUMNS.index("dedupe_key")
+_PAYLOAD, _TAGS, _METADATA = (COLUMNS.index(column) for column in ("payload", "tags", "metadata"))
+
+# SQLSTATE classes of errors that speak of the server, the session or a wait, and not of a row.
+_NO_REFUSAL = ("08", "25", "53", "55", "57", "58", "F0", "XX")
 
 
-def rows_of(jobs: Iterable[NewJob | Mapping[str, Any]], max_payload_bytes: int) -> list[Row]:
-    """Return jobs as rows.
+def is_refusal(error: Exception) -> bool:
+    """Return whether the database refused a row (a constraint, a trigger, a policy), and so wrote nothing."""
+    return isinstance(error, asyncpg.PostgresError) and sqlstate(error)[:2] not in _NO_REFUSAL
+
+
+async def enqueue_together(conn: Connection, sql: Statements, rows: list[Row]) -> Sequence[int]:
+    """Insert rows without keys in one statement, its own transaction; return their ids in their order."""
+    if len(rows) == 1:
+        return [(await conn.fetch(sql.enqueue, *rows[0], None))[0][0]]
+    ids: list[int] = (await conn.fetch(sql.enqueue_keyless, *_arguments(rows, keyed=False)))[0][0]
+    return ids
+
+
+@asynccontextmanager
+async def flushing(
+    pool: asyncpg.Pool[Any], sql: Statements, patience: float, committed: Callable[[], None]
+) -> AsyncIterator[Write[Row, int]]:
+    """Yield a function that enqueues rows together, on one connection of the pool; `committed` is called each time.
+
+    Raises:
+        TimeoutError: the pool had none to give within `patience` seconds.
+    """
+    async with pool.acquire(timeout=patience) as conn:
+
+        async def write(rows: list[Row]) -> Sequence[int]:
+            ids = await enqueue_together(conn, sql, rows)
+            committed()
+            return ids
+
+        yield write
+
+
+class Chunk(NamedTuple):
+    """Rows for one statement: where in the batch they are, and its arguments."""
+
+    positions: Sequence[int]
+    arguments: list[Any]
+    keyed: bool
+
+
+class Batch(NamedTuple):
+    """What `enqueue_many` was given: how many jobs, whether one statement does, and the chunks."""
+
+    total: int
+    single: bool
+    chunks: AsyncGenerator[Chunk, None]
+
+
+async def batch_of(jobs: NewJobs, max_payload_bytes: int, *, checked: bool) -> Batch:
+    """Return jobs as a batch.
+
+    What has to be iterated is drawn and checked here: a slow generator must not hold a transaction open, and a job that
+    is changed after it was drawn has been enqueued as it was. A long list is there already; unless it is to be
+    `checked`, that happens chunk by chunk, when `Batch.chunks` is iterated.
 
     Raises:
         InvalidJob: one of them cannot be a job; the message names its position.
     """
-    rows = []
-    for position, job in enumerate(jobs):
-        try:
-            rows.append(row(job if isinstance(job, NewJob) else NewJob(**job), max_payload_bytes))
-        except (InvalidJob, TypeError) as error:
-            kind = type(error) if isinstance(error, InvalidJob) else InvalidJob
-            raise kind(f"job {position}: {error}") from None
-    return rows
+    if isinstance(jobs, (list, tuple)) and len(jobs) > CHUNK and not checked:
+        return Batch(len(jobs), False, _chunks(tuple(jobs), max_payload_bytes))
+    chunks = [chunk async for chunk in _chunks(jobs, max_payload_bytes)]
+    return Batch(sum(len(chunk.positions) for chunk in chunks), len(chunks) <= 1, _each(chunks))
 
 
-async def enqueue_rows(conn: Connection, sql: Statements, rows: list[Row]) -> list[Enqueued]:
-    """Insert rows in chunks, in the connection's transaction; return one verdict each, in their order."""
-    # All chunks follow one order of keys: two callers with the same keys cannot deadlock, whatever their sizes.
-    order = sorted(range(len(rows)), key=lambda i: rows[i].dedupe_key or "")
-    verdicts: list[Enqueued | None] = [None] * len(rows)
-    for start in range(0, len(order), CHUNK):
-        chunk = order[start : start + CHUNK]
-        columns = list(zip(*(rows[i] for i in chunk), strict=True))
-        columns[_TAGS] = tuple(encode_clean(tags, max_bytes=1 << 30) for tags in columns[_TAGS])
-        for ordinal, job_id, inserted in await conn.fetch(sql.enqueue_many, *columns):
-            verdicts[chunk[ordinal - 1]] = Enqueued(job_id, inserted)
+async def enqueue_batch(
+    conn: Connection,
+    sql: Statements,
+    batch: Batch,
+    progress: Callable[[int, int], None] | None = None,
+    key_wait: timedelta | None = None,
+) -> list[Enqueued]:
+    """Insert a batch in the connection's transaction; return one verdict each, in the order given.
+
+    Args:
+        progress: called with how many are written, and the total, after each chunk.
+        key_wait: how long to wait for a key that another transaction holds; None: as long as the session says.
+
+    Raises:
+        InvalidJob: one of them cannot be a job; the transaction has to be rolled back.
+        DedupeKeyBusy: a transaction holds one of the keys for longer than `key_wait`.
+    """
+    verdicts: list[Enqueued | None] = [None] * batch.total
+    written = 0
+    async with aclosing(batch.chunks) as chunks, _one_ahead(chunks) as following:
+        while (chunk := await following()) is not None:
+            if chunk.keyed:
+                await _insert_keyed(conn, sql, chunk, verdicts, key_wait)
+            else:
+                ids = (await conn.fetch(sql.enqueue_keyless, *chunk.arguments))[0][0]
+                for position, job_id in zip(chunk.positions, ids, strict=True):
+                    verdicts[position] = Enqueued(job_id, True)
+            written += len(chunk.positions)
+            if progress is not None:
+                progress(written, batch.total)
     return [verdict for verdict in verdicts if verdict is not None]
+
+
+async def _insert_keyed(
+    conn: Connection, sql: Statements, chunk: Chunk, verdicts: list[Enqueued | None], key_wait: timedelta | None
+) -> None:
+    if key_wait is not None:
+        await conn.execute("select set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms")
+    try:
+        for ordinal, job_id, inserted in await conn.fetch(sql.enqueue_many, *chunk.arguments):
+            verdicts[chunk.positions[ordinal - 1]] = Enqueued(job_id, inserted)
+    except asyncpg.LockNotAvailableError:
+        if key_wait is None:
+            raise
+        raise DedupeKeyBusy(
+            "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
+        ) from None
+
+
+@asynccontextmanager
+async def all_or_none(conn: Connection) -> AsyncIterator[None]:
+    """Make what is done on a user's connection one act, whatever its transaction then does with the error."""
+    if not conn.is_in_transaction():
+        async with conn.transaction():
+            yield
+        return
+    # As text: asyncpg refuses its own savepoints in a transaction that was begun as text.
+    await conn.execute("savepoint pqlite_enqueue_many")
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # without its connection nothing stays
+            await uninterrupted(conn.execute("rollback to savepoint pqlite_enqueue_many"))
+        raise
+    await conn.execute("release savepoint pqlite_enqueue_many")
+
+
+# Rows and columns
+
+
+def _checked(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int) -> Row:
+    try:
+        return row(job if isinstance(job, NewJob) else NewJob(**job), max_payload_bytes)
+    except (InvalidJob, TypeError) as error:
+        kind = type(error) if isinstance(error, InvalidJob) else InvalidJob
+        raise kind(f"job {position}: {error}") from None
+
+
+async def _slices(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[list[Row], None]:
+    """Yield rows as they come, each checked at once: who yields jobs may change them afterwards."""
+    if isinstance(jobs, AsyncIterable):
+        rows: list[Row] = []
+        position = 0
+        async for job in jobs:
+            rows.append(_checked(position, job, max_payload_bytes))
+            position += 1
+            if len(rows) == SLICE:
+                yield rows
+                rows = []
+        yield rows
+    else:
+        each = (_checked(position, job, max_payload_bytes) for position, job in enumerate(jobs))
+        while rows := list(islice(each, SLICE)):
+            yield rows
+
+
+async def _chunks(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[Chunk, None]:
+    """Yield the rows without keys in their order, then the others in the order of their keys.
+
+    All chunks follow that one order: two callers with the same keys cannot deadlock, whatever their sizes.
+    """
+    keyless: list[tuple[int, Row]] = []
+    keyed: list[tuple[int, Row]] = []
+    runs: list[list[tuple[int, Row]]] = []
+    position = 0
+    async with aclosing(_slices(jobs, max_payload_bytes)) as slices:
+        async for rows in slices:
+            for values in rows:
+                (keyless if values[_KEY] is None else keyed).append((position, values))
+                position += 1
+            if len(keyless) >= CHUNK:
+                for chunk in _cut(keyless, keyed=False):
+                    yield chunk
+                keyless = []
+            if len(keyed) >= KEYED_CHUNK:
+                runs.append(sorted(keyed, key=_by_key))
+                keyed = []
+            await asyncio.sleep(0)
+    for chunk in _cut(keyless, keyed=False):
+        yield chunk
+    # Merged, and not sorted as a whole: with a million keys that would block the loop for seconds.
+    ordered = heapq.merge(*runs, sorted(keyed, key=_by_key), key=_by_key)
+    while some := list(islice(ordered, KEYED_CHUNK)):
+        for chunk in _cut(some, keyed=True):
+            yield chunk
+        await asyncio.sleep(0)
+
+
+async def _each(chunks: list[Chunk]) -> AsyncGenerator[Chunk, None]:
+    for chunk in chunks:
+        yield chunk
+
+
+def _by_key(row: tuple[int, Row]) -> str:
+    key: str = row[1][_KEY]
+    return key
+
+
+def _cut(rows: list[tuple[int, Row]], *, keyed: bool) -> Iterator[Chunk]:
+    """Yield rows as one chunk, as several if their payloads are long."""
+    if len(rows) > 1 and sum(len(values[_PAYLOAD]) for _, values in rows) > CHUNK_CHARACTERS:
+        yield from _cut(rows[: len(rows) // 2], keyed=keyed)
+        yield from _cut(rows[len(rows) // 2 :], keyed=keyed)
+    elif rows:
+        positions, all_values = zip(*rows, strict=True)
+        yield Chunk(positions, _arguments(all_values, keyed=keyed), keyed)
+
+
+def _arguments(rows: Sequence[Row], *, keyed: bool) -> list[Any]:
+    """Return what the statement takes: a column's values once if all are equal, not at all if they are the default."""
+    columns: list[Any] = []
+    for values, default in zip(zip(*rows, strict=True), _DEFAULTS, strict=True):
+        if values.count(values[0]) < len(rows):
+            columns.append(values)
+        else:
+            columns.append(None if values[0] == default else values[:1])
+    if (tags := columns[_TAGS]) is not None:
+        columns[_TAGS] = [encode_clean(each, max_bytes=1 << 30) for each in tags]
+    columns[_PAYLOAD] = [values[_PAYLOAD] for values in rows]  # all of them: they say how many rows there are
+    for column in (_PAYLOAD, _TAGS, _METADATA):
+        if columns[column] is not None:
+            columns[column] = "\n".join(columns[column])
+    if not keyed:
+        del columns[_KEY]
+    return columns
+
+
+@asynccontextmanager
+async def _one_ahead(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Callable[[], Any]]:
+    """Yield a function that returns the next chunk, None after the last; while it is used the one after it is made."""
+
+    async def following() -> Chunk | None:
+        return await anext(chunks, None)
+
+    upcoming = asyncio.ensure_future(following())
+
+    async def take() -> Chunk | None:
+        nonlocal upcoming
+        if (chunk := await upcoming) is not None:
+            upcoming = asyncio.ensure_future(following())
+        return chunk
+
+    try:
+        yield take
+    finally:
+        upcoming.cancel()
+        await asyncio.wait([upcoming])
+        if not upcoming.cancelled():
+            upcoming.exception()  # looked at: what ended the block is the news

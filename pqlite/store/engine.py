@@ -129,8 +129,8 @@ class Engine:
         """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
         return [r[0] for r in await self.link.fetch(self._sql.disown, holder, known, since, deadline=10.0)]
 
-    async def arm(self, duration: timedelta, queues: Sequence[str] | None) -> datetime:
-        """Ask to be notified of new jobs in these queues for this long; return the server's time."""
+    async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
+        """Ask to be notified of new jobs in these queues (None: in any) for this long; return the server's time."""
         rows = await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), queues, deadline=5.0)
         now: datetime = rows[0][0]
         return now

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ from pqlite.errors import (
     LeaseLost,
     NotStarted,
 )
-from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.job import Enqueued, Job, JobStatus, NewJob, NewJobs
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.batches import enqueue_rows, rows_of
+from pqlite.store.batches import all_or_none, batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
+from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import completing
 from pqlite.store.connecting import address, dedicated, users_own
 from pqlite.store.encoding import clean_text, encode_clean
@@ -37,7 +38,7 @@ from pqlite.store.engine import Engine, Head, Lane, Mark, heads, look, settlemen
 from pqlite.store.link import Link
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import name, names, row
+from pqlite.store.validation import Row, name, names, row
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ CLOSE_SECONDS = 5.0
 BUSY_PAUSE = 0.05
 SPARE_SECONDS = 1.0
 LOOK_SECONDS = 120.0
+NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 
 
 class PgJobStore:
@@ -87,6 +89,7 @@ class PgJobStore:
         self._connect = connect
         self._given_pool = pool
         self._pool = pool
+        self._coalescer = None if pool is None else self._coalescing(pool)
         self._pool_size = pool_size
         self._max_payload_bytes = max_payload_bytes
         self._by_hand = ByHand()
@@ -115,18 +118,28 @@ class PgJobStore:
                 connect=None if self._connect is None else self._connect_for_pool,
                 server_settings={"application_name": "pqlite"},
             )
+            self._coalescer = self._coalescing(self._pool)
 
     async def close(self) -> None:
-        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off."""
-        pool, self._pool = self._pool, self._given_pool
-        if pool is None or pool is self._given_pool:
+        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off.
+
+        Jobs that are being enqueued are written within that time, or their callers get an error.
+        """
+        if self._pool is None or self._coalescer is None or self._given_pool is not None:
             return
+        pool, coalescer = self._pool, self._coalescer
+        self._pool = self._coalescer = None
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
+                await coalescer.idle()
                 await pool.close()
         except TimeoutError:
             logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
+            coalescer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
             pool.terminate()
+
+    def _coalescing(self, pool: asyncpg.Pool[Any]) -> Coalescer[Row, int]:
+        return Coalescer(lambda: flushing(pool, self._sql, ACQUIRE_SECONDS, self._enqueued), is_refusal)
 
     async def __aenter__(self) -> PgJobStore:
         """Start."""
@@ -152,7 +165,7 @@ class PgJobStore:
             TimeoutError: the pool had none to give for 30 seconds.
         """
         if self._pool is None:
-            raise NotStarted("The store is not started: 'await store.start()', or let a worker's lifespan do it.")
+            raise NotStarted(NOT_STARTED)
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as conn:
             yield conn
 
@@ -219,7 +232,9 @@ class PgJobStore:
     # Enqueue
 
     def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each enqueue of this store that is committed; return a function that stops that."""
+        """Call `listener` after each statement of this store that has enqueued jobs, once it is committed; return a
+        function that stops that.
+        """
         self._enqueue_listeners.append(listener)
         return lambda: self._enqueue_listeners.remove(listener)
 
@@ -258,13 +273,15 @@ class PgJobStore:
         values = row(job, self._max_payload_bytes)
         if conn is not None:
             return int((await users_own(conn).fetch(self._sql.enqueue, *values, None))[0][0])
+        if dedupe_key is None:
+            if self._coalescer is None:
+                raise NotStarted(NOT_STARTED)
+            return await self._coalescer.write(values)
         try:
+            # Alone: a key that an open transaction holds must block nobody else.
             async with self.connection() as own:
-                wait = None if dedupe_key is None else KEY_WAIT
-                job_id = int((await own.fetch(self._sql.enqueue, *values, wait))[0][0])
+                job_id = int((await own.fetch(self._sql.enqueue, *values, KEY_WAIT))[0][0])
         except asyncpg.LockNotAvailableError:
-            if dedupe_key is None:
-                raise  # a lock_timeout of the role's, on something else
             raise DedupeKeyBusy(
                 f"A transaction that has not ended holds the dedupe key {dedupe_key!r}; nothing was enqueued."
             ) from None
@@ -272,24 +289,18 @@ class PgJobStore:
         return job_id
 
     async def enqueue_many(
-        self, jobs: Iterable[NewJob | Mapping[str, Any]], *, conn: Connection | None = None
+        self, jobs: NewJobs, *, conn: Connection | None = None, progress: Callable[[int, int], None] | None = None
     ) -> list[Enqueued]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
-        rows = rows_of(jobs, self._max_payload_bytes)
-        if not rows:
+        users = None if conn is None else users_own(conn)
+        batch = await batch_of(jobs, self._max_payload_bytes, checked=users is not None)
+        if batch.total == 0:
             return []
-        if conn is not None:
-            return await enqueue_rows(users_own(conn), self._sql, rows)
-        try:
-            async with self.transaction() as own:
-                if any(row.dedupe_key is not None for row in rows):
-                    wait = f"{KEY_WAIT.total_seconds() * 1000:.0f}ms"
-                    await own.execute("select set_config('lock_timeout', $1, true)", wait)
-                verdicts = await enqueue_rows(own, self._sql, rows)
-        except asyncpg.LockNotAvailableError:
-            raise DedupeKeyBusy(
-                "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
-            ) from None
+        if users is not None:
+            async with nullcontext() if batch.single and progress is None else all_or_none(users):
+                return await enqueue_batch(users, self._sql, batch, progress)
+        async with self.transaction() as own:
+            verdicts = await enqueue_batch(own, self._sql, batch, progress, KEY_WAIT)
         self._enqueued()
         return verdicts
 

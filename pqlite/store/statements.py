@@ -23,8 +23,15 @@ class Statements:
         "select id, inserted from pqlite.enqueue($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9, $10, "
         "$11::text::jsonb, $12, $13, $14)"
     )
+    # An array of text costs the driver a third of a microsecond per element, one text nothing; and no line feed is left
+    # in JSON that was written without white space.
     enqueue_many: str = (
-        "select ordinal, id, inserted from pqlite.enqueue_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+        r"select ordinal, id, inserted from pqlite.enqueue_many($1, string_to_array($2, E'\n'), $3, $4, $5, $6, $7, "
+        r"$8, $9, string_to_array($10, E'\n'), string_to_array($11, E'\n'), $12, $13)"
+    )
+    enqueue_keyless: str = (
+        r"select pqlite.enqueue_keyless($1, string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
+        r"string_to_array($9, E'\n'), string_to_array($10, E'\n'), $11, $12)"
     )
     get: str = f"select {_COLUMNS} from pqlite.jobs where id = $1"  # noqa: S608 - constant text
     cancel: str = "select pqlite.cancel($1)"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
 
 from pqlite.errors import InvalidJob
 from pqlite.job import NewJob
@@ -15,22 +15,14 @@ MAX_DELAY = timedelta(days=36525)
 _INT4 = 2**31 - 1
 
 
-class Row(NamedTuple):
-    """A job's columns as the SQL functions take them: JSON as text, a delay beside an absolute time."""
+COLUMNS = (
+    *("job_type", "payload", "dedupe_key", "run_after", "delay", "priority", "max_attempts", "timeout_seconds"),
+    *("queue", "tags", "metadata", "concurrency_key", "expires_at"),
+)
+"""A row's columns as the SQL functions take them: JSON as text, a delay beside an absolute time."""
 
-    job_type: str
-    payload: str
-    dedupe_key: str | None
-    run_after: datetime | None
-    delay: timedelta | None
-    priority: int
-    max_attempts: int
-    timeout_seconds: float | None
-    queue: str
-    tags: list[str]
-    metadata: str
-    concurrency_key: str | None
-    expires_at: datetime | None
+Row: TypeAlias = tuple[Any, ...]
+"""A job's values in the order of COLUMNS. A plain tuple: one with names takes five times as long to make."""
 
 
 def row(job: NewJob, max_payload_bytes: int) -> Row:
@@ -39,21 +31,22 @@ def row(job: NewJob, max_payload_bytes: int) -> Row:
     Raises:
         InvalidJob: a field is of a wrong type or out of bounds; the message names it, its value and what is accepted.
     """
-    run_after, delay = _when(job.run_after)
-    return Row(
-        job_type=name("job_type", job.job_type, 200),
-        payload="{}" if job.payload is None else encode(job.payload, what="payload", max_bytes=max_payload_bytes),
-        dedupe_key=None if job.dedupe_key is None else name("dedupe_key", job.dedupe_key, 1024),
-        run_after=run_after,
-        delay=delay,
-        priority=_integer("priority", job.priority, -_INT4),
-        max_attempts=_integer("max_attempts", job.max_attempts, 1),
-        timeout_seconds=_timeout(job.timeout_seconds),
-        queue=name("queue", job.queue, 200),
-        tags=_tags(job.tags),
-        metadata="{}" if job.metadata is None else _metadata(job.metadata, max_payload_bytes),
-        concurrency_key=None if job.concurrency_key is None else name("concurrency_key", job.concurrency_key, 1024),
-        expires_at=None if job.expires_at is None else _aware("expires_at", job.expires_at),
+    run_after, delay = (None, None) if job.run_after is None else _when(job.run_after)
+    # Most fields of most jobs are not given, and a batch has a million of them: what is not given costs no call.
+    return (
+        name("job_type", job.job_type, 200),
+        "{}" if job.payload is None else encode(job.payload, what="payload", max_bytes=max_payload_bytes),
+        None if job.dedupe_key is None else name("dedupe_key", job.dedupe_key, 1024),
+        run_after,
+        delay,
+        _integer("priority", job.priority, -_INT4),
+        _integer("max_attempts", job.max_attempts, 1),
+        None if job.timeout_seconds is None else _timeout(job.timeout_seconds),
+        "default" if job.queue == "default" else name("queue", job.queue, 200),
+        () if job.tags == () else _tags(job.tags),
+        "{}" if job.metadata is None else _metadata(job.metadata, max_payload_bytes),
+        None if job.concurrency_key is None else name("concurrency_key", job.concurrency_key, 1024),
+        None if job.expires_at is None else _aware("expires_at", job.expires_at),
     )
 
 
@@ -65,6 +58,8 @@ def name(what: str, value: Any, limit: int) -> str:
     """
     if not isinstance(value, str):
         raise InvalidJob(f"{what} must be a string, not {value!r}")
+    if value.isascii() and 0 < len(value) <= limit and "\x00" not in value:
+        return value
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
@@ -93,9 +88,7 @@ def _integer(what: str, value: Any, low: int) -> int:
     return value
 
 
-def _timeout(value: Any) -> float | None:
-    if value is None:
-        return None
+def _timeout(value: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     try:
@@ -125,8 +118,6 @@ def _metadata(value: Any, max_bytes: int) -> str:
 
 
 def _when(value: Any) -> tuple[datetime | None, timedelta | None]:
-    if value is None:
-        return None, None
     if isinstance(value, timedelta):
         # Sent as an interval: the server's clock decides when it has passed.
         if value > MAX_DELAY:
@@ -139,7 +130,8 @@ def _aware(what: str, value: Any) -> datetime:
     if not isinstance(value, datetime):
         raise InvalidJob(f"{what} must be a datetime or a timedelta, not {value!r}")
     try:
-        aware = value if value.tzinfo is not None else value.astimezone()
+        # In UTC: elsewhere two times that differ in their `fold` only are equal, and an hour apart.
+        aware = value.astimezone(UTC)
         if not 1900 <= aware.year <= 9998:
             raise OverflowError
     except (OverflowError, ValueError, OSError):

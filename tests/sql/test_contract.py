@@ -138,6 +138,59 @@ async def test_cancel_and_retry_say_what_they_found(conn: asyncpg.Connection) ->
     assert await conn.fetchval("select pqlite.retry(404)") is None
 
 
+async def test_enqueue_many_takes_named_arrays_and_gives_defaults_for_what_is_missing(
+    conn: asyncpg.Connection,
+) -> None:
+    verdicts = await conn.fetch(
+        """
+        select * from pqlite.enqueue_many(
+          '{a,b,c,d}', p_dedupe_key => '{z,null,y,z}', p_priority => '{null,7}', p_queue => '{q}',
+          p_tags => '{null,[]}')
+        order by ordinal
+        """
+    )
+
+    assert [(row["ordinal"], row["inserted"]) for row in verdicts] == [(1, True), (2, True), (3, True), (4, False)]
+    assert verdicts[3]["id"] == verdicts[0]["id"]
+    rows = await conn.fetch(
+        "select job_type, payload::text, dedupe_key, priority, max_attempts, queue, tags, metadata::text "
+        "from pqlite.jobs order by job_type"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("a", "{}", "z", 0, 5, "q", [], "{}"),
+        ("b", "{}", None, 7, 5, "q", [], "{}"),
+        ("c", "{}", "y", 0, 5, "q", [], "{}"),
+    ]
+
+
+async def test_an_array_of_one_element_stands_for_all_jobs_of_a_batch(conn: asyncpg.Connection) -> None:
+    many = "select id from pqlite.enqueue_many('{t}', '{1,2,3}', p_queue => '{q}', p_run_after => '{2199-01-01}')"
+    keyless = "select unnest(pqlite.enqueue_keyless('{t}', '{1,2,3}', '{2199-01-01}', p_queue => '{q}')) as id"
+    for sql in (many, keyless):
+        ids = [row["id"] for row in await conn.fetch(sql)]
+        rows = await conn.fetch(
+            "select payload::text, job_type, queue, extract(year from run_after)::int from pqlite.jobs "
+            "where id = any ($1) order by id",
+            ids,
+        )
+        assert [tuple(row) for row in rows] == [(payload, "t", "q", 2199) for payload in "123"]
+
+
+async def test_enqueue_keyless_returns_the_ids_in_the_order_given(conn: asyncpg.Connection) -> None:
+    ids = await conn.fetchval("select pqlite.enqueue_keyless('{a,b,c}', array['{\"n\": 1}', null, '3'])")
+
+    rows = await conn.fetch("select id, job_type, payload::text from pqlite.jobs order by job_type")
+    assert [tuple(row) for row in rows] == [(ids[0], "a", '{"n": 1}'), (ids[1], "b", "{}"), (ids[2], "c", "3")]
+    assert await conn.fetchval("select pqlite.enqueue_keyless('{}')") == []
+
+
+async def test_a_batch_without_a_job_type_is_refused(conn: asyncpg.Connection) -> None:
+    for function in ("enqueue_many", "enqueue_keyless"):
+        for arguments in ("null, '{1,2}'", "'{t,null}', '{1,2}'", "'{t,t}', '{1,2,3}'"):
+            with pytest.raises(asyncpg.NotNullViolationError):
+                await conn.execute(f"select pqlite.{function}({arguments})")
+
+
 @asynccontextmanager
 async def acting_as(conn: asyncpg.Connection, *grants: str) -> AsyncIterator[None]:
     """Be a role that was given no more than this. Roles belong to the server, so it goes with the transaction."""
@@ -175,11 +228,11 @@ async def test_a_producer_needs_no_more_than_to_insert_and_select(store: PgJobSt
         assert await is_forbidden(conn, "select pqlite.arm(60000)")
 
 
-async def test_a_producer_of_batches_needs_the_sequence_as_well(store: PgJobStore, conn: asyncpg.Connection) -> None:
-    grants = ("insert, select on pqlite.jobs", "usage on sequence pqlite.jobs_id_seq")
-    async with acting_as(conn, *grants):
+async def test_a_producer_of_batches_needs_no_more_either(store: PgJobStore, conn: asyncpg.Connection) -> None:
+    async with acting_as(conn, "insert, select on pqlite.jobs"):
         verdicts = await store.enqueue_many([{"job_type": "t", "dedupe_key": "k"}, {"job_type": "t"}], conn=conn)
         assert [verdict.inserted for verdict in verdicts] == [True, True]
+        assert await is_forbidden(conn, "select nextval('pqlite.jobs_id_seq')")
 
 
 async def test_a_worker_can_do_its_work_with_the_grants_that_are_documented(conn: asyncpg.Connection) -> None:
@@ -187,12 +240,12 @@ async def test_a_worker_can_do_its_work_with_the_grants_that_are_documented(conn
         "select, insert, update, delete on pqlite.jobs, pqlite.workers",
         "select, update on sequence pqlite.wake_until, pqlite.wake_all",
         f"select, update on sequence {', '.join(f'pqlite.wake_{n}' for n in range(8))}",
-        "usage on sequence pqlite.jobs_id_seq",
     )
     async with acting_as(conn, *grants):
         for verb in (
             "register('w', 'w', 1, '20 s', '{}')",
             "enqueue('t', dedupe_key => 'k')",
+            "enqueue_many('{t}', '{1,2}')",
             "claim('w', 1, true, null, null, '{default}', '{t}', '{0}', '{-infinity}', '{0}')",
             "renew('w', '20 s', 1)",
             "settle('w', '{1}', '{1}', '{RELEASED}', '{null}', '{null}', '{0}', '{null}')",

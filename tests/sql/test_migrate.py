@@ -202,11 +202,12 @@ async def test_no_function_of_the_engine_opens_a_subtransaction(conn: asyncpg.Co
     assert [name for name, source in sources if re.search(r"\bexception\s+when\b", source)] == []
 
 
-async def test_only_the_trigger_runs_with_the_owners_rights_and_with_a_fixed_search_path(
+async def test_only_the_trigger_and_the_drawing_of_ids_run_with_the_owners_rights_and_a_fixed_search_path(
     conn: asyncpg.Connection,
 ) -> None:
     definers = await conn.fetch(
-        "select proname, proconfig from pg_proc where pronamespace = 'pqlite'::regnamespace and prosecdef"
+        "select proname, proconfig from pg_proc where pronamespace = 'pqlite'::regnamespace and prosecdef order by 1"
     )
 
-    assert [tuple(row) for row in definers] == [("jobs_inserted", ["search_path=pg_catalog, pg_temp"])]
+    fixed = ["search_path=pg_catalog, pg_temp"]
+    assert [tuple(row) for row in definers] == [("draw_ids", fixed), ("jobs_inserted", fixed)]

@@ -134,6 +134,13 @@ VERBS: dict[str, tuple[str, int]] = {
         """,
         20_000,
     ),
+    "enqueue_keyless of 500": (
+        """
+        select pqlite.enqueue_keyless('{t}', array_agg('{}'::text), p_priority => array_agg(n), p_queue => '{q1}')
+        from generate_series(1, 500) n
+        """,
+        20_000,
+    ),
     "claim of 100": (f"select from pqlite.claim('me', 100, false, null, null, {LANE})", 6_000),
     "claim of a suspect": ("select from pqlite.claim('me', 1, true, null, null, '{}', '{}', '{}', '{}', '{}')", 400),
     "claim of nothing": (

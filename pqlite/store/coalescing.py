@@ -1,0 +1,200 @@
+"""Rows written together because they came at the same time. Pure asyncio: knows neither SQL nor connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
+from typing import Generic, NamedTuple, TypeVar
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+Write = Callable[[list[R]], Awaitable[Sequence[T]]]
+"""Writes rows, all or none, and returns a result for each, in their order."""
+
+MOST_ROWS = 500
+TERM_SECONDS = 1.0
+TURNS_KEPT = 5
+"""For how many turns of the loop a connection is kept without work: who was just answered may have more to write."""
+
+
+class Coalescer(Generic[R, T]):
+    """Gathers rows while others are being written: a lone row waits for nobody, a crowd shares a statement.
+
+    One writer at a time takes what is pending. It holds its connection while there is something to write, for a
+    second at most: then another takes over, so that others who want a connection get theirs, and a write that hangs
+    holds up nobody but those who are in it.
+
+    Args:
+        session: opens what rows are written with, for as long as its block lasts.
+        is_refusal: says of an error whether one of the rows caused it and nothing was written; rows are then written
+            one by one, and only who is to blame gets it. Any other error goes to everybody whose row was in that
+            write, and is not repeated: it may have happened.
+    """
+
+    def __init__(
+        self,
+        session: Callable[[], AbstractAsyncContextManager[Write[R, T]]],
+        is_refusal: Callable[[Exception], bool],
+    ) -> None:
+        self._session = session
+        self._is_refusal = is_refusal
+        self._pending: deque[_Item[R, T]] = deque()
+        self._writers: set[_Writer[R, T]] = set()
+        self._leader: _Writer[R, T] | None = None
+
+    async def write(self, row: R) -> T:
+        """Return the row's result once it is written.
+
+        Cancelled, a row that was not sent yet is left out; of one that was, nobody knows.
+
+        Raises:
+            Exception: what `session` raised, or what the write raised.
+        """
+        item: _Item[R, T] = _Item(row, asyncio.get_running_loop().create_future())
+        self._pending.append(item)
+        if self._leader is None:
+            self._appoint()
+        try:
+            return await item.answer
+        except asyncio.CancelledError:
+            self._stop_the_abandoned()
+            raise
+
+    async def idle(self) -> None:
+        """Return when nothing is pending and nothing is being written."""
+        while self._writers:
+            await asyncio.wait([writer.task for writer in self._writers])
+
+    def abort(self, error: Exception) -> None:
+        """Stop writing; everybody who waits gets the error."""
+        for writer in self._writers:
+            _fail(writer.batch, error)
+            writer.task.cancel()
+        _fail(self._pending, error)
+        self._pending.clear()
+        self._leader = None
+
+    def _appoint(self) -> None:
+        writer: _Writer[R, T] = _Writer()
+        self._leader = writer
+        self._writers.add(writer)
+        # In a context of its own: what belongs to the first caller (a trace, a request) is not the others' concern.
+        # By `run`, because task factories of users' own may not know the argument `context`.
+        writer.task = Context().run(asyncio.create_task, self._serve(writer), name="pqlite enqueue")
+
+    def _retire(self, writer: _Writer[R, T]) -> None:
+        """Let the writer finish what it is writing, and another one write what is pending."""
+        if self._leader is writer:
+            self._leader = None
+            if not _all_answered(self._pending):
+                self._appoint()
+
+    def _stop_the_abandoned(self) -> None:
+        """Stop writers that nobody waits for any more: on a connection that hangs they would stay for ever."""
+        for writer in self._writers:
+            awaited = self._pending if writer.connecting else writer.batch
+            if awaited and _all_answered(awaited):
+                writer.task.cancel()
+                if self._leader is writer:
+                    self._leader = None
+
+    async def _serve(self, writer: _Writer[R, T]) -> None:
+        try:
+            async with self._session() as write:
+                writer.connecting = False
+                retiring = asyncio.get_running_loop().call_later(TERM_SECONDS, self._retire, writer)
+                try:
+                    while batch := await self._next(writer):
+                        if not await self._write(writer, write, batch):
+                            break
+                finally:
+                    retiring.cancel()
+        except Exception as error:
+            # Once connected, everybody has been answered: the session has failed to end, which concerns nobody.
+            if writer.connecting:
+                _fail(self._pending, error)
+                self._pending.clear()
+        finally:
+            self._writers.discard(writer)
+            self._retire(writer)
+
+    async def _next(self, writer: _Writer[R, T]) -> list[_Item[R, T]]:
+        """Return the rows to write next; none, if nothing is pending or another writer leads."""
+        batch: list[_Item[R, T]] = []
+        for _ in range(TURNS_KEPT):
+            while self._leader is writer and self._pending and len(batch) < MOST_ROWS:
+                item = self._pending.popleft()
+                if not item.answer.done():  # else its caller has left
+                    batch.append(item)
+            if batch or self._leader is not writer:
+                break
+            await asyncio.sleep(0)
+        return batch
+
+    async def _write(self, writer: _Writer[R, T], write: Write[R, T], batch: list[_Item[R, T]]) -> bool:
+        """Write rows and answer their callers; return whether the session can be used further."""
+        writer.batch = batch
+        try:
+            error = await _attempt(write, batch)
+            if error is not None and len(batch) > 1 and self._is_refusal(error):
+                error = await self._write_one_by_one(write, batch)
+            if error is not None:
+                _fail(batch, error)
+            return error is None or self._is_refusal(error)
+        finally:
+            writer.batch = []
+            for item in batch:
+                item.answer.cancel()  # only if the writer was cancelled: nobody may wait for ever
+
+    async def _write_one_by_one(self, write: Write[R, T], batch: list[_Item[R, T]]) -> Exception | None:
+        """Write rows and answer their callers; return the error that ended it early."""
+        for item in batch:
+            if item.answer.done():
+                continue
+            error = await _attempt(write, [item])
+            if error is not None and not self._is_refusal(error):
+                return error
+            if error is not None:
+                _fail([item], error)
+        return None
+
+
+class _Item(NamedTuple, Generic[R, T]):
+    row: R
+    answer: asyncio.Future[T]
+
+
+class _Writer(Generic[R, T]):
+    """A task that writes, and what it is doing: connecting, or writing a batch."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        self.connecting = True
+        self.batch: list[_Item[R, T]] = []
+
+
+async def _attempt(write: Write[R, T], items: list[_Item[R, T]]) -> Exception | None:
+    """Write rows and answer their callers; return the error if they could not be written."""
+    try:
+        results = await write([item.row for item in items])
+    except Exception as error:
+        return error
+    for item, result in zip(items, results, strict=True):
+        if not item.answer.done():
+            item.answer.set_result(result)
+    return None
+
+
+def _all_answered(items: Iterable[_Item[R, T]]) -> bool:
+    return all(item.answer.done() for item in items)
+
+
+def _fail(items: Iterable[_Item[R, T]], error: Exception) -> None:
+    for item in items:
+        if not item.answer.done():
+            item.answer.set_exception(error)
