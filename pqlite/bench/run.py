@@ -136,4 +136,4 @@ def _line(case: Case, repetition: int, name: str, sample: Sample) -> str:
     value = sample.values.get(metric.key)
     shown = "-" if value is None else f"{value:,.{metric.digits}f} {metric.unit}"
     turn = f"{repetition + 1}/{case.repeat}"
-    return f"{case.scenario + ', ' + case.name:<46} {turn:>5} {name:<13} {shown}"
+    return f"{case.scenario + ', ' + case.name:<45} {turn:>5} {name:<13} {shown}"
