@@ -46,6 +46,15 @@ class Ran:
         ]
 
     @property
+    def sorts(self) -> list[str]:
+        """What was sorted instead of read in order; aggregates over arguments excepted."""
+        return [
+            str(node)
+            for node in self.nodes()
+            if "Sort" in node["Node Type"] and any(below.get("Relation Name") == "jobs" for below in _below(node))
+        ]
+
+    @property
     def indexes(self) -> set[str]:
         return {
             node["Index Name"] for node in self.nodes() if node.get("Relation Name") == "jobs" and "Index Name" in node
@@ -57,6 +66,12 @@ class Ran:
         return max(
             plan["Plan"].get("Shared Hit Blocks", 0) + plan["Plan"].get("Shared Read Blocks", 0) for plan in self.plans
         )
+
+
+def _below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for child in node.get("Plans", []):
+        yield child
+        yield from _below(child)
 
 
 class Session:
@@ -142,6 +157,15 @@ VERBS: dict[str, tuple[str, int]] = {
         20_000,
     ),
     "claim of 100": (f"select from pqlite.claim('me', 100, false, null, null, {LANE})", 6_000),
+    "claim of 100 from 20 lanes": (
+        """
+        select from (select array_agg('q' || n % 5 order by n) q, array_agg('t' || n % 4 order by n) t,
+                            array_agg(n % 2 order by n) p, array_agg('-infinity'::timestamptz) w, array_agg(0::bigint) i
+                     from generate_series(0, 19) n) l,
+          lateral pqlite.claim('me', 50, true, null, null, l.q, l.t, l.p, l.w, l.i, 50)
+        """,
+        6_000,
+    ),
     "claim of a suspect": ("select from pqlite.claim('me', 1, true, null, null, '{}', '{}', '{}', '{}', '{}')", 400),
     "claim of nothing": (
         "select from pqlite.claim('me', 9, true, '{none}', '{none}', '{q1}', '{none}', '{0}', '{-infinity}', '{0}')",
@@ -177,6 +201,15 @@ VERBS: dict[str, tuple[str, int]] = {
     "reap_stale": ("select from pqlite.reap_stale('20 minutes')", 100),
     "unregister": ("select pqlite.unregister('me')", 100),
     "lanes": ("select from pqlite.lanes(null, null)", 2_000),
+    "lanes behind watermarks": (
+        """
+        select from (select array_agg('q' || n / 8 order by n) q, array_agg('t' || n / 2 % 4 order by n) t,
+                            array_agg(1 - n % 2 order by n) p, array_agg(now()) w, array_agg(0::bigint) i
+                     from generate_series(0, 39) n) l,
+          lateral pqlite.lanes(null, null, l.q, l.t, l.p, l.w, l.i)
+        """,
+        2_000,
+    ),
     "lanes of some types": ("select from pqlite.lanes('{q1,q2}', '{t1}')", 1_000),
     "pickup": ("select from pqlite.pickup('me', null, null)", 2_500),
     "cancel": ("select pqlite.cancel(1)", 100),
@@ -229,6 +262,7 @@ async def check_every_verb(session: Session) -> None:
     for verb, (_, most_buffers) in VERBS.items():
         ran = await session.call(verb)
         assert ran.unbounded_scans == [], verb
+        assert ran.sorts == [], verb
         assert ran.buffers < most_buffers, f"{verb} touched {ran.buffers} buffers; indexes: {ran.indexes}"
 
 
@@ -306,6 +340,23 @@ async def test_a_claim_from_the_watermark_reads_no_entry_before_it_even_where_va
         from_the_mark = await session.run(claim, [mark["run_after"]], [mark["id"]])
 
         assert from_the_mark.buffers < 100
+
+        look = """
+            select from (select array_agg(l.queue) q, array_agg(l.job_type) t, array_agg(l.priority) p,
+                                array_agg(case when l.queue = 'q1' and l.job_type = 't1' then $1::timestamptz
+                                               else l.run_after end) w,
+                                array_agg(case when l.queue = 'q1' and l.job_type = 't1' then $2::bigint
+                                               else l.id end) i
+                         from (select * from pqlite.lanes(null, null)
+                               order by queue collate "C", job_type collate "C", -priority) l) l,
+              lateral pqlite.lanes(null, null, l.q, l.t, l.p, l.w, l.i)"""
+        await session.conn.execute("set auto_explain.log_min_duration = -1")
+        known = await session.conn.fetchrow(look.replace("select from (", "select l.* from (", 1), *mark)
+        await session.conn.execute("set auto_explain.log_min_duration = 0")
+        assert known is not None
+        all_known = await session.run("select from pqlite.lanes(null, null, $1, $2, $3, $4, $5)", *known)
+        none_known = await session.run("select from pqlite.lanes(null, null)")
+        assert all_known.buffers < 500 < none_known.buffers
     finally:
         await pin.close()
 
