@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from dataclasses import fields
 from pathlib import Path
 
 from pqlite.bench.catalogue import DEFAULT, SCENARIOS
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add = parser.add_argument
     add("scenarios", nargs="*", type=_scenario, metavar="SCENARIO", help=f"by default: {', '.join(DEFAULT)}")
+    add("--case", metavar="TEXT", help="only cases of which the table's row says TEXT, such as: 2 processes")
     add("--list", action="store_true", help="say what the scenarios are, and exit")
     add("--dsn", help="measure this server, in schemas made for it; default: an embedded PostgreSQL")
     add("--quick", action="store_true", help="small sizes: all of it in two minutes, to see that it works")
@@ -43,10 +45,18 @@ def options_of(arguments: argparse.Namespace) -> Options:
         raise ValueError("A soak is run alone and needs to know for how long: pqlite bench soak --hours 8")
     if arguments.hours is not None and scenarios != ("soak",):
         raise ValueError("Only a soak takes --hours; other scenarios take --seconds.")
+    if arguments.case is not None:
+        names = [case.name for name in scenarios for case in SCENARIOS[name].cases(_options(arguments, scenarios))]
+        if not any(arguments.case in name for name in names):
+            raise ValueError(f"No case says {arguments.case!r}; there are: {'; '.join(names)}")
     if arguments.uvloop and importlib.util.find_spec("uvloop") is None:
         raise ValueError("uvloop is not installed: pip install uvloop")
-    sizes = ("quick", "repeat", "seconds", "jobs", "rate", "concurrency", "hours", "uvloop", "peers", "json", "svg")
-    return Options(scenarios=scenarios, **{name: getattr(arguments, name) for name in sizes})
+    return _options(arguments, scenarios)
+
+
+def _options(arguments: argparse.Namespace, scenarios: tuple[str, ...]) -> Options:
+    given = [field.name for field in fields(Options) if field.init and field.name != "scenarios"]
+    return Options(scenarios=scenarios, **{name: getattr(arguments, name) for name in given})
 
 
 def _scenario(text: str) -> str:

@@ -14,6 +14,7 @@ class Options:
     """Sizes that are None are each scenario's own; `quick` makes those small."""
 
     scenarios: Sequence[str] = ()
+    case: str | None = None
     quick: bool = False
     repeat: int | None = None
     seconds: float | None = None

@@ -69,7 +69,8 @@ async def _run(options: Options, dsn: str | None) -> None:
         _introduce(facts)
         try:
             for name in options.scenarios:
-                await measure(run, SCENARIOS[name].cases(options), results.append)
+                cases = SCENARIOS[name].cases(options)
+                await measure(run, [case for case in cases if (options.case or "") in case.name], results.append)
         finally:
             # An interrupted run has measured something, too.
             _report(options, facts, results)

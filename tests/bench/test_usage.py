@@ -38,6 +38,10 @@ def test_wrong_usage_is_a_sentence_and_exits_with_2(
     [
         (["soak"], "A soak is run alone and needs to know for how long: pqlite bench soak --hours 8\n"),
         (["soak", "drain", "--hours", "1"], "A soak is run alone"),
+        (
+            ["drain", "--case", "3 processes"],
+            "No case says '3 processes'; there are: 1 process, rows kept; 2 processes",
+        ),
         (["drain", "--hours", "1"], "Only a soak takes --hours; other scenarios take --seconds.\n"),
         (["--dsn", "mysql://app:s3cret@db/app"], "The address in --dsn must begin with postgresql://, not mysql://.\n"),
     ],
