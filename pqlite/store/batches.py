@@ -88,17 +88,17 @@ class Batch(NamedTuple):
     chunks: AsyncGenerator[Chunk, None]
 
 
-async def batch_of(jobs: NewJobs, max_payload_bytes: int, *, checked: bool) -> Batch:
+async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
     """Return jobs as a batch.
 
     What has to be iterated is drawn and checked here: a slow generator must not hold a transaction open, and a job that
-    is changed after it was drawn has been enqueued as it was. A long list is there already; unless it is to be
-    `checked`, that happens chunk by chunk, when `Batch.chunks` is iterated.
+    is changed after it was drawn has been enqueued as it was. A long list is there already: it is checked chunk by
+    chunk when `Batch.chunks` is iterated, which raises the same.
 
     Raises:
         InvalidJob: one of them cannot be a job; the message names its position.
     """
-    if isinstance(jobs, (list, tuple)) and len(jobs) > CHUNK and not checked:
+    if isinstance(jobs, (list, tuple)) and len(jobs) > CHUNK:
         return Batch(len(jobs), False, _chunks(tuple(jobs), max_payload_bytes))
     chunks = [chunk async for chunk in _chunks(jobs, max_payload_bytes)]
     return Batch(sum(len(chunk.positions) for chunk in chunks), len(chunks) <= 1, _each(chunks))

@@ -113,6 +113,7 @@ class Coalescer(Generic[R, T]):
                             break
                 finally:
                     retiring.cancel()
+                    self._retire(writer)  # who comes now need not wait until the session has ended
         except Exception as error:
             # Once connected, everybody has been answered: the session has failed to end, which concerns nobody.
             if writer.connecting:

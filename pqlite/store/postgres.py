@@ -293,7 +293,7 @@ class PgJobStore:
     ) -> list[Enqueued]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
         users = None if conn is None else users_own(conn)
-        batch = await batch_of(jobs, self._max_payload_bytes, checked=users is not None)
+        batch = await batch_of(jobs, self._max_payload_bytes)
         if batch.total == 0:
             return []
         if users is not None:

@@ -324,6 +324,20 @@ async def test_jobs_that_are_being_enqueued_when_the_store_closes_are_written(
     assert writers() == []
 
 
+async def test_an_enqueue_that_has_no_connection_yet_when_the_store_closes_is_written(
+    dsn: str, conn: asyncpg.Connection
+) -> None:
+    store = PgJobStore(dsn=dsn)
+    await store.start()
+    callers = start(store.enqueue("t", 0), store.enqueue("t", 1))
+    await asyncio.sleep(0)
+
+    await store.close()
+
+    ids = await outcomes(callers)
+    assert await stored(conn) == {ids[0]: 0, ids[1]: 1}
+
+
 async def test_nobody_hangs_when_the_store_closes_before_the_database_has_answered(
     dsn: str, conn: asyncpg.Connection, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

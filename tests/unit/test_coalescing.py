@@ -26,12 +26,12 @@ class Scripted:
 
     def __init__(self) -> None:
         self.writes: list[list[int]] = []
-        self.sessions = self.sessions_open = 0
+        self.sessions = self.sessions_open = self.cut_short = 0
         self.contexts: list[str] = []
-        self.may_connect, self.may_write = asyncio.Event(), asyncio.Event()
-        self.may_connect.set()
-        self.may_write.set()
-        self.connecting, self.writing = asyncio.Event(), asyncio.Event()
+        self.may_connect, self.may_write, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        for allowed in (self.may_connect, self.may_write, self.may_end):
+            allowed.set()
+        self.connecting, self.writing, self.ending_now = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.errors: dict[int, Exception] = {}
         """By row."""
         self.no_session: Exception | None = None
@@ -49,6 +49,12 @@ class Scripted:
             yield self.write
         finally:
             self.sessions_open -= 1
+        self.ending_now.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.cut_short += 1
+            raise
         if self.ending is not None:
             raise self.ending
 
@@ -194,14 +200,37 @@ async def test_a_session_that_cannot_be_opened_fails_all_who_wait_for_it_and_the
     await coalescer.idle()
 
 
-async def test_a_session_that_fails_to_end_concerns_nobody_who_was_answered_or_came_later(scripted: Scripted) -> None:
+async def test_a_session_that_fails_to_end_concerns_neither_who_was_answered_nor_who_comes_meanwhile(
+    scripted: Scripted,
+) -> None:
     coalescer = scripted.coalescer()
     scripted.ending = Lost()
-
+    scripted.may_end.clear()
     assert await coalescer.write(1) == 10
+    await scripted.ending_now.wait()
+
+    scripted.may_connect.clear()
+    meanwhile = start(coalescer, 2)
+    await asyncio.sleep(0)
+    scripted.may_end.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    scripted.may_connect.set()
+
+    assert await results(meanwhile) == [20]
     await coalescer.idle()
 
-    assert await coalescer.write(2) == 20
+
+async def test_who_comes_while_a_session_ends_does_not_wait_for_that(scripted: Scripted) -> None:
+    coalescer = scripted.coalescer()
+    scripted.may_end.clear()
+    assert await coalescer.write(1) == 10
+    await scripted.ending_now.wait()
+
+    async with asyncio.timeout(10):
+        assert await coalescer.write(2) == 20
+
+    scripted.may_end.set()
     await coalescer.idle()
 
 
@@ -287,6 +316,23 @@ async def test_nobody_waits_for_a_connection_any_more_when_every_caller_has_left
     assert await coalescer.write(3) == 30
     assert scripted.writes == [[3]]
     await coalescer.idle()
+
+
+async def test_a_caller_who_leaves_does_not_cut_the_end_of_another_session_short(scripted: Scripted) -> None:
+    coalescer = scripted.coalescer()
+    scripted.may_end.clear()
+    assert await coalescer.write(1) == 10
+    await scripted.ending_now.wait()
+    scripted.may_connect.clear()
+
+    [leaving] = start(coalescer, 2)
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    scripted.may_end.set()
+    await coalescer.idle()
+
+    assert scripted.cut_short == 0
 
 
 async def test_a_timeout_of_one_caller_is_not_the_others(scripted: Scripted) -> None:
