@@ -168,7 +168,9 @@ class Engine:
         return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=5.0)]
 
     async def next_death(self, judge: str) -> float | None:
-        """Return in how many seconds another worker could be declared dead at the earliest; None without others."""
+        """Return in how many seconds another worker could be declared dead at the earliest; None if no other worker is
+        registered, dead or alive.
+        """
         seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
         return None if seconds is None else float(seconds)
 

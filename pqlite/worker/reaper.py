@@ -48,7 +48,8 @@ class Reaper:
         """Look once; return how long to pause."""
         if self.holder is None:
             return FOREVER
-        taken = await self._reap(self.holder)
+        death = await self._next_death(self.holder)
+        taken = [] if death is None else await self._reap(self.holder)
         if time.monotonic() >= self._next_stale:
             taken += await self._reap_stale(self._stale_after)
             self._next_stale = time.monotonic() + self._stale_every
@@ -56,5 +57,4 @@ class Reaper:
             self._announce(JobsTakenOver(self._worker_id, taken))
             self._given_back()
             return SHORTEST_LOOK  # there may be more
-        death = await self._next_death(self.holder)
         return min(max(LONGEST_LOOK if death is None else death, SHORTEST_LOOK), LONGEST_LOOK, self._stale_every)

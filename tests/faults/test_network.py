@@ -54,7 +54,9 @@ async def test_a_settlement_whose_answer_is_lost_counts(scene: Scene) -> None:
 async def test_the_last_flush_outlives_its_connection(scene: Scene) -> None:
     async with Proxy(scene.dsn) as proxy, PgJobStore(dsn=proxy.dsn) as store:
         engine = store.engine("settler")
-        settler = Settler(engine=engine, worker_id="w", announce=Announcer([]), limit=10, has_room=lambda: None)
+        settler = Settler(
+            engine=engine, worker_id="w", keep_done=True, announce=Announcer([]), limit=10, has_room=lambda: None
+        )
         await scene.enqueue("slow")
         job = await store.pickup("w")
         assert job is not None
