@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import anyio.to_thread
@@ -80,6 +81,7 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
         self._last_end = 0.0
         self._asked = False
         self.running: dict[int, Attempt] = {}
@@ -129,9 +131,10 @@ class Executor:
         self.running[job.id] = attempt
         if self._announce.wanted:
             self._announce(JobStarted(self._worker_id, job))
-        attempt.task = self._loop.create_task(self._run(attempt))
         if job.timeout_seconds is not None:
             attempt.timer = self._loop.call_later(job.timeout_seconds, self._stop, attempt, "timeout")
+        # Often called by the attempt that ends before it: what that has set must not be seen by this one.
+        attempt.task = self._context.copy().run(self._loop.create_task, self._run(attempt))
 
     def adopt(self, job: Job) -> bool:
         """Take over a new claim of a job that still runs or waits here; False if it does not.
@@ -240,7 +243,9 @@ class Executor:
         try:
             if error is None and attempt.job.status is not DONE:
                 return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
-            return decide(attempt.job, attempt.context.stop_requested, error, attempt.task.cancelling(), self._backoff)
+            task = asyncio.current_task()
+            cancelling = 0 if task is None else task.cancelling()
+            return decide(attempt.job, attempt.context.stop_requested, error, cancelling, self._backoff)
         except Exception as bug:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
             return Outcome(attempt.job, Verb.RETRY, error=format_error(bug), delay=60.0)

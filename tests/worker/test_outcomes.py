@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import threading
 import time
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ from pqlite import (
     RetryAfter,
     Snooze,
 )
-from pqlite.events import JobSettled, JobStarted, JobStuck, OutcomeRefused
+from pqlite.events import JobEnded, JobSettled, JobStarted, JobStuck, OutcomeRefused
 from pqlite.worker import executor
 from tests.support import EventLog, ended, settled, until
 from tests.worker.conftest import Run
@@ -272,6 +273,23 @@ async def test_nothing_a_handler_raises_stops_the_app(
     assert job.status is JobStatus.READY
     assert type(fatal).__name__ in (job.last_error or "")
     assert after.result == "alive"
+
+
+async def test_what_a_handler_sets_in_its_context_is_not_seen_by_the_jobs_after_it(
+    run: Run, store: PgJobStore, log: EventLog
+) -> None:
+    tenant: ContextVar[int] = ContextVar("tenant")
+    seen: list[int | None] = []
+
+    async def handler(ctx: JobContext) -> None:
+        seen.append(tenant.get(None))
+        tenant.set(ctx.job.id)
+
+    await store.enqueue_many({"job_type": "t"} for _ in range(100))
+    async with run({"t": handler}, concurrency=1):
+        await log.wait_for(JobEnded, count=100)
+
+    assert set(seen) == {None}
 
 
 async def test_an_error_that_cannot_be_printed_or_stored_is_stored_all_the_same(run: Run, store: PgJobStore) -> None:
