@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import asyncpg
 
@@ -19,7 +20,6 @@ from pqlite.store.encoding import encode_clean
 from pqlite.store.link import sqlstate
 from pqlite.store.statements import Statements
 from pqlite.store.validation import COLUMNS, Row, row
-from pqlite.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
@@ -134,7 +134,7 @@ async def enqueue_batch(
             written += len(chunk.positions)
             if progress is not None:
                 progress(written, batch.total)
-    return [verdict for verdict in verdicts if verdict is not None]
+    return cast("list[Enqueued]", verdicts)
 
 
 async def _insert_keyed(
@@ -151,24 +151,6 @@ async def _insert_keyed(
         raise DedupeKeyBusy(
             "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
         ) from None
-
-
-@asynccontextmanager
-async def all_or_none(conn: Connection) -> AsyncIterator[None]:
-    """Make what is done on a user's connection one act, whatever its transaction then does with the error."""
-    if not conn.is_in_transaction():
-        async with conn.transaction():
-            yield
-        return
-    # As text: asyncpg refuses its own savepoints in a transaction that was begun as text.
-    await conn.execute("savepoint pqlite_enqueue_many")
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # without its connection nothing stays
-            await uninterrupted(conn.execute("rollback to savepoint pqlite_enqueue_many"))
-        raise
-    await conn.execute("release savepoint pqlite_enqueue_many")
 
 
 # Rows and columns
@@ -207,7 +189,7 @@ async def _chunks(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[Chunk
     """
     keyless: list[tuple[int, Row]] = []
     keyed: list[tuple[int, Row]] = []
-    runs: list[list[tuple[int, Row]]] = []
+    runs: list[deque[tuple[int, Row]]] = []
     position = 0
     async with aclosing(_slices(jobs, max_payload_bytes)) as slices:
         async for rows in slices:
@@ -219,13 +201,15 @@ async def _chunks(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[Chunk
                     yield chunk
                 keyless = []
             if len(keyed) >= KEYED_CHUNK:
-                runs.append(sorted(keyed, key=_by_key))
+                runs.append(deque(sorted(keyed, key=_by_key)))
                 keyed = []
             await asyncio.sleep(0)
     for chunk in _cut(keyless, keyed=False):
         yield chunk
-    # Merged, and not sorted as a whole: with a million keys that would block the loop for seconds.
-    ordered = heapq.merge(*runs, sorted(keyed, key=_by_key), key=_by_key)
+    # Merged, and not sorted as a whole: with a million keys that would block the loop for seconds. And let go of one by
+    # one, which as a whole takes a while as well.
+    runs.append(deque(sorted(keyed, key=_by_key)))
+    ordered = heapq.merge(*map(_emptied, runs), key=_by_key)
     while some := list(islice(ordered, KEYED_CHUNK)):
         for chunk in _cut(some, keyed=True):
             yield chunk
@@ -235,6 +219,11 @@ async def _chunks(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[Chunk
 async def _each(chunks: list[Chunk]) -> AsyncGenerator[Chunk, None]:
     for chunk in chunks:
         yield chunk
+
+
+def _emptied(run: deque[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    while run:
+        yield run.popleft()
 
 
 def _by_key(row: tuple[int, Row]) -> str:

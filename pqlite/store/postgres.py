@@ -28,11 +28,11 @@ from pqlite.errors import (
 )
 from pqlite.job import Enqueued, Job, JobStatus, NewJob, NewJobs
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.batches import all_or_none, batch_of, enqueue_batch, flushing, is_refusal
+from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import completing
-from pqlite.store.connecting import address, dedicated, users_own
+from pqlite.store.connecting import address, all_or_none, dedicated, users_own
 from pqlite.store.encoding import clean_text, encode_clean
 from pqlite.store.engine import Engine, Head, Lane, Mark, heads, look, settlement
 from pqlite.store.link import Link
