@@ -17,7 +17,8 @@ create or replace function pqlite.claim(
 returns table (
   id bigint, job_type text, payload text, queue text, priority int, run_after timestamptz, attempts int,
   max_attempts int, claims int, crashes int, timeout_seconds double precision, dedupe_key text, concurrency_key text,
-  tags text[], metadata text, created_at timestamptz, locked_at timestamptz, cancel_requested_at timestamptz)
+  tags text[], metadata text, created_at timestamptz, locked_at timestamptz, cancel_requested_at timestamptz,
+  cut boolean)
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
@@ -72,6 +73,7 @@ begin
 
   if true = any (v_once) then
     -- The first of them that would only wait, and all behind it, stay where they are: the watermark must not pass them.
+    -- (cut says so: the lanes have more.)
     select min(u.at) into v_cut from unnest(v_once) with ordinality u (once, at) where u.once and u.at > p_room;
     v_ids := v_ids[:coalesce(v_cut - 1, cardinality(v_ids))];
     v_once := v_once[:coalesce(v_cut - 1, cardinality(v_once))];
@@ -85,7 +87,7 @@ begin
     where j.id = any (v_ids)
     returning j.id, j.job_type, j.payload::text, j.queue, j.priority, j.run_after, j.attempts, j.max_attempts,
               j.claims, j.crashes, j.timeout_seconds, j.dedupe_key, j.concurrency_key, nullif(j.tags, '{}'),
-              nullif(j.metadata, '{}')::text, j.created_at, j.locked_at, j.cancel_requested_at;
+              nullif(j.metadata, '{}')::text, j.created_at, j.locked_at, j.cancel_requested_at, v_cut is not null;
     -- The worker may have been declared dead meanwhile; and its row, which RUNNING jobs are about to name, must not be
     -- deleted before they can be seen. Last, and only if something was claimed: it is a write.
     perform from pqlite.workers w where w.id = p_worker and w.dead_at is null for key share;

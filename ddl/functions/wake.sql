@@ -21,6 +21,9 @@ begin
          when 5 then (select r.last_value from pqlite.wake_5 r)
          when 6 then (select r.last_value from pqlite.wake_6 r)
          else (select r.last_value from pqlite.wake_7 r) end >= v_now) then
-    perform pg_notify('pqlite_wake', coalesce(nullif(p_payload, ''), to_json(p_queues)::text, ''));
+    if p_payload = '' and octet_length(to_json(p_queues)::text) < 7900 then  -- NOTIFY takes 8000
+      p_payload := to_json(p_queues)::text;
+    end if;
+    perform pg_notify('pqlite_wake', p_payload);
   end if;
 end $$;

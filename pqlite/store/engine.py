@@ -80,9 +80,9 @@ class Engine:
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
-    ) -> list[Claimed]:
+    ) -> tuple[list[Claimed], bool]:
         """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane; return them by lane,
-        a suspect first, each lane's in the order they became due.
+        a suspect first, each lane's in the order they became due; and whether jobs were passed over that may not wait.
         """
         async with _fenced():
             rows = await self.link.fetch(
@@ -108,7 +108,7 @@ class Engine:
         for jobs in by_lane.values():
             jobs.sort(key=_due)  # the database answers in the order of ids
         order: list[Lane | None] = [None, *(lane for lane, _ in lanes)]
-        return [Claimed(lane, by_lane[lane]) for lane in order if lane in by_lane]
+        return [Claimed(lane, by_lane[lane]) for lane in order if lane in by_lane], bool(rows) and rows[0]["cut"]
 
     async def lanes(
         self,

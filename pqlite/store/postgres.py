@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import completing
 from pqlite.store.connecting import address, all_or_none, dedicated, users_own
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.engine import Engine, Head, Lane, Mark, heads, look, settlement
+from pqlite.store.engine import Engine, settlement
 from pqlite.store.link import Link
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import for_schema
@@ -49,8 +49,6 @@ KEY_WAIT = timedelta(seconds=5)
 ACQUIRE_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 BUSY_PAUSE = 0.05
-SPARE_SECONDS = 1.0
-LOOK_SECONDS = 120.0
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 
 
@@ -188,23 +186,6 @@ class PgJobStore:
                 "A worker needs connections of its own: give PgJobStore dsn= or connect= beside pool="
             )
         return Engine(Link(self._dedicated, purpose, on_connect), self._sql)
-
-    async def lanes(
-        self, queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]
-    ) -> list[Head] | None:
-        """Do what Engine.lanes does, on a connection of the pool; None if the pool has none to give.
-
-        For looks that walk far: a worker's own connections have better things to do.
-        """
-        if self._pool is None:
-            return None
-        async with AsyncExitStack() as stack:
-            try:
-                conn = await stack.enter_async_context(self._pool.acquire(timeout=SPARE_SECONDS))
-            except TimeoutError:
-                return None
-            async with asyncio.timeout(LOOK_SECONDS):
-                return heads(await conn.fetch(self._sql.lanes, *look(queues, types, known)))
 
     async def _dedicated(self, purpose: str) -> asyncpg.Connection[Any]:
         return await dedicated(purpose, self._dsn, self._connect)

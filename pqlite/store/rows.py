@@ -76,6 +76,7 @@ def claimed_job(r: Any, holder: str) -> Job:
         created_at,
         locked_at,
         cancel_requested_at,
+        _,
     ) = r
     try:
         payload, metadata = from_json(payload), {} if metadata is None else from_json(metadata)

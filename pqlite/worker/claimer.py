@@ -11,15 +11,13 @@ from pqlite.errors import LeaseLost
 from pqlite.events import Announcer, ClaimsReleased
 from pqlite.job import Job
 from pqlite.store.engine import Engine
-from pqlite.worker.lanes import Lanes
+from pqlite.worker.lanes import RATION, Lanes
 from pqlite.worker.supervisor import FOREVER
 
 DISCOVER_EVERY = 1.0
 DISCOVERY_SECONDS = 10.0
-RATION = 20
-"""Looking for lanes takes a twentieth of the time at most, however many dead index entries it meets ..."""
 CHEAP = 0.005
-"""... unless it takes less than this, as it does where there are few."""
+"""A look for lanes that takes less is not rationed."""
 ARM_BEYOND = 2.0
 VAIN = 4
 """So many wake-ups in a row that lead to nothing make a worker deaf, longer with each, up to ..."""
@@ -125,6 +123,8 @@ class Claimer:
             # Look for other lanes before sleeping; pause a little where another worker was quicker in the known ones.
             self._next_discovery = self._earliest_discovery
             wait = self._earliest_discovery - time.monotonic()
+            if wait > 0:
+                await self._arm(wait)
             return max(wait, 0.0 if next_due is None else 0.01)
         return await self._sleep(next_due)
 
@@ -143,7 +143,7 @@ class Claimer:
         asked = self._lanes.ask(prefetching=room <= 0)
         prefetch = 0 if self._lanes.any_once(asked) else prefetch
         began = time.perf_counter()
-        claimed = await self._engine.claim(
+        claimed, cut = await self._engine.claim(
             holder,
             room,
             prefetch=prefetch,
@@ -153,9 +153,10 @@ class Claimer:
             lanes=asked,
         )
         self.round_trip += 0.2 * (time.perf_counter() - began - self.round_trip)
-        # Without room a suspect, or a job that may start only once, holds back whatever would only wait.
-        self._lanes.claimed(asked, room + prefetch if room > 0 or claimed else 0, claimed)
         jobs = [job for _, batch in claimed for job in batch]
+        # A suspect, or a job that may start only once, holds back what would only wait: then no lane has run dry.
+        held_back = cut or (room <= 0 and not jobs)
+        self._lanes.claimed(asked, len(jobs) if held_back else room + prefetch, claimed)
         if jobs:
             self._accept(jobs)
         return len(jobs)
@@ -203,14 +204,18 @@ class Claimer:
             return min(pause, next_due, deaf)
         self._called = False
         lapsed = time.monotonic() > self._armed_until
-        self._armed_until = time.monotonic() + pause + ARM_BEYOND
-        now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND), self._queues)
-        if self._lanes.ahead_of(now):
-            self._look_everywhere()
+        await self._arm(pause)
         if lapsed:
             return 0.0
         self._empty_streak += 1
         return min(pause, next_due)
+
+    async def _arm(self, pause: float) -> None:
+        """Ask to be notified for somewhat longer than a pause."""
+        now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND), self._queues)
+        self._armed_until = time.monotonic() + pause + ARM_BEYOND
+        if self._lanes.ahead_of(now):
+            self._look_everywhere()
 
     async def _audit(self, holder: str) -> None:
         """Give back what this worker holds by name and does not know of: claims whose answer was lost.

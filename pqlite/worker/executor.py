@@ -37,18 +37,25 @@ class Attempt:
 
     __slots__ = ("again", "context", "entered", "job", "started", "stuck", "task", "timer")
 
-    task: asyncio.Task[None]
-
     def __init__(self, job: Job, context: JobContext) -> None:
         self.job = job
         self.context = context
         self.started = time.monotonic()
+        self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.stuck: asyncio.TimerHandle | None = None
         self.entered = False
         """Whether its task has taken its first step: one that is cancelled before runs nothing at all."""
         self.again: Job | None = None
         """A later claim of the same job, given back when this attempt ends."""
+
+    @property
+    def runs(self) -> bool:
+        """Return whether this is the attempt's own task, in its event loop."""
+        try:
+            return asyncio.current_task() is self.task
+        except RuntimeError:
+            return False
 
 
 class Executor:
@@ -83,7 +90,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         self._last_end = 0.0
-        self._asked = False
+        self._asked = self._starting = False
         self.running: dict[int, Attempt] = {}
         self.waiting = WaitingRoom(self._release)
         self.pace: float | None = None
@@ -136,6 +143,16 @@ class Executor:
         # Often called by the attempt that ends before it: what that has set must not be seen by this one.
         attempt.task = self._context.copy().run(self._loop.create_task, self._run(attempt))
 
+    def _start_waiting(self) -> None:
+        # Not from within itself: an eager task ends, and starts the next, before its start returns.
+        if not self._starting:
+            self._starting = True
+            try:
+                while self.waiting and len(self.running) < self._concurrency:
+                    self.start(self.waiting.take())
+            finally:
+                self._starting = False
+
     def adopt(self, job: Job) -> bool:
         """Take over a new claim of a job that still runs or waits here; False if it does not.
 
@@ -175,6 +192,7 @@ class Executor:
     async def _run(self, attempt: Attempt) -> None:
         """Call the handler, and end the attempt with whatever becomes of it; nothing leaves here but an outcome."""
         attempt.entered, context = True, attempt.context
+        attempt.task = asyncio.current_task()
         result: Any = None
         error: BaseException | None = None
         try:
@@ -185,9 +203,9 @@ class Executor:
                 result = await self._in_thread(handler, context)
                 if inspect.isawaitable(result):
                     result = await result
-        except GeneratorExit:
-            raise  # the event loop is gone
         except BaseException as raised:
+            if isinstance(raised, GeneratorExit) and not attempt.runs:
+                raise  # the coroutine is thrown away, with its event loop
             # Also what asyncio would let out of the event loop, which would stop the whole app.
             error = raised
         try:
@@ -229,7 +247,8 @@ class Executor:
         if attempt.context._stop_reason is not None:
             return
         attempt.context._stop_reason = reason
-        attempt.task.cancel()
+        if attempt.task is not None:
+            attempt.task.cancel()
         if not attempt.entered:
             self._ended(attempt, Outcome(attempt.job, Verb.RELEASED))
         else:
@@ -243,8 +262,7 @@ class Executor:
         try:
             if error is None and attempt.job.status is not DONE:
                 return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
-            task = asyncio.current_task()
-            cancelling = 0 if task is None else task.cancelling()
+            cancelling = 0 if attempt.task is None else attempt.task.cancelling()
             return decide(attempt.job, attempt.context.stop_requested, error, cancelling, self._backoff)
         except Exception as bug:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
@@ -266,8 +284,8 @@ class Executor:
         if attempt.again is not None:
             self._release(attempt.again)
         if self.waiting:
-            self.start(self.waiting.take())
-        elif not self.running:
+            self._start_waiting()
+        if not self.running:
             self._idle.set()
         if not self._asked and len(self.waiting) <= self.waiting.low_water:
             self._asked = True

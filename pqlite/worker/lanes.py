@@ -2,7 +2,7 @@
 
 A lane's *watermark* is the last place the worker claimed from. The next claim starts there, so it steps over no index
 entry of a job that is claimed already, even where vacuum may not remove it. Jobs can still appear behind it (a commit
-that was late, a job given back): a discovery that sees one rewinds the lane. Correctness never depends on the mark.
+that was late, a job given back): a look that sees one rewinds the lane. Correctness never depends on the mark.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ MOST = 200
 
 HOPEFUL = 20
 """Most lanes asked after a wake-up, before anybody has looked where the job is."""
+
+RATION = 20
+"""Each way of looking for jobs takes a twentieth of the time at most, however many dead index entries it meets."""
 
 REMEMBERED = 5000
 """Most lanes whose watermark is kept."""
@@ -116,22 +119,27 @@ class Lanes:
         return not self._once.isdisjoint(lane for lane, _ in asked)
 
     def claimed(self, asked: Asked, limit: int, claimed: Iterable[Claimed]) -> None:
-        """Take in the answer to a claim of `limit` jobs: marks move on, lanes that ran dry are forgotten."""
+        """Take in the answer to a claim of `limit` jobs: marks move on, lanes that ran dry are forgotten.
+
+        Not so where the mark was rewound while the claim was under way: there is a job that it did not see.
+        """
         counts: dict[Lane, int] = {}
+        began = dict(asked)
         for lane, jobs in claimed:
             if lane is None:  # a suspect: in no lane's order
                 limit -= len(jobs)
                 continue
             last = jobs[-1]
             counts[lane] = len(jobs)
-            self._advance(lane, Mark(last.run_after, last.id))
+            if self._marks.get(lane, BEGINNING) >= began[lane]:
+                self._advance(lane, Mark(last.run_after, last.id))
             if last.max_attempts == 1:
                 self._once.add(lane)
             else:
                 self._once.discard(lane)
         for lane, _ in asked:
             limit -= counts.get(lane, 0)
-            if limit > 0:
+            if limit > 0 and self._marks.get(lane, BEGINNING) >= began[lane]:
                 self._drop(lane)
             elif lane in counts and self.active(lane):
                 self._active[lane.priority].move_to_end(lane)

@@ -24,10 +24,12 @@ from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import Asked, Lanes
 from pqlite.worker.pruner import Pruner
 from pqlite.worker.reaper import Reaper
-from pqlite.worker.scout import Scout
+from pqlite.worker.scout import PATIENCE_AT_MOST, Scout
 from pqlite.worker.sentinel import Sentinel
 from pqlite.worker.settler import Settler
-from pqlite.worker.supervisor import FOREVER, Loop
+from pqlite.worker.supervisor import Loop
+
+GATE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Parts:
         self._types = None if plan.unknown_job_types == "fail" else list(plan.handlers)
         self.claim_engine = plan.store.engine("claimer")
         self.settle_engine = plan.store.engine("settler")
+        self.scout_engine = plan.store.engine("scout")
         self.sentinel = Sentinel(
             make_engine=plan.store.engine,
             label=plan.worker_id,
@@ -129,7 +132,7 @@ class Parts:
             announce=plan.announce,
         )
         self.claiming = self.loop("claimer", self.claimer.once)
-        self.scouting = self.loop("scout", self._scout)
+        self.scouting = self.loop("scout", self._scout, overdue_after=2 * PATIENCE_AT_MOST)
         self.settling = self.loop("settler", self.settler.once)
         self.reaping = self.loop("reaper", self.reaper.once)
         self.pruning = self.loop("pruner", self.pruner.once)
@@ -150,9 +153,16 @@ class Parts:
             lanes=tuple(LaneState(*lane, mark.run_after, active) for lane, mark, active in self.lanes.states()),
         )
 
-    def loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
+    def loop(self, name: str, once: Callable[[], Awaitable[float]], *, overdue_after: float = 60.0) -> Loop:
         """Return a supervised loop around a part's `once`."""
-        return Loop(name, once, errors=self.plan.loop_errors, failed=self.loop_failed, recovered=self.loop_recovered)
+        return Loop(
+            name,
+            once,
+            errors=self.plan.loop_errors,
+            failed=self.loop_failed,
+            recovered=self.loop_recovered,
+            overdue_after=overdue_after,
+        )
 
     def _capacity(self, round_trip: float) -> tuple[int, int]:
         """Return how many jobs to claim: to start now, and to let wait in memory for a slot."""
@@ -172,12 +182,10 @@ class Parts:
         self._stir()
 
     async def _scout(self) -> float:
-        return FOREVER if self.claimer.holder is None or not self.may_claim else await self.scout.once()
+        return GATE if self.claimer.holder is None or not self.may_claim else await self.scout.once()
 
-    async def _look(self, known: Asked) -> list[Head]:
-        plan = self.plan
-        heads = await plan.store.lanes(plan.queues, self._types, known)
-        return heads if heads is not None else await self.claim_engine.lanes(plan.queues, self._types, known)
+    async def _look(self, known: Asked, deadline: float) -> list[Head]:
+        return await self.scout_engine.lanes(self.plan.queues, self._types, known, deadline=deadline)
 
     def _stir(self, everywhere: bool = False) -> None:
         if self.scout.stir(everywhere=everywhere):

@@ -91,6 +91,7 @@ class Running:
         self._ticking.cancel()
         await parts.claim_engine.link.close()
         await parts.settle_engine.link.close()
+        await parts.scout_engine.link.close()
         self._plan.announce(WorkerStopped(self._plan.worker_id, len(parts.executor.running)))
 
     def trouble(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Looks for jobs behind the watermarks, away from the connection that claims.
+"""Looks for jobs behind the watermarks, on a connection of its own.
 
 Two looks, from the same query. A *look-back* begins a little before each lane's watermark, for commits that were late.
 A *sweep* begins at the beginning, for everything else: jobs given back, times in the past, a clock that was set back.
@@ -13,16 +13,51 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from pqlite.store.engine import Head
-from pqlite.worker.lanes import Asked, Lanes
+from pqlite.worker.lanes import RATION, Asked, Lanes
 
 LOOK_EVERY = 1.0
 SWEEP_EVERY = 5.0
 IDLE_AT_MOST = 10.0
 LOOK_BACK = timedelta(seconds=5)
-RATION = 20
-"""Each kind of look takes a twentieth of the time at most, however many dead index entries it meets."""
+PATIENCE = 10.0
+PATIENCE_AT_MOST = 120.0
 
-Look = Callable[[Asked], Awaitable[list[Head]]]
+Look = Callable[[Asked, float], Awaitable[list[Head]]]
+"""Looks at lanes from these places on, within so many seconds."""
+
+
+class Pace:
+    """How often one kind of look is made, and how long it may take."""
+
+    def __init__(self, every: float, *, in_a_hurry: float = 0.0) -> None:
+        self._every = every
+        self._in_a_hurry = in_a_hurry
+        self._patience = PATIENCE
+        self.seconds = 0.0
+        """How long the latest took."""
+        self.earliest = 0.0
+        """When the next may be made (time.monotonic)."""
+
+    @property
+    def rest(self) -> float:
+        """Return how long to wait after one before the next."""
+        return max(self._every, RATION * self.seconds)
+
+    async def look(self, look: Look, known: Asked) -> list[Head]:
+        """Make one. One that fails counts as one that took as long, and is given more time the next time."""
+        began = time.monotonic()
+        try:
+            heads = await look(known, self._patience)
+        except TimeoutError:
+            self._patience = min(2 * self._patience, PATIENCE_AT_MOST)
+            raise
+        else:
+            self._patience = PATIENCE
+            return heads
+        finally:
+            end = time.monotonic()
+            self.seconds = end - began
+            self.earliest = end + max(self._in_a_hurry, RATION * self.seconds)
 
 
 class Scout:
@@ -35,56 +70,63 @@ class Scout:
         self._news = True
         self._hurry = False
         self._pause = LOOK_EVERY
-        self._next_look = self._next_sweep = 0.0
-        self._earliest_look = self._earliest_sweep = 0.0
-        self.sweep_seconds = self.look_back_seconds = 0.0
-        """How long the latest took."""
+        self._back = Pace(LOOK_EVERY, in_a_hurry=LOOK_EVERY)
+        self._sweep = Pace(SWEEP_EVERY)
+        self._next_back = self._next_sweep = 0.0
 
     def stir(self, *, everywhere: bool = False) -> bool:
         """Look soon: jobs come and go; or (everywhere) some were given back, and may be anywhere. Return whether that
-        is news.
+        changes anything, so that the scout should be woken.
         """
-        news = not self._news or (everywhere and not self._hurry)
+        changes = not self._news or (everywhere and not self._hurry)
         self._news = True
         self._hurry = self._hurry or everywhere
-        return news
+        return changes
 
     @property
     def late_commits_within(self) -> float:
         """Return after how many seconds, at most, a job is seen that is due up to 5 s behind its lane's watermark."""
-        return max(LOOK_EVERY, RATION * self.look_back_seconds) + self.look_back_seconds
+        return self._back.rest + self._back.seconds + self._sweep.seconds
 
     @property
     def anything_within(self) -> float:
         """Return after how many seconds, at most, any READY job is seen, wherever it is (idle: 10 s)."""
-        return max(SWEEP_EVERY, RATION * self.sweep_seconds) + self.sweep_seconds
+        return self._sweep.rest + self._sweep.seconds + self._back.seconds
 
     async def once(self) -> float:
         """Look if it is time to; return how long to pause."""
         now = time.monotonic()
-        sweep = now >= (self._earliest_sweep if self._hurry else self._next_sweep)
-        if not sweep and now < (self._earliest_look if self._news else self._next_look):
+        sweep = now >= self._sweep_at
+        if not sweep and now < self._back_at:
             return self._rest(now)
-        self._pause = LOOK_EVERY if self._news else min(2 * self._pause, IDLE_AT_MOST)
-        self._news = False
-        if sweep:
-            self._hurry = False
+        news, hurry = self._news, self._hurry
+        self._news, self._hurry = False, hurry and not sweep
         before = self._lanes.marks
-        heads = await self._look([] if sweep else self._lanes.known(LOOK_BACK))
-        end = time.monotonic()
-        took, rest = end - now, RATION * (end - now)
-        if sweep:
-            self.sweep_seconds, self._earliest_sweep = took, end + rest
-            self._next_sweep = end + max(SWEEP_EVERY, self._pause, rest)
-        else:
-            self.look_back_seconds = took
-        self._earliest_look = end + max(LOOK_EVERY, RATION * self.look_back_seconds)
-        self._next_look = max(self._earliest_look, end + self._pause)
+        try:
+            if sweep:
+                heads = await self._sweep.look(self._look, [])
+            else:
+                heads = await self._back.look(self._look, self._lanes.known(LOOK_BACK))
+        except BaseException:
+            self._news, self._hurry = True, self._hurry or hurry
+            raise
+        finally:
+            end = time.monotonic()
+            self._pause = LOOK_EVERY if news else min(2 * self._pause, IDLE_AT_MOST)
+            if sweep:
+                self._next_sweep = end + max(self._sweep.rest, self._pause)
+            self._next_back = end + max(self._back.rest, self._pause)
         if self._lanes.found(heads, before):
             self._found()
         return self._rest(end)
 
+    @property
+    def _sweep_at(self) -> float:
+        return self._sweep.earliest if self._hurry else self._next_sweep
+
+    @property
+    def _back_at(self) -> float:
+        return self._back.earliest if self._news else self._next_back
+
     def _rest(self, now: float) -> float:
-        look = self._earliest_look if self._news else self._next_look
-        sweep = self._earliest_sweep if self._hurry else self._next_sweep
-        return max(min(look, sweep) - now, 0.005)
+        return max(min(self._sweep_at, self._back_at) - now, 0.005)

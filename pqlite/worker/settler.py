@@ -40,6 +40,7 @@ class Settler:
         self._announce = announce
         self._limit = limit
         self._has_room = has_room
+        self._resting = False
         self._wake: Callable[[], None] = lambda: None
         self.undelivered: dict[Claim, Outcome] = {}
 
@@ -58,7 +59,7 @@ class Settler:
             if self._announce.wanted:
                 self._announce(JobSettled(self._worker_id, outcome))
             return
-        if not self.undelivered:
+        if not self.undelivered or self._resting:
             self._wake()  # else `once` goes on by itself
         self.undelivered[outcome.job.id, outcome.job.claims] = outcome
 
@@ -68,15 +69,17 @@ class Settler:
             return FOREVER
         holder = next(iter(self.undelivered.values())).job.locked_by or ""
         batch = list(islice((o for o in self.undelivered.values() if o.job.locked_by == holder), BATCH))
+        self._resting = False
         try:
-            busy = await self._write(holder, batch)
+            busy = await self._write(holder, batch, keep_done=self._keep_done)
         except Exception as error:
             if not _is_about_data(error):
                 raise
-            busy = await self._write_one_by_one(holder, batch)
-        if self.undelivered:
-            return BUSY_PAUSE if busy == len(batch) else 0.0
-        return FOREVER
+            busy = await self._write_after_refusal(holder, batch)
+        if not self.undelivered:
+            return FOREVER
+        self._resting = busy == len(batch)
+        return BUSY_PAUSE if self._resting else 0.0
 
     def adopt(self, job: Job) -> bool:
         """Keep the outcome of a claim that was undone for the same claim, made again; False if there is none."""
@@ -102,11 +105,19 @@ class Settler:
             return len(self.undelivered)
         return 0
 
-    async def _write(self, holder: str, batch: list[Outcome]) -> int:
+    async def _write_after_refusal(self, holder: str, batch: list[Outcome]) -> int:
+        if not self._keep_done:
+            try:
+                # A foreign key of the user's may forbid only the deletion.
+                return await self._write(holder, batch)
+            except Exception as error:
+                if not _is_about_data(error):
+                    raise
+        return await self._write_one_by_one(holder, batch)
+
+    async def _write(self, holder: str, batch: list[Outcome], *, keep_done: bool = True) -> int:
         """Write a batch; return how many rows were locked by strangers and must be offered again."""
-        refused = {
-            (r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch, keep_done=self._keep_done)
-        }
+        refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch, keep_done=keep_done)}
         busy, wanted, was_full = 0, self._announce.wanted, self.full
         for outcome in batch:
             claim = (outcome.job.id, outcome.job.claims)

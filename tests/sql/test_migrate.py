@@ -76,7 +76,7 @@ async def test_two_schemas_in_one_database_know_nothing_of_each_other(dsn: str) 
             engine = store.engine("test")
             await engine.register("w", "w", None, timedelta(seconds=20), {})
             [head] = await engine.lanes(None, None)
-            [(_, [job])] = await engine.claim(
+            [(_, [job])], _ = await engine.claim(
                 "w", 10, suspect=True, queues=None, types=None, lanes=[(head.lane, Mark(head.mark.run_after, 0))]
             )
             assert (head.lane, job.payload) == (Lane("default", "t", 0), {"in": store.schema})

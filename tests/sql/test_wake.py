@@ -129,6 +129,17 @@ async def test_a_statement_with_jobs_in_many_queues_names_none(conn: asyncpg.Con
     assert await heard() == [""]
 
 
+async def test_queues_whose_names_are_too_long_for_a_notification_are_not_named(
+    conn: asyncpg.Connection, heard: Heard
+) -> None:
+    await conn.execute(ARM)
+    long = "insert into pqlite.jobs (job_type, queue) select 't', n || repeat('\"', 198) from generate_series(1, 20) n"
+
+    await conn.execute(long)
+
+    assert await heard() == [""]
+
+
 async def test_an_insert_that_inserts_nothing_tells_nobody(
     store: PgJobStore, conn: asyncpg.Connection, heard: Heard
 ) -> None:

@@ -71,7 +71,7 @@ async def test_jobs_are_claimed_lane_by_lane_in_the_order_asked(store: PgJobStor
         for head in (await worker.engine.lanes(None, None))[:1]
     ]
 
-    claimed = await worker.engine.claim(worker.id, 10, suspect=False, queues=None, types=None, lanes=lanes)
+    claimed, _ = await worker.engine.claim(worker.id, 10, suspect=False, queues=None, types=None, lanes=lanes)
 
     assert [(lane, job.job_type) for lane, [job] in claimed] == [(lanes[1][0], "b"), (lanes[2][0], "a")]
 
@@ -120,7 +120,7 @@ async def test_a_suspect_counts_against_the_limit_and_comes_before_the_lanes(
     await conn.execute("update pqlite.jobs set crashes = 1")
     await store.enqueue("t", priority=9)
 
-    claimed = await worker.engine.claim(*(worker.id, 1), suspect=True, queues=None, types=None, lanes=[])
+    claimed, _ = await worker.engine.claim(*(worker.id, 1), suspect=True, queues=None, types=None, lanes=[])
 
     assert [(lane, job.id, job.crashes) for lane, [job] in claimed] == [(None, suspect, 1)]
 
@@ -332,11 +332,12 @@ async def test_a_job_that_may_start_only_once_is_never_prefetched(
 ) -> None:
     ids = [await store.enqueue("t", max_attempts=number) for number in attempts]
 
-    jobs = await worker.engine.claim(
+    jobs, cut = await worker.engine.claim(
         worker.id, 2, prefetch=2, suspect=False, queues=None, types=None, lanes=[(Lane("default", "t", 0), BEGINNING)]
     )
 
     assert sorted(job.id for _, batch in jobs for job in batch) == ids[:claimed]
+    assert cut is (claimed < min(4, len(ids)))
 
 
 async def test_a_suspect_is_never_prefetched(
@@ -345,8 +346,8 @@ async def test_a_suspect_is_never_prefetched(
     await store.enqueue("t")
     await conn.execute("update pqlite.jobs set crashes = 1")
 
-    waiting = await worker.engine.claim(worker.id, 0, prefetch=5, suspect=True, queues=None, types=None, lanes=[])
-    starting = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=[])
+    waiting, _ = await worker.engine.claim(worker.id, 0, prefetch=5, suspect=True, queues=None, types=None, lanes=[])
+    starting, _ = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=[])
 
     assert (len(waiting), len(starting)) == (0, 1)
 
@@ -359,8 +360,8 @@ async def test_nothing_is_prefetched_while_a_suspect_waits_for_room(
     await store.enqueue("t")
     lanes = [(Lane("default", "t", 0), BEGINNING)]
 
-    full = await worker.engine.claim(worker.id, 0, prefetch=5, suspect=True, queues=None, types=None, lanes=lanes)
-    free = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=lanes)
+    full, _ = await worker.engine.claim(worker.id, 0, prefetch=5, suspect=True, queues=None, types=None, lanes=lanes)
+    free, _ = await worker.engine.claim(worker.id, 1, prefetch=5, suspect=True, queues=None, types=None, lanes=lanes)
 
     assert full == []
     assert free[0][1][0].id == suspect

@@ -42,7 +42,7 @@ class RegisteredWorker:
         queues: Sequence[str] | None = None,
         types: Sequence[str] | None = None,
     ) -> list[Job]:
-        claimed = await self.engine.claim(
+        claimed, _ = await self.engine.claim(
             self.id, limit, suspect=suspect, queues=queues, types=types, lanes=[(lane, after) for lane in lanes]
         )
         return [job for _, jobs in claimed for job in jobs]

@@ -148,6 +148,18 @@ def test_what_was_ahead_of_the_mark_when_a_look_began_does_not_rewind_it() -> No
     assert lanes.ask()[0][1] < at(4)
 
 
+def test_a_mark_that_was_rewound_during_a_claim_stays_where_it_is() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(10))])])
+    asked, before = lanes.ask(), lanes.marks
+
+    assert lanes.found([head(A, at(5))], before)
+    lanes.claimed(asked, 9, [Claimed(A, [job(A, at(11))])])
+
+    [(_, mark)] = lanes.ask()
+    assert mark < at(5)
+
+
 def test_a_wake_up_asks_the_lanes_that_were_served_last_though_they_ran_dry() -> None:
     many = [Lane("q", f"t{i}", 0) for i in range(HOPEFUL + 5)]
     lanes = lanes_with(*many)
@@ -163,7 +175,7 @@ def test_a_wake_up_asks_the_lanes_that_were_served_last_though_they_ran_dry() ->
 def test_the_lane_that_was_not_served_for_the_longest_is_forgotten_first() -> None:
     many = [Lane("q", f"t{i}", 0) for i in range(REMEMBERED)]
     lanes = lanes_with(*many)
-    lanes.claimed([(many[0], at(0))], 1, [Claimed(many[0], [job(many[0], at(9))])])
+    lanes.claimed([(many[0], lanes.marks[many[0]])], 1, [Claimed(many[0], [job(many[0], at(9))])])
     lanes.found([head(Lane("q", "new", 0), at(1))])
 
     remembered = {lane for lane, _ in lanes.known()}

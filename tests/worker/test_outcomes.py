@@ -255,7 +255,7 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_its_result(
     assert (job.status, job.result, job.attempts) == (JobStatus.DONE, "late", 1)
 
 
-@pytest.mark.parametrize("fatal", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+@pytest.mark.parametrize("fatal", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
 @pytest.mark.parametrize("kind", ["coroutine", "function"])
 async def test_nothing_a_handler_raises_stops_the_app(
     run: Run, store: PgJobStore, fatal: BaseException, kind: str

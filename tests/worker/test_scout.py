@@ -1,11 +1,19 @@
 """How jobs behind the watermarks are found, and what that must not disturb."""
 
-from datetime import timedelta
+import asyncio
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import pytest
 
 from pqlite import PgJobStore, Worker
-from pqlite.events import JobStarted
+from pqlite.events import JobStarted, WorkerRegistered
+from pqlite.store.engine import Head, Lane, Mark
+from pqlite.worker import scout
+from pqlite.worker.lanes import Asked, Lanes
+from pqlite.worker.scout import Scout
 from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
@@ -91,4 +99,57 @@ async def test_the_bounds_grow_with_what_a_look_costs(run: Run, store: PgJobStor
         diagnosis = await until(lambda: (found := worker.diagnosis()) and found.anything_within > 6 and found)
 
     assert diagnosis.anything_within >= 20 * 2
-    assert diagnosis.late_commits_within < 2
+    assert 2 < diagnosis.late_commits_within < 6
+
+
+async def test_a_look_that_fails_is_rationed_by_the_time_it_took_and_looks_back_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scout, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(scout, "SWEEP_EVERY", 0.02)
+    looks: list[str] = []
+
+    async def look(known: Asked, deadline: float) -> list[Head]:
+        looks.append("back" if known else "sweep")
+        if not known:
+            await asyncio.sleep(0.05)
+            raise TimeoutError
+        return []
+
+    lanes = Lanes()
+    lanes.found([Head(Lane("q", "t", 0), Mark(datetime.now(UTC), 1), -1.0)])
+    watcher = Scout(lanes=lanes, look=look, found=lambda: None)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.9:
+        watcher.stir(everywhere=True)
+        with suppress(TimeoutError):
+            await asyncio.sleep(await watcher.once())
+
+    assert looks.count("sweep") == 1
+    assert looks.count("back") > 5
+
+
+async def test_the_scout_works_after_a_start_without_a_database(
+    dsn: str, conn: asyncpg.Connection, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = asyncio.Event()
+    check = PgJobStore.check_schema
+
+    async def slow(self: PgJobStore) -> None:
+        await away.wait()
+        await check(self)
+
+    monkeypatch.setattr(PgJobStore, "check_schema", slow)
+    monkeypatch.setattr("pqlite.worker.running.START_SECONDS", 0.2)
+    async with PgJobStore(dsn) as store:
+        async with Worker(store=store, handlers={"t": lambda _ctx: None}, observers=[log]):
+            await log.wait_for(WorkerRegistered)
+            await asyncio.sleep(0.5)  # the scout has seen that it may not look yet
+            away.set()
+            await ended(store, await store.enqueue("t"))
+            late = await conn.fetchval(
+                "insert into pqlite.jobs (job_type, run_after) values ('t', now() - interval '1 h') returning id"
+            )
+            job = await ended(store, late)
+
+    assert job.status == "DONE"

@@ -36,6 +36,20 @@ async def test_a_worker_that_keeps_nothing_leaves_only_what_failed(
     assert [tuple(r) for r in await conn.fetch("select payload, status from pqlite.jobs")] == [("7", "FAILED")]
 
 
+async def test_a_job_that_a_foreign_key_keeps_from_being_deleted_is_kept(
+    run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
+) -> None:
+    await conn.execute("create table orders (job_id bigint references pqlite.jobs (id))")
+    async with run({"t": lambda _ctx: None}, concurrency=20, retain_done=timedelta(0)):
+        go, *_ = await store.enqueue_many({"job_type": "t", "run_after": timedelta(seconds=0.3)} for _ in range(10))
+        await conn.execute("insert into orders values ($1)", go.id)
+        await log.wait_for(JobSettled, count=10)
+
+    left = await conn.fetch("select id, status from pqlite.jobs")
+    assert (go.id, "DONE") in [tuple(r) for r in left]
+    assert {r["status"] for r in left} == {"DONE"}
+
+
 async def test_a_row_that_a_stranger_locks_delays_no_other(
     run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
 ) -> None:
