@@ -145,21 +145,25 @@ class Announcer:
     def __init__(self, observers: Sequence[Observer], log: Observer | None = None) -> None:
         self._observers = list(observers) if log is None else [log, *observers]
         self._details = len(observers)
+        self.wanted = False
+        """Whether anybody wants the steps of jobs that go well."""
+        self.ask()
 
-    @property
-    def wanted(self) -> bool:
-        """Return whether anybody wants the steps of jobs that go well."""
-        return self._details > 0 or _logger.isEnabledFor(logging.DEBUG)
+    def ask(self) -> None:
+        """Find out what is wanted: asking the logger's level for each job would cost too much."""
+        self.wanted = self._details > 0 or _logger.isEnabledFor(logging.DEBUG)
 
     def subscribe(self, observer: Observer) -> None:
         """Add an observer; it hears what happens from now on."""
         self._observers.append(observer)
         self._details += 1
+        self.ask()
 
     def unsubscribe(self, observer: Observer) -> None:
         """Remove an observer."""
         self._observers.remove(observer)
         self._details -= 1
+        self.ask()
 
     def __call__(self, event: Event) -> None:
         """Deliver one event; an observer's error is logged, never raised."""

@@ -30,7 +30,7 @@ from pqlite.cli import database
 from pqlite.cli.failure import Failure
 from pqlite.embedded import EmbeddedError, EmbeddedPostgres
 
-EMBEDDED_SETTINGS = {"max_connections": "400"}  # a hundred idle workers need 300
+EMBEDDED_SETTINGS = {"max_connections": "500"}  # a hundred idle workers need 400
 OR_GIVE_ONE = f"Or measure a server of yours: pqlite bench --dsn {database.SHAPE}"
 
 add_arguments = bench_arguments.add_arguments

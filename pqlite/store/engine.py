@@ -101,10 +101,15 @@ class Engine:
                 deadline=10.0,
             )
         by_lane: dict[Lane | None, list[Job]] = {}
+        latest: tuple[Any, ...] = ()
         for row in rows:
             job = claimed_job(row, holder)
-            lane = None if job.crashes else Lane(job.queue, job.job_type, job.priority)
-            by_lane.setdefault(lane, []).append(job)
+            place = (job.queue, job.job_type, job.priority, job.crashes)
+            if place != latest:
+                latest = place
+                lane = None if job.crashes else Lane(*place[:3])
+                same = by_lane.setdefault(lane, [])
+            same.append(job)
         for jobs in by_lane.values():
             jobs.sort(key=_due)  # the database answers in the order of ids
         order: list[Lane | None] = [None, *(lane for lane, _ in lanes)]

@@ -58,7 +58,7 @@ class PgJobStore:
     Args:
         dsn: where PostgreSQL is; the store makes a pool of its own and closes it.
         pool: an asyncpg pool of yours instead; the store never closes it. A Worker needs `dsn` or `connect` beside
-            it, because it holds connections of its own (3) that must not come from a pool.
+            it, because it holds connections of its own (4) that must not come from a pool.
         connect: an async function that returns a new asyncpg connection (for IAM tokens, client certificates). It is
             also called from the event loop of the worker's sentinel thread.
         schema: where pqlite's tables and functions are.

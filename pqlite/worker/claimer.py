@@ -12,6 +12,7 @@ from pqlite.events import Announcer, ClaimsReleased
 from pqlite.job import Job
 from pqlite.store.engine import Engine
 from pqlite.worker.lanes import RATION, Lanes
+from pqlite.worker.listening import Listening
 from pqlite.worker.supervisor import FOREVER
 
 DISCOVER_EVERY = 1.0
@@ -19,9 +20,6 @@ DISCOVERY_SECONDS = 10.0
 CHEAP = 0.005
 """A look for lanes that takes less is not rationed."""
 ARM_BEYOND = 2.0
-VAIN = 4
-"""So many wake-ups in a row that lead to nothing make a worker deaf, longer with each, up to ..."""
-DEAF_AT_MOST = 1.0
 AUDIT_EVERY = 30.0
 AUDIT_MARGIN = 60.0
 ALL = timedelta(days=365)
@@ -65,9 +63,8 @@ class Claimer:
         self._lost = lost
         self._look_everywhere = look_everywhere
         self._lanes = lanes
-        self._woken = self._hoped = self._called = False
-        self._vain = 0
-        self._deaf_until = 0.0
+        self._listening = Listening()
+        self._hoped = False
         self._empty_streak = 0
         self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
@@ -81,16 +78,11 @@ class Claimer:
         """The registration to claim for; None while there is none."""
 
     def look(self) -> bool:
-        """Look for new jobs at the next call: somebody enqueued. Return whether it listens.
-
-        Who has been woken for nothing several times in a row (the jobs are of other types, or others are quicker) does
-        not listen for a while, and looks after that.
-        """
-        if time.monotonic() < self._deaf_until:
-            return False
-        self._woken = True
-        self._empty_streak = 0
-        return True
+        """Look for new jobs at the next call: somebody enqueued. Return whether that was heard."""
+        heard = self._listening.hear()
+        if heard:
+            self._empty_streak = 0
+        return heard
 
     @property
     def new_lanes_within(self) -> float:
@@ -114,27 +106,27 @@ class Claimer:
             self._lost()
             return 1.0
         if claimed:
-            self._empty_streak = self._vain = 0
-            self._called = False
+            self._empty_streak = 0
+            self._listening.found()
             return 0.0
         if room <= 0:
             return AUDIT_EVERY  # woken when a slot is free
-        if self._lanes.any or next_due is None:
-            # Look for other lanes before sleeping; pause a little where another worker was quicker in the known ones.
-            self._next_discovery = self._earliest_discovery
-            wait = self._earliest_discovery - time.monotonic()
+        if self._lanes.any:
+            return 0.0  # others have not been asked yet
+        if next_due is None:
+            # Look for lanes before sleeping; if it is too early for that, wait until it is time.
+            wait = max(self._earliest_discovery - time.monotonic(), 0.0)
             if wait > 0:
                 await self._arm(wait)
-            return max(wait, 0.0 if next_due is None else 0.01)
+            return wait
         return await self._sleep(next_due)
 
     def _hopes(self) -> bool:
         """Return whether to ask the lanes that served last before looking around: somebody has just enqueued. Not twice
         in a row: who wakes the worker all the time must not keep it from finding new lanes.
         """
-        woken, self._woken = self._woken, False
+        woken = self._listening.answer()
         if woken:
-            self._called = True
             self._lanes.hope()
         self._hoped = woken and self._lanes.any and not self._hoped
         return self._hoped
@@ -196,13 +188,8 @@ class Claimer:
         outlasts the next look, so that there is no gap.
         """
         pause = min(max(float(self._idle.next_sleep(self._empty_streak + 1)), 0.0), FOREVER)
-        self._vain += self._called
-        if self._called and self._vain >= VAIN:
-            self._called = False
-            deaf = min(0.1 * 2.0 ** min(self._vain - VAIN, 10), DEAF_AT_MOST)
-            self._deaf_until = time.monotonic() + deaf
+        if deaf := self._listening.found_nothing():
             return min(pause, next_due, deaf)
-        self._called = False
         lapsed = time.monotonic() > self._armed_until
         await self._arm(pause)
         if lapsed:

@@ -115,6 +115,7 @@ class Executor:
 
     def accept(self, jobs: Sequence[Job]) -> None:
         """Start claimed jobs, or let them wait for a slot."""
+        self._announce.ask()
         now = time.monotonic()
         for job in jobs:
             if len(self.running) < self._concurrency and not self.waiting:

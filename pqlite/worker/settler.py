@@ -19,6 +19,7 @@ BATCH = 500
 BUSY_PAUSE = 0.05
 
 Claim = tuple[int, int]
+Batch = list[tuple[Claim, Outcome]]
 
 
 class Settler:
@@ -68,7 +69,8 @@ class Settler:
         if not self.undelivered:
             return FOREVER
         holder = next(iter(self.undelivered.values())).job.locked_by or ""
-        batch = list(islice((o for o in self.undelivered.values() if o.job.locked_by == holder), BATCH))
+        mine = ((claim, o) for claim, o in self.undelivered.items() if o.job.locked_by == holder)
+        batch = list(islice(mine, BATCH))
         self._resting = False
         try:
             busy = await self._write(holder, batch, keep_done=self._keep_done)
@@ -105,7 +107,7 @@ class Settler:
             return len(self.undelivered)
         return 0
 
-    async def _write_after_refusal(self, holder: str, batch: list[Outcome]) -> int:
+    async def _write_after_refusal(self, holder: str, batch: Batch) -> int:
         if not self._keep_done:
             try:
                 # A foreign key of the user's may forbid only the deletion.
@@ -115,12 +117,12 @@ class Settler:
                     raise
         return await self._write_one_by_one(holder, batch)
 
-    async def _write(self, holder: str, batch: list[Outcome], *, keep_done: bool = True) -> int:
+    async def _write(self, holder: str, batch: Batch, *, keep_done: bool = True) -> int:
         """Write a batch; return how many rows were locked by strangers and must be offered again."""
-        refused = {(r.id, r.claims): r.verdict for r in await self._engine.settle(holder, batch, keep_done=keep_done)}
+        refusals = await self._engine.settle(holder, [outcome for _, outcome in batch], keep_done=keep_done)
+        refused = {(r.id, r.claims): r.verdict for r in refusals}
         busy, wanted, was_full = 0, self._announce.wanted, self.full
-        for outcome in batch:
-            claim = (outcome.job.id, outcome.job.claims)
+        for claim, outcome in batch:
             verdict = refused.get(claim) if refused else None
             if verdict is Verdict.BUSY:
                 busy += 1
@@ -138,12 +140,12 @@ class Settler:
             self._has_room()
         return busy
 
-    async def _write_one_by_one(self, holder: str, batch: list[Outcome]) -> int:
+    async def _write_one_by_one(self, holder: str, batch: Batch) -> int:
         """Write rows singly, because one of them holds what the database refuses; that one fails with its reason."""
         busy, unstorable = 0, None
-        for outcome in batch:
+        for claim, outcome in batch:
             try:
-                busy += await self._write(holder, [outcome])
+                busy += await self._write(holder, [(claim, outcome)])
             except Exception as error:
                 if not _is_about_data(error):
                     raise

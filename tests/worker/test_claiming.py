@@ -192,6 +192,24 @@ async def test_only_the_given_queues_are_served(run: Run, store: PgJobStore) -> 
     assert job.status is JobStatus.READY
 
 
+async def test_as_many_lanes_as_jobs_are_worked_off(
+    run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
+) -> None:
+    async def noop(_ctx: JobContext) -> None:
+        pass
+
+    types = [f"t{n}" for n in range(20)]
+    await conn.execute(
+        "insert into pqlite.jobs (queue, job_type, priority) select 'q' || n, 't' || n % 20, n % 3 "
+        "from generate_series(1, 3000) n"
+    )
+    async with run(dict.fromkeys(types, noop), concurrency=20):
+        await log.wait_for(JobEnded, count=3000)
+
+    priorities = [event.outcome.job.priority for event in log.of(JobEnded)]
+    assert priorities[:900] == [2] * 900
+
+
 async def test_suspects_run_one_at_a_time_beside_ordinary_jobs(run: Run, store: PgJobStore) -> None:
     running: set[int] = set()
     worst = 0

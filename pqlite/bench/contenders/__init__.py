@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pqlite.bench.contenders.base import Contender
 
-PQLITE, FLOOR, COPY = "pqlite", "floor", "copy"
+PQLITE, FLOOR, WRITES = "pqlite", "floor", "writes"
 
 
 class Peer(NamedTuple):
@@ -25,7 +25,7 @@ PEERS = {
 _ADAPTERS = {
     PQLITE: "ours:Pqlite",
     FLOOR: "floor:Floor",
-    COPY: "floor:Copy",
+    WRITES: "floor:Writes",
     **{name: peer.adapter for name, peer in PEERS.items()},
 }
 

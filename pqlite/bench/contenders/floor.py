@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "pqlite_bench_floor"
 CHANNEL = SCHEMA
-COPIED_INTO = "pqlite_bench"
+WRITTEN_INTO = "pqlite_bench"
 BATCH = 250
 MOST_LANES = 500
 EMPTY_PAUSE = 0.001
@@ -62,9 +62,8 @@ class Floor(Contender):
     async def producer(self, dsn: str, callers: int = 1, *, wakes: bool = False) -> AsyncIterator[Producer]:
         """Yield bare INSERTs on a connection per caller, and binary COPY."""
         insert = statement("floor_insert_and_notify" if wakes else "floor_insert")
-        async with AsyncExitStack() as stack:
-            conns = [await stack.enter_async_context(_connection(dsn)) for _ in range(callers)]
-            yield _Producer(conns, [await conn.prepare(insert) for conn in conns])
+        async with _producing(dsn, callers, insert, SCHEMA) as producer:
+            yield producer
 
     async def work(self, work: Work) -> None:
         """Run the loop."""
@@ -80,16 +79,20 @@ class Floor(Contender):
 
 class _Producer:
     def __init__(
-        self, conns: Sequence[asyncpg.Connection[Any]], inserts: Sequence[PreparedStatement[asyncpg.Record]]
+        self,
+        conns: Sequence[asyncpg.Connection[Any]],
+        inserts: Sequence[PreparedStatement[asyncpg.Record]],
+        schema: str,
     ) -> None:
         self._conn = conns[0]
         self._inserts = inserts
+        self._schema = schema
 
     async def enqueue(self, payload: Payload, *, caller: int = 0) -> None:
         await self._inserts[caller].fetch(to_json(payload).decode())
 
     async def enqueue_many(self, payloads: Sequence[Payload]) -> None:
-        await copy(self._conn, SCHEMA, payloads)
+        await copy(self._conn, self._schema, payloads)
 
 
 async def copy(conn: asyncpg.Connection[Any], schema: str, payloads: Sequence[Payload]) -> None:
@@ -208,22 +211,18 @@ async def _connection(dsn: str) -> AsyncIterator[asyncpg.Connection[Any]]:
         await conn.close(timeout=5)
 
 
-class Copy(Floor):
-    """The floor of bulk enqueues: binary COPY into pqlite's own table, with its indexes and its trigger."""
+class Writes(Floor):
+    """The floor of enqueues: bare INSERTs and binary COPY into pqlite's own table, with its indexes and its trigger."""
 
     @asynccontextmanager
     async def producer(self, dsn: str, callers: int = 1, *, wakes: bool = False) -> AsyncIterator[Producer]:
-        """Yield COPY on one connection."""
-        async with _connection(dsn) as conn:
-            yield _Copier(conn)
+        """Yield bare INSERTs on a connection per caller, and binary COPY."""
+        async with _producing(dsn, callers, statement("pqlite_insert"), WRITTEN_INTO) as producer:
+            yield producer
 
 
-class _Copier:
-    def __init__(self, conn: asyncpg.Connection[Any]) -> None:
-        self._conn = conn
-
-    async def enqueue(self, payload: Payload, *, caller: int = 0) -> None:
-        await self.enqueue_many([payload])
-
-    async def enqueue_many(self, payloads: Sequence[Payload]) -> None:
-        await copy(self._conn, COPIED_INTO, payloads)
+@asynccontextmanager
+async def _producing(dsn: str, callers: int, insert: str, schema: str) -> AsyncIterator[Producer]:
+    async with AsyncExitStack() as stack:
+        conns = [await stack.enter_async_context(_connection(dsn)) for _ in range(callers)]
+        yield _Producer(conns, [await conn.prepare(insert) for conn in conns], schema)

@@ -79,4 +79,4 @@ class _Producer:
         await self._store.enqueue(JOB_TYPE, payload)
 
     async def enqueue_many(self, payloads: Sequence[Payload]) -> None:
-        await self._store.enqueue_many(NewJob(job_type=JOB_TYPE, payload=payload) for payload in payloads)
+        await self._store.enqueue_many([NewJob(job_type=JOB_TYPE, payload=payload) for payload in payloads])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from pqlite.bench.contenders import COPY, FLOOR, PQLITE
+from pqlite.bench.contenders import FLOOR, PQLITE, WRITES
 from pqlite.bench.figures import Case, Metric, Sample, per
 from pqlite.bench.options import Options
 from pqlite.bench.run import Run
@@ -19,8 +19,8 @@ METRICS = (
     Metric("rss", "client\nMiB", "MiB"),
 )
 NOTES = (
-    "floor: bare INSERT ... RETURNING id on one connection; on 20 connections, one per caller (uncoalesced); binary "
-    "COPY into pqlite's own table, with its indexes and its trigger."
+    "floor, into pqlite's own table with its indexes and its trigger: bare INSERT ... RETURNING id on one connection; "
+    "on 20 connections, one per caller (uncoalesced); binary COPY."
 )
 
 
@@ -47,8 +47,8 @@ def cases(options: Options) -> Sequence[Case]:
 
 async def measure(run: Run, name: str, *, jobs: int, callers: int, bulk: bool) -> Sample:
     """Let a process enqueue jobs that nobody runs."""
-    await run.prepare(PQLITE if bulk else name)
-    queue = COPY if bulk and name == FLOOR else name
+    await run.prepare(PQLITE if name == FLOOR else name)
+    queue = WRITES if name == FLOOR else name
     async with run.child("roles.enqueuer:fast", queue, jobs=jobs, callers=callers, bulk=bulk) as enqueuer:
         await enqueuer.answer()
         before = run.server.cpu()

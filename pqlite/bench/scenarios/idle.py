@@ -18,7 +18,7 @@ from pqlite.bench.scenarios.latency import GO_IDLE_SECONDS
 from pqlite.bench.statements import statement
 
 IDLERS, FEW_IDLERS = 100, 20
-CONNECTIONS_EACH = 3
+CONNECTIONS_EACH = 4
 SPARE_CONNECTIONS = 20
 METRICS = (
     Metric("rss", "MiB", "MiB", 1),
@@ -28,7 +28,7 @@ METRICS = (
 )
 NOTES = (
     "transactions/s: all of this database (pg_stat_database.xact_commit). The idle workers serve other queues, all in "
-    "one process, with three connections each."
+    "one process, with four connections each."
 )
 
 

@@ -1,0 +1,59 @@
+"""Who is woken for nothing again and again stops listening for a while."""
+
+import pytest
+
+from pqlite.worker import listening
+from pqlite.worker.listening import DEAF_AT_MOST, VAIN, Listening
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(listening.time, "monotonic", lambda: now[0])
+    return now
+
+
+def wake_for_nothing(worker: Listening) -> float:
+    assert worker.hear()
+    assert worker.answer()
+    return worker.found_nothing()
+
+
+def test_a_few_wake_ups_for_nothing_are_forgiven_and_more_make_deaf_for_longer_and_longer(clock: list[float]) -> None:
+    worker = Listening()
+    assert [wake_for_nothing(worker) for _ in range(VAIN - 1)] == [0.0] * (VAIN - 1)
+
+    deaf = []
+    for _ in range(8):
+        deaf.append(wake_for_nothing(worker))
+        assert not worker.hear()
+        clock[0] += deaf[-1]
+
+    assert deaf == sorted(deaf)
+    assert deaf[0] == 0.1
+    assert deaf[-1] == DEAF_AT_MOST
+
+
+def test_a_job_found_makes_it_listen_again(clock: list[float]) -> None:
+    worker = Listening()
+    for _ in range(VAIN + 3):
+        clock[0] += wake_for_nothing(worker)
+    assert worker.hear()
+    assert worker.answer()
+    worker.found()
+
+    assert [wake_for_nothing(worker) for _ in range(VAIN - 1)] == [0.0] * (VAIN - 1)
+
+
+def test_finding_nothing_without_having_been_woken_counts_for_nothing(clock: list[float]) -> None:
+    worker = Listening()
+
+    assert [worker.found_nothing() for _ in range(100)] == [0.0] * 100
+    assert worker.hear()
+
+
+def test_a_wake_up_is_answered_once(clock: list[float]) -> None:
+    worker = Listening()
+    worker.hear()
+
+    assert (worker.answer(), worker.answer()) == (True, False)
