@@ -24,12 +24,22 @@ declare
   v_found int := 0;
 begin
   for v_head in
-    with recursive walk as (
+    with recursive gap as (
+      select * from unnest(array_prepend('', p_queue), array_prepend('', p_type), array_prepend(-2147483647, v_minus),
+                           array_append(p_queue, c_end), array_append(p_type, ''), array_append(v_minus, 0))
+                    as all_queues (queue, job_type, minus, end_queue, end_type, end_minus)
+      where p_queues is null
+      union all
+      -- Only the wanted queues: what others do in theirs costs nothing.
+      select post.queue, post.job_type, post.minus, post.queue,
+             coalesce(lead(post.job_type) over within, c_end), coalesce(lead(post.minus) over within, 0)
+      from (select q.queue, '', -2147483647 from unnest(p_queues) q (queue)
+            union select * from unnest(p_queue, p_type, v_minus)) as post (queue, job_type, minus)
+      where p_queues is not null
+      window within as (partition by post.queue order by post.job_type collate "C", post.minus)
+    ), walk as (
       select h.*, gap.end_queue, gap.end_type, gap.end_minus
-      from unnest(array_prepend('', p_queue), array_prepend('', p_type), array_prepend(-2147483647, v_minus),
-                  array_append(p_queue, c_end), array_append(p_type, ''), array_append(v_minus, 0))
-           as gap (queue, job_type, minus, end_queue, end_type, end_minus)
-      cross join lateral (
+      from gap cross join lateral (
         select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id from pqlite.jobs j
         where j.status = 'READY' and j.crashes = 0
           and (j.queue, j.job_type, -j.priority) > (gap.queue, gap.job_type, gap.minus)
@@ -42,8 +52,8 @@ begin
         where j.status = 'READY' and j.crashes = 0
           and (j.queue, j.job_type, -j.priority) > (
             walk.queue,
-            -- on to the next queue, or to the next type, if this one is not wanted
-            case when walk.queue <> all (p_queues) then c_end else walk.job_type end,
+            walk.job_type,
+            -- on to the next type, if this one is not wanted
             case when walk.job_type <> all (p_types) then 2147483647 else walk.minus end)
           and (j.queue, j.job_type, -j.priority) < (walk.end_queue, walk.end_type, walk.end_minus)
         order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1) h
@@ -58,7 +68,7 @@ begin
       order by j.run_after, j.id limit 1) h
     union all
     select w.queue, w.job_type, -w.minus, w.run_after, w.id, true from walk w
-    where (p_queues is null or w.queue = any (p_queues)) and (p_types is null or w.job_type = any (p_types))
+    where p_types is null or w.job_type = any (p_types)
   loop
     if v_head.run_after <= v_now then
       queue := v_head.queue;

@@ -1,3 +1,4 @@
+import json
 from datetime import timedelta
 
 import asyncpg
@@ -110,3 +111,24 @@ async def test_a_known_lane_is_looked_at_behind_its_mark_only_and_others_are_fou
     found = await worker.engine.lanes(None, ["t"], [(lane, heads[lane]) for lane in known])
 
     assert {head.lane for head in found} == set(heads) - set(known)
+
+
+async def test_what_others_did_in_their_queues_costs_a_look_into_ones_own_nothing(
+    store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    await conn.execute("alter table pqlite.jobs set (autovacuum_enabled = off)")
+    pin = await asyncpg.connect(store._dsn)  # keeps vacuum, and every scan, from forgetting what is dead
+    await pin.execute("begin isolation level repeatable read; select 1 from pqlite.jobs")
+    await conn.execute("insert into pqlite.jobs (queue, job_type) select 'busy', 't' from generate_series(1, 20000)")
+    await conn.execute("update pqlite.jobs set status = 'DONE'")
+    await store.enqueue("t", queue="quiet")
+
+    async def buffers(queues: str) -> int:
+        explain = "explain (analyze, buffers, format json) select * from pqlite.lanes(" + queues + ", null)"
+        [plan] = json.loads(await conn.fetchval(explain))
+        return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+    everywhere, own = await buffers("null"), await buffers("'{quiet,zzz}'")
+    await pin.close()
+
+    assert own < 50 < everywhere
