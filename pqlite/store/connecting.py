@@ -1,15 +1,13 @@
-"""Where the database is, the connections that a worker holds for itself, and those that users pass in."""
+"""Where the database is, and the connections that a worker holds for itself."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from pqlite.errors import ConfigurationError
-from pqlite.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
@@ -70,32 +68,3 @@ async def dedicated(
         conn.terminate()
         raise
     return conn
-
-
-def users_own(conn: Any) -> Connection:
-    """Return a connection that a user passed in.
-
-    Raises:
-        ConfigurationError: it is no asyncpg connection.
-    """
-    if not isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
-        raise ConfigurationError(f"conn must be an asyncpg connection, not a {type(conn).__name__}")
-    return conn
-
-
-@asynccontextmanager
-async def all_or_none(conn: Connection) -> AsyncIterator[None]:
-    """Make what is done on a user's connection one act, whatever its transaction then does with the error."""
-    if not conn.is_in_transaction():
-        async with conn.transaction():
-            yield
-        return
-    # As text: asyncpg refuses its own savepoints in a transaction that was begun as text.
-    await conn.execute("savepoint pqlite_enqueue_many")
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # without its connection nothing stays
-            await uninterrupted(conn.execute("rollback to savepoint pqlite_enqueue_many"))
-        raise
-    await conn.execute("release savepoint pqlite_enqueue_many")
