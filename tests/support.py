@@ -75,3 +75,8 @@ async def settled(store: PgJobStore, job_id: int, attempts: int = 1) -> Job:
         return job if job.status is not JobStatus.RUNNING and job.attempts >= attempts else None
 
     return await until(look, f"job {job_id} to settle")
+
+
+def sqlalchemy_url(dsn: str, driver: str) -> str:
+    """Return an address as SQLAlchemy wants it."""
+    return dsn.replace("postgresql://", f"postgresql+{driver}://")

@@ -19,6 +19,8 @@ from tortoise.fields import CharField
 from tortoise.models import Model
 from tortoise.transactions import in_transaction
 
+from tests.support import sqlalchemy_url
+
 INSERT = "insert into orders (note) values ('written')"
 
 
@@ -70,10 +72,6 @@ async def of_an_asyncpg_pool(dsn: str) -> AsyncIterator[Lender]:
     async with asyncpg.create_pool(dsn, min_size=0, max_size=1) as pool, pool.acquire() as conn:
         async with conn.transaction():
             yield _Lender(conn, conn.execute)
-
-
-def sqlalchemy_url(dsn: str, driver: str) -> str:
-    return dsn.replace("postgresql://", f"postgresql+{driver}://")
 
 
 @asynccontextmanager

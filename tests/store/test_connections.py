@@ -31,8 +31,9 @@ from pqlite import (
 )
 from pqlite.store.connections import lent
 from tests.store.conftest import Register
-from tests.store.libraries import LIBRARIES, Library, Rollback, engine, of_a_session, sqlalchemy_url
+from tests.store.libraries import LIBRARIES, Library, Rollback, engine, of_a_session
 from tests.store.workers import RegisteredWorker
+from tests.support import sqlalchemy_url
 
 pytestmark = pytest.mark.usefixtures("orders")
 

@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from pqlite import BackoffPolicy, JobContext, JobStatus, NotInTransaction, PgJobStore
 from pqlite.events import JobStarted
-from tests.store.libraries import sqlalchemy_url
-from tests.support import EventLog, ended, until
+from tests.support import EventLog, ended, sqlalchemy_url, until
 from tests.worker.conftest import Run
 
 Sessions = async_sessionmaker[AsyncSession]
