@@ -139,7 +139,7 @@ class Claimer:
             holder,
             room,
             prefetch=prefetch,
-            suspect=not self._suspect_held(),
+            suspect=not (self._hoped or self._suspect_held()),
             queues=self._queues,
             types=self._types,
             lanes=asked,
