@@ -110,7 +110,9 @@ async def lent(conn: Any) -> Lent:
         ConfigurationError: it is none that can be used.
         Exception: what a session of the caller's raises when asked for its connection.
     """
-    modules = _modules(conn)
+    if isinstance(conn, asyncpg.Connection):
+        return _Asyncpg(conn)
+    modules = _modules(type(conn))
     if "sqlalchemy.ext.asyncio" in modules and hasattr(conn, "get_bind"):
         return _of_sqlalchemy(await conn.connection())
     if "sqlalchemy.ext.asyncio" in modules and hasattr(conn, "exec_driver_sql"):
@@ -174,7 +176,7 @@ def _of_sqlalchemy(connection: Any) -> Lent:
 def _of_driver(conn: Any) -> Lent | None:
     if isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
         return _Asyncpg(conn)
-    if "psycopg" in _modules(conn) and hasattr(conn, "set_autocommit") and hasattr(conn, "__aenter__"):
+    if "psycopg" in _modules(type(conn)) and hasattr(conn, "set_autocommit") and hasattr(conn, "__aenter__"):
         return _Psycopg(conn)
     return None
 
@@ -187,13 +189,14 @@ def _wrapped(conn: Any) -> list[Any]:
     return found
 
 
-def _modules(conn: Any) -> set[str]:
-    """Return the names of the packages that a connection's class, or one it derives from, is defined in."""
+@lru_cache
+def _modules(kind: type) -> frozenset[str]:
+    """Return the names of the packages that a class, or one it derives from, is defined in."""
     names: set[str] = set()
-    for base in type(conn).__mro__:
+    for base in kind.__mro__:
         parts = base.__module__.split(".")
         names.update(".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-    return names
+    return frozenset(names)
 
 
 @lru_cache

@@ -98,7 +98,7 @@ async def test_a_stale_claim_can_be_marked_neither_done_nor_failed(
 async def test_a_reaped_worker_cannot_release_what_is_held_by_another(
     stale: Stale, unchanged: Callable[[], Awaitable[bool]]
 ) -> None:
-    assert await stale.worker.engine.disown(stale.worker.id, [], timedelta(hours=1)) == []
+    assert await stale.worker.disown() == []
     assert await unchanged()
 
 
