@@ -28,6 +28,8 @@ ACCEPTED = (
 WRAPPED_IN = ("raw_connection", "_connection", "connection")
 """Where databases, Tortoise and Piccolo keep the driver's connection."""
 
+_ASYNCPG = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
+
 INTRANS = 2
 """libpq's status of a connection inside a transaction."""
 
@@ -110,9 +112,9 @@ async def lent(conn: Any) -> Lent:
         ConfigurationError: it is none that can be used.
         Exception: what a session of the caller's raises when asked for its connection.
     """
-    if isinstance(conn, asyncpg.Connection):
+    if isinstance(conn, _ASYNCPG):
         return _Asyncpg(conn)
-    modules = _modules(type(conn))
+    modules = _modules(conn)
     if "sqlalchemy.ext.asyncio" in modules and hasattr(conn, "get_bind"):
         return _of_sqlalchemy(await conn.connection())
     if "sqlalchemy.ext.asyncio" in modules and hasattr(conn, "exec_driver_sql"):
@@ -174,9 +176,9 @@ def _of_sqlalchemy(connection: Any) -> Lent:
 
 
 def _of_driver(conn: Any) -> Lent | None:
-    if isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
+    if isinstance(conn, _ASYNCPG):
         return _Asyncpg(conn)
-    if "psycopg" in _modules(type(conn)) and hasattr(conn, "set_autocommit") and hasattr(conn, "__aenter__"):
+    if "psycopg" in _modules(conn) and hasattr(conn, "set_autocommit") and hasattr(conn, "__aenter__"):
         return _Psycopg(conn)
     return None
 
@@ -189,14 +191,13 @@ def _wrapped(conn: Any) -> list[Any]:
     return found
 
 
-@lru_cache
-def _modules(kind: type) -> frozenset[str]:
-    """Return the names of the packages that a class, or one it derives from, is defined in."""
+def _modules(conn: Any) -> set[str]:
+    """Return the names of the packages that a connection's class, or one it derives from, is defined in."""
     names: set[str] = set()
-    for base in kind.__mro__:
+    for base in type(conn).__mro__:
         parts = base.__module__.split(".")
         names.update(".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-    return frozenset(names)
+    return names
 
 
 @lru_cache
