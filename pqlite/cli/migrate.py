@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     if plan.functions and not plan.migrations:
         print("Replaced the functions.")
     elif not applied:
-        print(f"Nothing to do: the schema is at version {plan.present}.")
+        print(f"Nothing to do: the schema is at version {max([plan.present, *(m.version for m in plan.migrations)])}.")
     return 0
 
 

@@ -28,8 +28,11 @@ TABLE = "public.jobs"
 CHUNK = 5000
 _TABLE = re.compile(r"([a-z_][a-z0-9_]{0,62})\.([a-z_][a-z0-9_]{0,55})")
 _COLUMNS = frozenset(
-    "id job_type payload status priority attempts max_attempts run_after timeout_seconds locked_at locked_by dedupe_key "
-    "last_error finished_at duration_ms result created_at updated_at".split()
+    (
+        *("id", "job_type", "payload", "status", "priority", "attempts", "max_attempts", "run_after"),
+        *("timeout_seconds", "locked_at", "locked_by", "dedupe_key", "last_error", "finished_at", "duration_ms"),
+        *("result", "created_at", "updated_at"),
+    )
 )
 
 
@@ -197,7 +200,7 @@ async def _finish(conn: Connection, table: str, schema: str, patience: Patience)
 
 
 async def _counts(conn: Connection, name: str, table: str, schema: str) -> dict[str, int]:
-    return {status: count for status, count in await conn.fetch(_sql(name, table, schema))}
+    return {row["status"]: row["count"] for row in await conn.fetch(_sql(name, table, schema))}
 
 
 def _sql(name: str, table: str, schema: str) -> str:
