@@ -69,9 +69,7 @@ def _told(found: schema.Survey, arguments: argparse.Namespace) -> str:
     jobs = ", ".join(f"{count} {status}" for status, count in found.jobs.items()) or "none"
     lines = []
     if found.state == "pqrun":
-        lines.append(
-            f"Would rename {arguments.table}, and put a view on the jobs of {arguments.schema!r} in its place."
-        )
+        lines.append(f"Would rename {arguments.table}, and put a view of the schema {arguments.schema!r} in its place.")
     else:
         lines.append(f"{arguments.table} is a view already; the jobs of the old table are being moved.")
     lines.append(f"Jobs to move: {jobs}.")

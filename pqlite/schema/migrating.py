@@ -35,10 +35,9 @@ class Plan:
 
 async def version(conn: Connection, schema: str = DEFAULT) -> int:
     """Return the database's schema version, 0 when there is none."""
-    table = render("pqlite.migrations", schema)
-    if await conn.fetchval("select to_regclass($1::text) is null", table):
+    if not await conn.fetchval(statement("exists", DEFAULT), schema):
         return 0
-    return int(await conn.fetchval(f"select coalesce(max(version), 0) from {table}"))  # noqa: S608 - rendered name
+    return int(await conn.fetchval(render("select coalesce(max(m.version), 0) from pqlite.migrations m", schema)))
 
 
 async def plan(

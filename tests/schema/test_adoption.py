@@ -208,7 +208,7 @@ async def test_triggers_of_the_users_reports_and_clean_up_go_on(old: asyncpg.Con
 async def test_roles_keep_the_rights_they_had_on_the_table(old: asyncpg.Connection) -> None:
     role = f"producer_{await old.fetchval('select pg_backend_pid()')}"
     await old.execute(
-        f"create role {role}; grant insert, select on jobs to {role}; grant usage on schema public to {role}"
+        f"create role {role}; grant insert, select, update on jobs to {role}; grant usage on schema public to {role}"
     )
     try:
         await schema.adopt(old)

@@ -92,11 +92,12 @@ async def test_migrating_leaves_nothing_in_the_session_which_may_be_a_poolers(
     conn: asyncpg.Connection, future: Future
 ) -> None:
     await conn.execute("set lock_timeout = '4321ms'; set statement_timeout = '54321ms'")
-    before = await conn.fetch("select name, setting from pg_settings order by name")
+    settings = "select name, setting from pg_settings where name !~ '^plpgsql' order by name"
+    before = await conn.fetch(settings)
 
     await schema.migrate(conn, root=future(COLUMN, INDEX))
 
-    assert await conn.fetch("select name, setting from pg_settings order by name") == before
+    assert await conn.fetch(settings) == before
     assert await conn.fetchval("select count(*) from pg_locks where locktype = 'advisory'") == 0
 
 
@@ -158,7 +159,7 @@ async def test_a_migration_with_nothing_to_do_writes_nothing_and_waits_for_nobod
     "act",
     [
         "drop function pqlite.next_death",
-        "create or replace function pqlite.draw_ids(p_count int) returns bigint[] language sql as 'select null'",
+        "create or replace function pqlite.draw_ids(p_count int) returns int8[] language sql as 'select null::int8[]'",
         "drop trigger jobs_inserted on pqlite.jobs",
         "update pqlite.migrations set functions = null",
     ],
