@@ -67,7 +67,7 @@ def _root() -> Traversable:
 
 
 @lru_cache
-def migrations(root: Traversable | None = None) -> tuple[Migration, ...]:
+def migrations(root: Path | None = None) -> tuple[Migration, ...]:
     """Return every migration, in order. `root` is another folder than pqlite's own ddl/."""
     files = ((root or _root()) / "migrations").iterdir()
     matches = [(match, file) for file in files if (match := _MIGRATION.fullmatch(file.name))]
@@ -77,18 +77,18 @@ def migrations(root: Traversable | None = None) -> tuple[Migration, ...]:
 
 
 @lru_cache
-def functions(root: Traversable | None = None) -> tuple[str, ...]:
+def functions(root: Path | None = None) -> tuple[str, ...]:
     """Return the SQL of every function, for the default schema; each file replaces its function."""
     files = [file for file in ((root or _root()) / "functions").iterdir() if file.name.endswith(".sql")]
     return tuple(file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name))
 
 
-def functions_digest(root: Traversable | None = None) -> str:
+def functions_digest(root: Path | None = None) -> str:
     """Return what tells the files of functions from those of another pqlite."""
     return hashlib.sha256("\0".join(functions(root)).encode()).hexdigest()[:32]
 
 
-def roles(schema: str = DEFAULT, root: Traversable | None = None) -> str:
+def roles(schema: str = DEFAULT, root: Path | None = None) -> str:
     """Return the psql script that makes pqlite's roles.
 
     Raises:
@@ -100,7 +100,7 @@ def roles(schema: str = DEFAULT, root: Traversable | None = None) -> str:
     return render(file.read_text(encoding="utf-8"), schema)
 
 
-def latest(root: Traversable | None = None) -> int:
+def latest(root: Path | None = None) -> int:
     """Return the version this pqlite needs."""
     return migrations(root)[-1].version
 
@@ -141,7 +141,7 @@ def record(migration: Migration) -> str:
     return f"insert into pqlite.migrations ({columns}) values ({values});"  # noqa: S608
 
 
-def script(schema: str = DEFAULT, *, since: int = 0, to: int | None = None, root: Traversable | None = None) -> str:
+def script(schema: str = DEFAULT, *, since: int = 0, to: int | None = None, root: Path | None = None) -> str:
     """Return one SQL script that brings a schema at version `since` to version `to` (by default the latest).
 
     What `pqlite migrate --sql` prints and psql can run, without pqlite's help; on a schema at another version than

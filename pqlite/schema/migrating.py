@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -41,7 +41,7 @@ async def version(conn: Connection, schema: str = DEFAULT) -> int:
 
 
 async def plan(
-    conn: Connection, schema: str = DEFAULT, *, to: int | None = None, root: Traversable | None = None
+    conn: Connection, schema: str = DEFAULT, *, to: int | None = None, root: Path | None = None
 ) -> Plan:
     """Return what `migrate` with the same arguments would do. Changes nothing and waits for no lock.
 
@@ -70,7 +70,7 @@ async def migrate(
     *,
     to: int | None = None,
     patience: Patience = PATIENCE,
-    root: Traversable | None = None,
+    root: Path | None = None,
 ) -> list[int]:
     """Bring the schema up to date, or to version `to`; return the versions applied here. The connection stays yours.
 
@@ -103,7 +103,7 @@ async def migrate(
     return applied
 
 
-async def check(conn: Connection, schema: str = DEFAULT, *, root: Traversable | None = None) -> None:
+async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = None) -> None:
     """Return if this pqlite can run on the database's schema: it is the one it needs, or newer and still serves it.
 
     Raises:
@@ -169,7 +169,7 @@ async def _drop_leftovers(conn: Connection, schema: str, indexes: list[str]) -> 
             await conn.execute(f"drop index {index}")
 
 
-async def _functions(conn: Connection, schema: str, patience: Patience, root: Traversable | None) -> None:
+async def _functions(conn: Connection, schema: str, patience: Patience, root: Path | None) -> None:
     async with steps.transaction(conn, schema, patience):
         # A newer pqlite may have come first.
         if await version(conn, schema) != files.latest(root) or await _installed(conn, schema, root) is not None:
@@ -180,7 +180,7 @@ async def _functions(conn: Connection, schema: str, patience: Patience, root: Tr
         await conn.execute(statement("installed", schema), now)
 
 
-async def _installed(conn: Connection, schema: str, root: Traversable | None) -> str | None:
+async def _installed(conn: Connection, schema: str, root: Path | None) -> str | None:
     """Return the digest of the functions if they are this pqlite's, and as it left them; else None."""
     now = f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
     return now if await conn.fetchval(statement("functions", schema)) == now else None
