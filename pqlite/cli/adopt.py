@@ -75,6 +75,8 @@ def _told(found: schema.Survey, arguments: argparse.Namespace) -> str:
     lines.append(f"Jobs to move: {jobs}.")
     if found.jobs.get("RUNNING"):
         lines.append("RUNNING ones become READY, or FAILED if that was their last attempt.")
+    if any(found.jobs.get(status) for status in ("DONE", "FAILED", "CANCELLED")):
+        lines.append("Workers delete finished jobs in time: see Worker(retain_done=..., retain_failed=...).")
     if found.columns:
         lines.append(f"Columns that go into the jobs' metadata: {', '.join(found.columns)}.")
     return "\n".join([*lines, "Nothing was changed; say --yes to do it."])

@@ -59,16 +59,37 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
         SchemaError: there is no such table, it is no table of pqrun's, or pqlite's own schema is missing or old.
         ConfigurationError: the name is not two plain lower-case identifiers with a dot.
     """
-    quoted = _quoted(table)
     if table.split(".")[0] == schema:
         raise ConfigurationError(f"{table} is in pqlite's own schema; adopt it into another: --schema NAME")
+    quoted = _quoted(table)
     await check(conn, schema)
+    # Another process may replace the table, or drop the empty one, while we look: then look again.
+    while True:
+        before = await _stage(conn, quoted, schema)
+        try:
+            found = await _look(conn, table, schema)
+        except asyncpg.UndefinedTableError:
+            if before == await _stage(conn, quoted, schema):
+                raise
+        else:
+            if before == await _stage(conn, quoted, schema):
+                return found
+
+
+async def _stage(conn: Connection, quoted: str, schema: str) -> tuple[Any, ...]:
+    return (
+        await conn.fetchval(statement("adopt_parked", schema)),
+        await conn.fetchval(statement("adopt_columns", schema), quoted),
+    )
+
+
+async def _look(conn: Connection, table: str, schema: str) -> Survey:
     parked = await conn.fetchval(statement("adopt_parked", schema))
     if parked is not None:
         if parked.replace('"', "") != f"{table}_pqrun":
             raise SchemaError(f"The jobs of {parked} are still being moved: first finish that.")
         return Survey("moving", await _counts(conn, "adopt_statuses", f"{table}_pqrun", schema))
-    row = await conn.fetchrow(statement("adopt_columns", schema), quoted)
+    row = await conn.fetchrow(statement("adopt_columns", schema), _quoted(table))
     if row is None:
         raise SchemaError(f"There is no table {table}.")
     if row["adopted"]:
@@ -167,9 +188,9 @@ async def _switch(conn: Connection, table: str, schema: str, force: bool, patien
     async with steps.transaction(conn, schema, patience):
         if await conn.fetchval(statement("adopt_parked", schema)) is not None:
             return 0  # another process was faster
-        await conn.execute(_sql("adopt_lock", table, schema))
         if await conn.fetchval(statement("adopt_columns", schema), _quoted(table)) != "r":
             return 0  # and has even finished
+        await conn.execute(_sql("adopt_lock", table, schema))
         obstacles = Survey("pqrun")
         for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
             (obstacles.warnings if passable else obstacles.obstacles).append(reason)

@@ -40,9 +40,7 @@ async def version(conn: Connection, schema: str = DEFAULT) -> int:
     return int(await conn.fetchval(render("select coalesce(max(m.version), 0) from pqlite.migrations m", schema)))
 
 
-async def plan(
-    conn: Connection, schema: str = DEFAULT, *, to: int | None = None, root: Path | None = None
-) -> Plan:
+async def plan(conn: Connection, schema: str = DEFAULT, *, to: int | None = None, root: Path | None = None) -> Plan:
     """Return what `migrate` with the same arguments would do. Changes nothing and waits for no lock.
 
     Raises:

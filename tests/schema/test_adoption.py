@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import asyncpg
 import pytest
 
 from pqlite import ConfigurationError, JobStatus, PgJobStore, SchemaError, Worker, schema
 from pqlite.schema import Patience
-from tests.cli.process import pqlite
+from tests.cli.process import COMMAND, environment, pqlite
 from tests.schema import pqrun
 from tests.schema.conftest import QUICK
 from tests.support import ended, until
@@ -312,7 +313,23 @@ async def test_two_at_once_move_every_job_once(old: asyncpg.Connection, producer
     moved = await asyncio.gather(*(schema.adopt(c, chunk=20, patience=QUICK) for c in (old, producer)))
 
     assert sum(moved) == 305
+    assert (await schema.survey(old)).state == "adopted"
     assert await old.fetchval("select count(*) from pqlite.jobs") == 305
+
+
+async def test_it_survives_being_killed(old: asyncpg.Connection, dsn: str) -> None:
+    await old.execute("insert into jobs (job_type) select 't' from generate_series(1, 40000)")
+    dropping = "select not exists (select from pg_stat_activity where query ~ 'pqrun_jobs' and pid <> pg_backend_pid())"
+
+    command = [*COMMAND, "adopt", "--dsn", dsn, "--yes"]
+    async with await anyio.open_process(command, env=environment(), stdin=None, stdout=None, stderr=None) as process:
+        await until(lambda: old.fetchval("select count(*) > 0 from pqlite.jobs"), "the first jobs to move")
+        process.kill()
+    await until(lambda: old.fetchval(dropping), "its session to end")
+    assert 0 < await old.fetchval("select count(*) from pqlite.jobs") < 40005
+
+    assert await schema.adopt(old) > 0
+    assert await old.fetchval("select count(*) from pqlite.jobs") == 40005
 
 
 # In the way
@@ -323,6 +340,10 @@ async def test_two_at_once_move_every_job_once(old: asyncpg.Connection, producer
     [
         ("create table logs (job bigint references jobs)", "logs_job_fkey of logs references it"),
         ("create view open as select * from jobs", "open reads it"),
+        (
+            "create function f() returns setof jobs language sql as 'select * from jobs'",
+            r"row type is used by function f",
+        ),
         ("create table child () inherits (jobs)", "it has child tables"),
         ("alter table jobs enable row level security", "it has row level security"),
         ("update jobs set job_type = '' where id = 4", "jobs have a job_type of no or more than 200 bytes: ids 4"),
@@ -427,6 +448,7 @@ async def test_the_command_says_what_it_would_do_and_does_it_only_when_told(old:
     assert asked.out == (
         "Would rename public.jobs, and put a view of the schema 'pqlite' in its place.\n"
         "Jobs to move: 1 CANCELLED, 1 DONE, 1 FAILED, 2 READY.\n"
+        "Workers delete finished jobs in time: see Worker(retain_done=..., retain_failed=...).\n"
         "Nothing was changed; say --yes to do it.\n"
     )
     assert (await schema.survey(old)).state == "pqrun"

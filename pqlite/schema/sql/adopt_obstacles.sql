@@ -9,6 +9,11 @@ select false, format('%s reads it: drop that view, and make it again afterwards'
 from pg_depend d join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
 where d.refclassid = 'pg_class'::regclass and d.refobjid = 'public.jobs'::regclass having count(*) > 0
 union all
+select false, format('its row type is used by %s', string_agg(distinct pg_describe_object(d.classid, d.objid, 0), ', '))
+from pg_class c join pg_type t on t.oid = c.reltype
+join pg_depend d on d.refclassid = 'pg_type'::regclass and d.refobjid in (t.oid, t.typarray) and d.deptype = 'n'
+where c.oid = 'public.jobs'::regclass having count(*) > 0
+union all
 select false, 'it has child tables or a parent' where exists (
   select from pg_inherits h where 'public.jobs'::regclass in (h.inhparent, h.inhrelid))
 union all
