@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
 
 _CREATED = re.compile(
-    r"^\s*create (?:or replace )?(table|sequence|view|function) (?:if not exists )?pqlite\.(\w+)", re.M
+    r"^\s*create (?:or replace )?(table|sequence|view|function|procedure) (?:if not exists )?pqlite\.(\w+)",
+    re.MULTILINE,
 )
-_ORDER = ("view", "function", "table", "sequence")
+_VIEW = re.compile(r"^\s*call pqlite\.replace_(view)\('(\w+)'", re.MULTILINE)
+_ORDER = ("view", "function", "procedure", "table", "sequence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ async def _drop(conn: Connection, schema: str, force: bool, patience: Patience) 
 
 async def _objects(conn: Connection, schema: str) -> tuple[dict[str, list[str]], list[str]]:
     texts = [*(migration.sql for migration in files.migrations()), *files.functions()]
-    known = {match for text in texts for match in _CREATED.findall(text)}
+    known = {match for text in texts for pattern in (_CREATED, _VIEW) for match in pattern.findall(text)}
     ours: dict[str, list[str]] = {kind: [] for kind in _ORDER}
     foreign = []
     for kind, name, identity in await conn.fetch(statement("objects", schema)):
