@@ -144,8 +144,9 @@ def record(migration: Migration) -> str:
 def script(schema: str = DEFAULT, *, since: int = 0, to: int | None = None, root: Path | None = None) -> str:
     """Return one SQL script that brings a schema at version `since` to version `to` (by default the latest).
 
-    What `pqlite migrate --sql` prints and psql can run, without pqlite's help; on a schema at another version than
-    `since` it stops and has changed nothing. One transaction, but for the statements that can run in none.
+    What `pqlite migrate --sql` prints and psql can run, without pqlite's help. The whole schema is one transaction,
+    but for statements that can run in none; from a version on, each step is one, with a short wait for locks. A schema
+    at another version than `since` is refused, and nothing is changed.
 
     Raises:
         SchemaError: there are no such versions.
@@ -154,15 +155,23 @@ def script(schema: str = DEFAULT, *, since: int = 0, to: int | None = None, root
     target = known[-1] if to is None else to
     if since not in known or target not in known:
         raise SchemaError(f"There is no way from version {since} to {target}: pqlite knows {known[1]} to {known[-1]}.")
+
+    def begin(at: int) -> str:
+        if since == 0:
+            return "begin;"
+        guard = statement("guard", DEFAULT).replace("$1", str(at))
+        return f"begin;\nset local lock_timeout = '2s';\n{guard}"
+
     title = "the whole schema, for an empty database" if since == 0 else f"from version {since} to {target}"
-    parts = [f"-- pqlite: {title}.\n\\set ON_ERROR_STOP on\nbegin;"]
-    if since > 0:
-        guard = statement("guard", DEFAULT).replace("$1", str(since))
-        parts += ["set local lock_timeout = '2s';", guard]
+    parts = [f"-- pqlite: {title}.\n\\set ON_ERROR_STOP on", begin(since)]
+    at = since
     for migration in migrations(root):
         if since < migration.version <= target:
-            parts += ["commit;", migration.sql, "begin;"] if migration.alone else [migration.sql]
+            parts += ["commit;", migration.sql, begin(at)] if migration.alone else [migration.sql]
             parts += [record(migration)]
+            at = migration.version
+            if since > 0:
+                parts += ["commit;", begin(at)]
     if target == known[-1]:
         digest = f"'{functions_digest(root)} ' || ({statement('digest', DEFAULT)})"
         parts += [*functions(root), statement("installed", DEFAULT).replace("$1", digest)]

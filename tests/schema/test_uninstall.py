@@ -59,6 +59,7 @@ async def test_it_refuses_while_a_worker_is_alive_unless_forced(dsn: str, conn: 
         ("create table pqlite.wake_9 ()", "table pqlite.wake_9"),
         ("create type pqlite.mood as enum ('good')", "type pqlite.mood"),
         ("create view pqlite.open as select * from pqlite.jobs", "view pqlite.open"),
+        ("create procedure pqlite.mine() language sql as 'select 1'", "procedure pqlite.mine()"),
         ("create function pqlite.mine() returns int language sql as 'select 1'", "function pqlite.mine()"),
     ],
 )
