@@ -200,17 +200,22 @@ class PgJobStore:
     async def migrate(self) -> list[int]:
         """Bring the database's schema up to date; return the versions applied. Safe to call from several processes.
 
+        Each version is a transaction of its own, which waits 2 s at most for a lock and is tried again up to 20 times.
+        A schema that is newer but still serves this pqlite is left as it is.
+
         Raises:
-            SchemaError: the server is older than PostgreSQL 14, or its schema is newer than this pqlite.
+            SchemaError: the server is older than PostgreSQL 14; its schema is newer and no longer serves this pqlite;
+                or others held on to their locks. The versions before that one stay applied.
         """
         async with self.connection() as conn:
             return await ddl.migrate(conn, self.schema)
 
     async def check_schema(self) -> None:
-        """Return if the database's schema is the one this pqlite needs.
+        """Return if a worker of this pqlite can run on the database's schema: it is the version that this pqlite needs,
+        or a newer one that still serves it.
 
         Raises:
-            SchemaError: it is missing, older or newer; the message says what to run.
+            SchemaError: it is missing, older or too new; the message says what to run.
         """
         async with self.connection() as conn:
             await ddl.check(conn, self.schema)
