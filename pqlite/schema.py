@@ -20,6 +20,7 @@ DEFAULT = "pqlite"
 MINIMUM_SERVER = 140000
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
+_ROLE = re.compile(r"\bpqlite_(migrator|worker|producer|viewer)\b")
 
 
 def _root() -> Traversable:
@@ -42,9 +43,19 @@ def migrations() -> tuple[tuple[int, str, str], ...]:
 
 @lru_cache(maxsize=1)
 def functions() -> tuple[str, ...]:
-    """Return the SQL of every function, for the default schema; each file replaces its function."""
-    files = [file for file in (_root() / "functions").iterdir() if file.name.endswith(".sql")]
-    return tuple(file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name))
+    """Return the SQL of everything that is replaced on every migrate, for the default schema, in the order in which it
+    must run: each function, each view, and last that nobody may call a function without a grant.
+    """
+    replaced: list[str] = []
+    for folder in ("functions", "views"):
+        files = [file for file in (_root() / folder).iterdir() if file.name.endswith(".sql")]
+        replaced += [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)]
+    return (*replaced, (_root() / "privileges.sql").read_text(encoding="utf-8"))
+
+
+def roles(schema: str = DEFAULT) -> str:
+    """Return the SQL script, for psql, that makes the roles of a schema: `pqlite_worker`, or `other_worker`, ..."""
+    return render((_root() / "roles.sql").read_text(encoding="utf-8"), schema)
 
 
 def latest() -> int:
@@ -64,7 +75,8 @@ def render(sql: str, schema: str) -> str:
         )
     if schema == DEFAULT:
         return sql
-    return re.sub(r"\bpqlite\b", f'"{schema}"', sql.replace("pqlite_wake", channel(schema)))
+    sql = _ROLE.sub(rf'"{schema}_\1"', sql.replace("pqlite_wake", channel(schema)))
+    return re.sub(r"\bpqlite\b", f'"{schema}"', sql)
 
 
 def channel(schema: str) -> str:
