@@ -19,7 +19,7 @@ from pathlib import Path
 
 FOLDER = "PQLITE_TEST_POSTGRES"
 MAJORS = (14, 15, 16, 17, 18)
-TESTS = ("tests/sql",)
+TESTS = ("tests/sql", "--ignore=tests/sql/test_pg_cron.py")  # that one brings its own server
 
 
 def servers(folder: Path) -> dict[int, Path]:
