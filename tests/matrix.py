@@ -12,6 +12,7 @@ well: PQLITE_TEST_POSTGRES=/usr/lib/postgresql. The exit status is 0 only if eve
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ def servers(folder: Path) -> dict[int, Path]:
     found = {}
     for path in sorted(folder.rglob("bin/postgres")):
         version = subprocess.check_output([path, "--version"], text=True)
-        found[int(version.rpartition(" (PostgreSQL) ")[2].partition(".")[0])] = path.parent
+        if (major := re.search(r"\(PostgreSQL\) (\d+)", version)) is not None:
+            found[int(major[1])] = path.parent
     return found
 
 

@@ -16,6 +16,7 @@
 -- is RUNNING, which may have looked already, another is made, with " #2" behind the key. While another open transaction
 -- has made the key's job, this one waits for its end (as long as lock_timeout says): transactions that change rows of
 -- one key follow each other, and two that meet in opposite order deadlock, which the server resolves by ending one.
+-- (One that is REPEATABLE READ or stricter may have to be repeated, as after any conflict: 40001.)
 create or replace function pqlite.enqueue_on_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -208,7 +208,7 @@ VERBS: dict[str, tuple[str, int]] = {
                      from generate_series(0, 39) n) l,
           lateral pqlite.lanes(null, null, l.q, l.t, l.p, l.w, l.i)
         """,
-        3_000,
+        2_000,
     ),
     "lanes of some types": ("select from pqlite.lanes('{q1,q2}', '{t1}')", 1_000),
     "pickup": ("select from pqlite.pickup('me', null, null)", 2_500),
