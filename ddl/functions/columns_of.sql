@@ -6,14 +6,14 @@
 -- output function, which only a superuser can make: a JSON string, or a list of them. (16384 is the first id of what is
 -- made after initdb. Of a domain, to_jsonb looks at the base type only.)
 create or replace function pqlite.columns_of(p_table oid) returns text
-language sql stable as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(
            case when c.known then format('($1).%I', c.attname)
                 else format('case when num_nulls(($1).%1$I) = 0 then format(''%%s'', ($1).%1$I)%2$s end as %1$I',
                             c.attname, case when c.typcategory = 'A' then '::text[]' end) end,
            ', ' order by c.attnum)
   from (select a.attname, a.attnum, t.typcategory, coalesce(nullif(t.typbasetype, 0), t.oid) < 16384 as known
-        from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+        from pg_attribute a join pg_type t on t.oid = a.atttypid
         where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped) c
   having not bool_and(c.known)
 $$;

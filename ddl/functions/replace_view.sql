@@ -2,7 +2,7 @@
 -- left alone, because replacing it waits for everybody who reads it (the text's hash is kept in the view's comment).
 -- A view of yours that is built upon it must be dropped before.
 create or replace procedure pqlite.replace_view(p_name text, p_query text)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_name text := format('pqlite.%I', p_name);
   v_mark text := format('See ddl/views/%s.sql (%s).', p_name, hashtextextended(p_query, 0));
