@@ -15,6 +15,7 @@ from pqlite.errors import ConfigurationError, SchemaError
 DEFAULT = "pqlite"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
+_ROLE = re.compile(r"\bpqlite_(migrator|worker|producer|viewer)\b")
 _DIRECTIVE = re.compile(r"-- pqlite: (?:(no transaction)|serves (\d+))")
 
 
@@ -78,9 +79,15 @@ def migrations(root: Path | None = None) -> tuple[Migration, ...]:
 
 @lru_cache
 def functions(root: Path | None = None) -> tuple[str, ...]:
-    """Return the SQL of every function, for the default schema; each file replaces its function."""
-    files = [file for file in ((root or _root()) / "functions").iterdir() if file.name.endswith(".sql")]
-    return tuple(file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name))
+    """Return the SQL of everything that is replaced when it differs, for the default schema, in the order in which it
+    must run: each function, each view, and last that nobody may call a function without a grant.
+    """
+    base = root or _root()
+    replaced: list[str] = []
+    for folder in (base / "functions", base / "views"):
+        files = [file for file in folder.iterdir() if file.name.endswith(".sql")] if folder.is_dir() else []
+        replaced += [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)]
+    return (*replaced, (_root() / "privileges.sql").read_text(encoding="utf-8"))
 
 
 def functions_digest(root: Path | None = None) -> str:
@@ -117,7 +124,8 @@ def render(sql: str, schema: str) -> str:
         )
     if schema == DEFAULT:
         return sql
-    return re.sub(r"\bpqlite\b", f'"{schema}"', sql.replace("pqlite_wake", channel(schema)))
+    sql = _ROLE.sub(rf'"{schema}_\1"', sql.replace("pqlite_wake", channel(schema)))
+    return re.sub(r"\bpqlite\b", f'"{schema}"', sql)
 
 
 def channel(schema: str) -> str:

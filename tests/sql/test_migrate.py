@@ -141,7 +141,15 @@ def test_a_functions_file_makes_the_function_of_its_name_and_says_what_it_is_for
     text = file.read_text(encoding="utf-8")
 
     assert text.startswith("-- ")
-    assert re.findall(r"create or replace function (\S+?)\(", text) == [f"pqlite.{file.stem}"]
+    assert re.findall(r"create or replace (?:function|procedure) (\S+?)\(", text) == [f"pqlite.{file.stem}"]
+
+
+@pytest.mark.parametrize("file", sorted((DDL / "views").glob("*.sql")), ids=lambda file: file.name)
+def test_a_views_file_makes_the_view_of_its_name_and_says_what_it_is_for(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+
+    assert text.startswith("-- ")
+    assert re.findall(r"replace_view\('(\w+)'", text) == [file.stem]
 
 
 TABLES = r"jobs|workers|migrations|wake_\w+"
@@ -178,12 +186,11 @@ async def test_no_function_of_the_engine_opens_a_subtransaction(conn: asyncpg.Co
     assert [name for name, source in sources if re.search(r"\bexception\s+when\b", source)] == []
 
 
-async def test_only_the_trigger_and_the_drawing_of_ids_run_with_the_owners_rights_and_a_fixed_search_path(
-    conn: asyncpg.Connection,
-) -> None:
+async def test_what_runs_with_the_owners_rights_has_a_fixed_search_path(conn: asyncpg.Connection) -> None:
     definers = await conn.fetch(
-        "select proname, proconfig from pg_proc where pronamespace = 'pqlite'::regnamespace and prosecdef order by 1"
+        "select proname, proconfig[1] from pg_proc where pronamespace = 'pqlite'::regnamespace and prosecdef order by 1"
     )
 
-    fixed = ["search_path=pg_catalog, pg_temp"]
-    assert [tuple(row) for row in definers] == [("draw_ids", fixed), ("jobs_inserted", fixed)]
+    contract = ["cancel", "enqueue", "enqueue_keyless", "enqueue_many", "enqueue_on_change", "job"]
+    names = [*contract, "jobs_inserted", "retry"]
+    assert [tuple(row) for row in definers] == [(name, "search_path=pg_catalog, pg_temp") for name in names]
