@@ -20,6 +20,7 @@ DISCOVERY_SECONDS = 10.0
 CHEAP = 0.005
 """A look for lanes that takes less is not rationed."""
 ARM_BEYOND = 2.0
+NEVER = timedelta(days=-1)
 AUDIT_EVERY = 30.0
 AUDIT_MARGIN = 60.0
 ALL = timedelta(days=365)
@@ -49,6 +50,7 @@ class Claimer:
         accept: Callable[[Sequence[Job]], None],
         lost: Callable[[], None],
         look_everywhere: Callable[[], None],
+        hears: Callable[[], bool],
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
@@ -62,6 +64,7 @@ class Claimer:
         self._accept = accept
         self._lost = lost
         self._look_everywhere = look_everywhere
+        self._hears = hears
         self._lanes = lanes
         self._listening = Listening()
         self._hoped = False
@@ -198,8 +201,9 @@ class Claimer:
         return min(pause, next_due)
 
     async def _arm(self, pause: float) -> None:
-        """Ask to be notified for somewhat longer than a pause."""
-        now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND), self._queues)
+        """Ask to be notified for somewhat longer than a pause; if that would be in vain, only what the time is."""
+        duration = timedelta(seconds=pause + ARM_BEYOND) if self._hears() else NEVER
+        now = await self._engine.arm(duration, self._queues)
         self._armed_until = time.monotonic() + pause + ARM_BEYOND
         if self._lanes.ahead_of(now):
             self._look_everywhere()
