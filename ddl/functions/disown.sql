@@ -2,7 +2,8 @@
 -- Called between two claims, so what it knows is complete. p_since bounds the walk to recent claims.
 create or replace function pqlite.disown(p_worker text, p_known bigint[], p_since interval)
 returns setof bigint
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();

@@ -12,7 +12,8 @@
 -- The probe is a shared, transaction-level try-lock: two probes never collide, none outlives its statement.
 create or replace function pqlite.reap(p_judge text, p_limit int default 500)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();

@@ -3,7 +3,8 @@
 -- p_lock_key is null while it does not hold its advisory lock: then only its lease speaks for it.
 create or replace function pqlite.renew(p_worker text, p_lease interval, p_lock_key bigint)
 returns table (id bigint, claims int)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();

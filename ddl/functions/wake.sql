@@ -4,7 +4,7 @@
 -- NOTIFY takes a lock of the whole cluster at commit, and wakes everybody who listens: a busy queue must not use it.
 -- So workers that sleep say so in registers (arm.sql), and where nobody does, this is one comparison.
 create or replace function pqlite.wake(p_queues text[] default null, p_payload text default '') returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_now bigint := (extract(epoch from clock_timestamp()) * 1000)::bigint;
 begin

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from pqlite.backoff import IdlePollPolicy
-from pqlite.errors import LeaseLost
+from pqlite.errors import LeaseLost, WorkerError
 from pqlite.events import Announcer, ClaimsReleased
 from pqlite.job import Job
 from pqlite.store.engine import Engine
@@ -21,6 +21,8 @@ CHEAP = 0.005
 """A look for lanes that takes less is not rationed."""
 ARM_BEYOND = 2.0
 NEVER = timedelta(days=-1)
+STRANGE = 10
+"""A registration that was refused so often in a row, and still renews its lease, is in another database."""
 AUDIT_EVERY = 30.0
 AUDIT_MARGIN = 60.0
 ALL = timedelta(days=365)
@@ -68,6 +70,8 @@ class Claimer:
         self._lanes = lanes
         self._listening = Listening()
         self._hoped = False
+        self._refused: str | None = None
+        self._refusals = 0
         self._empty_streak = 0
         self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
@@ -104,10 +108,17 @@ class Claimer:
                 return AUDIT_EVERY
             next_due = None if self._hopes() else await self._discover()
             claimed = await self._claim(holder, room, prefetch)
-        except LeaseLost:
+        except LeaseLost as error:
             # The sentinel decides: it may have registered anew by now, under a name that this claim did not know.
             self._lost()
+            self._refusals = 1 if holder != self._refused else self._refusals + 1
+            self._refused = holder
+            if self._refusals >= STRANGE:
+                raise WorkerError(
+                    "The worker is registered, but not where its jobs are: does listen_dsn lead to another database?"
+                ) from error
             return 1.0
+        self._refused = None
         if claimed:
             self._empty_streak = 0
             self._listening.found()

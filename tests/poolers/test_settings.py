@@ -44,9 +44,8 @@ async def test_what_could_make_statements_fail_is_named_once(
             await store.enqueue("t")
 
     [report] = reports(caplog)
-    named = {
-        pair.strip().partition(" = ")[0] for pair in report.partition("because of them: ")[2].split(".")[0].split(",")
-    }
+    pairs = report.partition("because of them: ")[2].partition(". Change")[0].split(", ")
+    named = {pair.partition(" = ")[0] for pair in pairs}
     assert named == set(NAMED) & known
     assert "default_transaction_isolation = serializable" in report
 
