@@ -39,6 +39,10 @@ SESSION = OWN | {
 _SET_OWN = "; ".join(f"set {name} = '{value}'" for name, value in OWN.items())
 HARMLESS = OWN | {"session_replication_role": "origin"}  # others keep the trigger that wakes workers from its work
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+_ALL_TYPES = "select " + ", ".join(
+    f"${n}::{name}[]"
+    for n, name in enumerate(("text", "int", "bigint", "timestamptz", "interval", "double precision", "boolean"), 1)
+)
 SHORT_MS = 10_000
 """A timeout below this may hit a statement of pqlite's."""
 
@@ -84,6 +88,7 @@ async def dedicated(purpose: str, route: Route) -> asyncpg.Connection[Any]:
     conn = await route.connection(settings["application_name"])
     try:
         if route.pooling is Pooling.TRANSACTION:
+            await _learn_types(conn)
             await _report(conn, route)
         else:
             await conn.execute(
@@ -108,6 +113,7 @@ async def for_pool(route: Route) -> asyncpg.Connection[Any]:
     conn = await route.connection("pqlite")
     try:
         if route.pooling is Pooling.TRANSACTION:
+            await _learn_types(conn)
             await _report(conn, route)
         else:
             await conn.execute(_SET_OWN)
@@ -136,6 +142,16 @@ async def leaving_standbys(pool: asyncpg.Pool[Any]) -> AsyncIterator[None]:
     except asyncpg.ReadOnlySQLTransactionError:
         await pool.expire_connections()
         raise
+
+
+async def _learn_types(conn: asyncpg.Connection[Any]) -> None:
+    """Let asyncpg ask for the types that pqlite's statements need: it turns jit off for the session meanwhile, and may
+    turn it on again for another. In a transaction that is rolled back, nobody is left with either.
+    """
+    transaction = conn.transaction()
+    await transaction.start()
+    await conn.prepare(_ALL_TYPES, name="")
+    await transaction.rollback()
 
 
 async def _report(conn: asyncpg.Connection[Any], route: Route) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -74,7 +74,7 @@ class Route:
             if await conn.execute(f"select where pg_backend_pid() = {greeter}") == "SELECT 1":
                 self.pooling = Pooling.NONE
             elif self.pooling in (None, Pooling.NONE):
-                self.pooling = await _pooling(conn, lambda: self._open(label, prepares))
+                self.pooling = await _pooling(lambda: self._open(label, False))
         except BaseException:
             conn.terminate()
             raise
@@ -140,33 +140,38 @@ def _reason(error: ValueError) -> str:
     )
 
 
-async def _pooling(conn: asyncpg.Connection[Any], another: Connect) -> Pooling:
-    """Return what kind of pooler the connection goes through; the stricter one if there is no time to find out."""
+async def _pooling(connect: Connect) -> Pooling:
+    """Return what kind of pooler stands between; the stricter one if there is no time to find out."""
     channel, heard = f"pqlite_probe_{secrets.token_hex(8)}", asyncio.Event()
 
     def hear(*_: object) -> None:
         heard.set()
 
     try:
-        async with asyncio.timeout(TEST_SECONDS):
-            other = await another()
+        async with asyncio.timeout(TEST_SECONDS), _for_now(connect) as one, _for_now(connect) as other:
+            # Two clients, one session: it is lent by the transaction. Most poolers lend the latest used one first.
+            if await _backend(one) == await _backend(other):
+                return Pooling.TRANSACTION
+            # A notification comes between transactions: who has no session then does not hear it.
+            await one.add_listener(channel, hear)
             try:
-                # Two clients, one session: it is lent by the transaction. Most poolers lend the latest used one first.
-                if await _backend(conn) == await _backend(other):
-                    return Pooling.TRANSACTION
-                # A notification comes between transactions: who has no session then does not hear it.
-                await conn.add_listener(channel, hear)
-                try:
-                    await other.execute(f"notify {channel}")
-                    async with asyncio.timeout(TEST_SECONDS / 2):
-                        await heard.wait()
-                finally:
-                    await conn.remove_listener(channel, hear)
-                return Pooling.SESSION
+                await other.execute(f"notify {channel}")
+                async with asyncio.timeout(TEST_SECONDS / 2):
+                    await heard.wait()
             finally:
-                await _say_goodbye(other)
+                await one.remove_listener(channel, hear)
+            return Pooling.SESSION
     except TimeoutError:
         return Pooling.TRANSACTION
+
+
+@asynccontextmanager
+async def _for_now(connect: Connect) -> AsyncIterator[asyncpg.Connection[Any]]:
+    conn = await connect()
+    try:
+        yield conn
+    finally:
+        await _say_goodbye(conn)
 
 
 async def _backend(conn: asyncpg.Connection[Any]) -> int:

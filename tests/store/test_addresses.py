@@ -106,7 +106,7 @@ async def everything_said(shape: str, argument: str) -> list[str]:
     except Exception as error:
         heard(error)
     if argument == "dsn":
-        worker = Worker(store, {})
+        worker = Worker(store, {"t": print})
         said.append(repr(worker))
         async with store:
             for action in (store.enqueue("t"), store.enqueue("t", dedupe_key="k"), store.migrate()):

@@ -47,7 +47,7 @@ async def set_for_the_database(conn: asyncpg.Connection, settings: dict[str, str
     database = await conn.fetchval("select current_database()")
     for name, value in settings.items():
         await conn.execute("load 'plpgsql'")
-        if await conn.fetchval("select exists (select from pg_settings where name = $1)", name):
+        if await conn.fetchval("select exists (select from pg_settings where lower(name) = $1)", name):
             await conn.execute(f"alter database \"{database}\" set {name} = '{value}'")
 
 
@@ -164,8 +164,8 @@ async def test_a_pools_settings_survive_its_users(dsn: str, conn: asyncpg.Connec
             async with store.connection() as own:
                 for name, value in connecting.OWN.items():
                     assert await own.fetchval("select current_setting($1)", name) == value
-                assert await own.fetchval("show datestyle") == "German, DMY"
-                await own.execute("set datestyle = iso; set default_transaction_isolation = serializable")
+                assert await own.fetchval("show intervalstyle") == "sql_standard"
+                await own.execute("set intervalstyle = iso_8601; set default_transaction_isolation = serializable")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from pqlite.worker import claimer
 from tests.support import EventLog, until
 
 
-async def test_it_is_woken_by_way_of_it(dsn: str, conn: asyncpg.Connection, log: EventLog) -> None:
-    async def nothing(ctx: JobContext) -> None:
-        pass
+async def nothing(ctx: JobContext) -> None:
+    pass
 
+
+async def test_it_is_woken_by_way_of_it(dsn: str, conn: asyncpg.Connection, log: EventLog) -> None:
     store = PgJobStore(dsn=dsn, listen_dsn=dsn)
     async with Worker(store, {"t": nothing}, observers=[log], idle_policy=IdlePollPolicy(60, 60)) as worker:
         await log.wait_for(WorkerRegistered)
@@ -35,7 +36,7 @@ async def test_that_it_leads_to_another_database_is_said(
     monkeypatch.setattr(claimer, "STRANGE", 2)
 
     store = PgJobStore(dsn=dsn, listen_dsn=empty_dsn)
-    async with store, Worker(store, {}, observers=[log], idle_policy=IdlePollPolicy(0.1, 0.1)) as worker:
+    async with store, Worker(store, {"t": nothing}, observers=[log], idle_policy=IdlePollPolicy(0.1, 0.1)) as worker:
         await store.enqueue("t")
         failed = await log.wait_for(LoopFailed, lambda event: event.part == "claimer")
         assert "does listen_dsn lead to another database?" in str(failed.error)
@@ -46,7 +47,7 @@ async def test_it_is_not_enough_for_a_worker(dsn: str) -> None:
     async with asyncpg.create_pool(dsn, min_size=0, max_size=2) as pool:
         async with PgJobStore(pool=pool, listen_dsn=dsn) as store:
             with pytest.raises(ConfigurationError, match="give PgJobStore dsn= or connect= beside pool="):
-                async with Worker(store, {}):
+                async with Worker(store, {"t": nothing}):
                     pass
 
 
