@@ -110,7 +110,7 @@ class Route:
             ) from None
         except OSError:
             raise  # of which some are ValueErrors too
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise ConfigurationError(f"{self._name} cannot be used: {_reason(error)}") from None
 
 
@@ -130,7 +130,7 @@ def has_several_hosts(dsn: str) -> bool:
     return "," in (hosts or ("" if "service" in query else os.environ.get("PGHOST", "")))
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: Exception) -> str:
     """Return what asyncpg says of a dsn, unless it quotes the piece that it could not read: perhaps a password."""
     if isinstance(error, asyncpg.ClientConfigurationError) and "URI" not in str(error):
         return " ".join(str(error).split())
