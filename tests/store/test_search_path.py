@@ -8,7 +8,7 @@ import pytest
 from pqlite import PgJobStore
 from pqlite.outcome import Verb
 from tests.store.conftest import Register
-from tests.store.test_sessions import set_for_the_database, use_everything
+from tests.store.test_sessions import use_everything
 from tests.store.workers import RegisteredWorker
 
 # Of the same name as ours; and as the system's, for the very types that ours use: those win over `anyarray`, even where
@@ -45,14 +45,14 @@ create operator evil.|| (leftarg = bigint[], rightarg = bigint[], function = evi
 
 @pytest.fixture
 async def evil(conn: asyncpg.Connection) -> None:
+    """What is there, in front of the search_path of every new session."""
     await conn.execute(EVIL)
+    database = await conn.fetchval("select current_database()")
+    await conn.execute(f'alter database "{database}" set search_path = evil, public')
 
 
 @pytest.mark.usefixtures("evil")
-async def test_a_schema_in_front_that_shadows_functions_and_operators_changes_nothing(
-    dsn: str, conn: asyncpg.Connection
-) -> None:
-    await set_for_the_database(conn, {"search_path": "evil, public"})
+async def test_a_schema_in_front_that_shadows_functions_and_operators_changes_nothing(dsn: str) -> None:
 
     async with PgJobStore(dsn=dsn) as store:
         await use_everything(store)
@@ -65,7 +65,6 @@ async def test_nor_does_it_change_what_workers_do(
     store: PgJobStore,
     register: Register,
 ) -> None:
-    await set_for_the_database(conn, {"search_path": "evil, public"})
     await store.close()
     await store.start()
     worker: RegisteredWorker = await register(lock_key=1)
