@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
 from pqlite.errors import ConfigurationError
+from pqlite.store.hosts import says_which, several_hosts
 
 Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
 
+HOST_SECONDS = 2.0
 TEST_SECONDS = 2.0
 GOODBYE_SECONDS = 1.0
 
@@ -38,8 +38,8 @@ class Route:
     """Makes connections, and finds out what they meet.
 
     Each new one is asked whether the process that serves it is the one that greeted it: a pooler makes its greetings
-    up. What was found is remembered, because prepared statements must be off before a connection is made. It may be
-    used from several event loops.
+    up. What was found is remembered, because prepared statements must be off before a connection is made; the mode of
+    a pooler is asked once. It may be used from several event loops.
 
     Args:
         dsn: where the database is. With several hosts, unless it says otherwise (`target_session_attrs`), the first
@@ -52,6 +52,8 @@ class Route:
         self._dsn = dsn if connect is None else None
         self._connect = connect
         self._name = name
+        self._hosts = [] if self._dsn is None else several_hosts(self._dsn)
+        self._turn = 0
         self.pooling: Pooling | None = None
         """What the latest connection met; None before the first."""
         self.reported = False
@@ -88,46 +90,49 @@ class Route:
         """Whether statements are prepared on new connections. Not on the first of those that may lead to several hosts:
         to choose among them asyncpg prepares a query of its own.
         """
-        return self.pooling is not Pooling.TRANSACTION and (self.pooling is not None or not self._chooses)
-
-    @property
-    def _chooses(self) -> bool:
-        return self._dsn is not None and has_several_hosts(self._dsn)
+        return self.pooling is not Pooling.TRANSACTION and (self.pooling is not None or not self._hosts)
 
     async def _open(self, label: str, prepares: bool) -> asyncpg.Connection[Any]:
         if self._connect is not None:
             return await self._connect()
+        options: dict[str, Any] = {
+            "server_settings": {"application_name": label},  # nothing else: a pooler may refuse what it does not know
+            "statement_cache_size": 100 if prepares else 0,
+        }
         try:
-            return await asyncpg.connect(
-                self._dsn,
-                server_settings={"application_name": label},  # nothing else: a pooler may refuse what it does not know
-                statement_cache_size=100 if prepares else 0,
-                target_session_attrs="read-write" if self._chooses else None,  # type: ignore[arg-type]
-            )
-        except asyncpg.TargetServerAttributeNotMatched:
-            raise ConnectionError(
-                f"No host of the {self._name} accepts writes: each is a standby, or has default_transaction_read_only"
-            ) from None
+            if self._hosts:
+                return await self._open_one(options)
+            return await asyncpg.connect(self._dsn, **options)
         except OSError:
             raise  # of which some are ValueErrors too
         except (ValueError, OverflowError) as error:
             raise ConfigurationError(f"{self._name} cannot be used: {_reason(error)}") from None
 
+    async def _open_one(self, options: dict[str, Any]) -> asyncpg.Connection[Any]:
+        """Try one host after the other, beginning with the one that served last.
 
-def has_several_hosts(dsn: str) -> bool:
-    """Return whether the dsn (or PGHOST, if it names no host) lists hosts without saying which of them is wanted.
-
-    In a service file the file must say so.
-    """
-    try:
-        parts = urlsplit(dsn)
-        query = parse_qs(parts.query)
-    except ValueError:
-        return False  # asyncpg refuses it as well
-    if "target_session_attrs" in query or "PGTARGETSESSIONATTRS" in os.environ:
-        return False
-    hosts = parts.netloc.rpartition("@")[2] or query.get("host", [""])[-1]
-    return "," in (hosts or ("" if "service" in query else os.environ.get("PGHOST", "")))
+        Not left to asyncpg, which waits for a host that does not answer for as long as for all of them.
+        """
+        reasons: list[str] = []
+        kind: type[ConnectionError] = ConnectionRefusedError
+        if not says_which(self._dsn or ""):
+            options |= {"target_session_attrs": "read-write"}
+        for _ in self._hosts:
+            host = self._hosts[self._turn % len(self._hosts)]
+            self._turn += 1  # also for the next attempt, if this one is cut short
+            try:
+                async with asyncio.timeout(HOST_SECONDS):
+                    conn = await asyncpg.connect(self._dsn, host=host.name, port=host.port, **options)
+            except asyncpg.TargetServerAttributeNotMatched:
+                reasons.append(f"{host.name}:{host.port} is a standby, or has default_transaction_read_only")
+            except (OSError, asyncpg.CannotConnectNowError) as error:
+                reasons.append(f"{host.name}:{host.port}: {str(error) or 'no answer'}")
+                if not isinstance(error, (ConnectionRefusedError, FileNotFoundError, asyncpg.CannotConnectNowError)):
+                    kind = ConnectionError  # it may yet be there
+            else:
+                self._turn -= 1
+                return conn
+        raise kind(f"No host of the {self._name} accepts writes ({'; '.join(reasons)})")
 
 
 def _reason(error: Exception) -> str:

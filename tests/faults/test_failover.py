@@ -42,7 +42,7 @@ async def test_workers_move_to_the_promoted_standby_and_nothing_committed_is_los
         await pair.primary.stop("immediate")
         before = len(scene.ids)
         async with PgJobStore(dsn=pair.dsn) as late:
-            with pytest.raises(OSError, match=r"Connect call failed|No host of the dsn accepts writes"):
+            with pytest.raises(OSError, match="No host of the dsn accepts writes"):
                 await late.enqueue("effect")  # the standby is there, and is not written to
         await pair.promote()
 

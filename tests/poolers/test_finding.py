@@ -7,7 +7,7 @@ import pytest
 
 from pqlite import PgJobStore
 from pqlite.store import route
-from pqlite.store.route import Pooling, Route, has_several_hosts
+from pqlite.store.route import Pooling, Route
 from tests.poolers.conftest import Bounce
 
 PREPARED = "select count(*) from pg_prepared_statements"
@@ -101,34 +101,3 @@ async def test_a_store_knows_what_its_connections_met(dsn: str, bounce: Bounce) 
         await store.enqueue("t")
         assert store.pooling is Pooling.TRANSACTION
         assert store.listen_pooling is None
-
-
-@pytest.mark.parametrize(
-    ("dsn", "several"),
-    [
-        ("postgresql://a,b/db", True),
-        ("postgresql://u:p,w@a/db", False),
-        ("postgresql://u:p@a:5432,b:5433/db", True),
-        ("postgresql:///db?host=/a,/b&port=1,2", True),
-        ("postgresql://a,b/db?target_session_attrs=any", False),
-        ("postgresql://a/db", False),
-        ("postgresql://", False),
-        ("postgresql://[a,b", False),
-    ],
-)
-def test_of_several_hosts_the_one_that_accepts_writes_is_wanted(
-    dsn: str, several: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("PGHOST", raising=False)
-    assert has_several_hosts(dsn) is several
-
-    monkeypatch.setenv("PGTARGETSESSIONATTRS", "any")
-    assert not has_several_hosts(dsn)
-
-
-def test_the_hosts_of_the_environment_count_where_the_dsn_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGHOST", "a,b")
-
-    assert has_several_hosts("postgresql:///db")
-    assert not has_several_hosts("postgresql://c/db")
-    assert not has_several_hosts("postgresql://?service=shop")  # the service file has a target_session_attrs of its own
