@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,6 @@ SESSION = OWN | {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-_SET_OWN = "; ".join(f"set {name} = '{value}'" for name, value in OWN.items())
 HARMLESS = OWN | {"session_replication_role": "origin"}  # others keep the trigger that wakes workers from its work
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
 _ALL_TYPES = "select " + ", ".join(
@@ -84,39 +83,23 @@ async def dedicated(purpose: str, route: Route) -> asyncpg.Connection[Any]:
         OSError, asyncpg.PostgresError: it cannot be made.
         ConfigurationError: the dsn cannot be used.
     """
-    settings = {"application_name": f"pqlite {purpose}"} | SESSION
-    conn = await route.connection(settings["application_name"])
-    try:
-        if route.pooling is Pooling.TRANSACTION:
-            await _learn_types(conn)
-            await _report(conn, route)
-        else:
-            await conn.execute(
-                "select set_config(name, value, false) from unnest($1::text[], $2::text[]) s (name, value) "
-                "where current_setting(name, true) is not null",  # some are of later versions
-                list(settings),
-                list(settings.values()),
-            )
-    except BaseException:
-        conn.terminate()
-        raise
-    return conn
+    label = f"pqlite {purpose}"
+    return await _connection(route, label, {"application_name": label} | SESSION)
 
 
 async def for_pool(route: Route) -> asyncpg.Connection[Any]:
-    """Return a new connection for the store's own pool.
+    """Return a new connection for the store's own pool, where the role's timeouts hold; it raises what the other does."""
+    return await _connection(route, "pqlite", OWN)
 
-    Raises:
-        OSError, asyncpg.PostgresError: it cannot be made.
-        ConfigurationError: the dsn cannot be used.
-    """
-    conn = await route.connection("pqlite")
+
+async def _connection(route: Route, label: str, settings: Mapping[str, str]) -> asyncpg.Connection[Any]:
+    conn = await route.connection(label)
     try:
         if route.pooling is Pooling.TRANSACTION:
             await _learn_types(conn)
             await _report(conn, route)
         else:
-            await conn.execute(_SET_OWN)
+            await conn.execute(_set(settings, conn.get_server_version().major))
     except BaseException:
         conn.terminate()
         raise
@@ -129,7 +112,7 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
     Behind a pooler in transaction mode there is nothing to undo, but what others have set for theirs.
     """
     if route.pooling is not Pooling.TRANSACTION:
-        await conn.execute(f"{conn.get_reset_query()}; {_SET_OWN}")
+        await conn.execute(f"{conn.get_reset_query()}; {_set(OWN)}")
 
 
 @asynccontextmanager
@@ -142,6 +125,12 @@ async def leaving_standbys(pool: asyncpg.Pool[Any]) -> AsyncIterator[None]:
     except asyncpg.ReadOnlySQLTransactionError:
         await pool.expire_connections()
         raise
+
+
+def _set(settings: Mapping[str, str], server: int = 0) -> str:
+    """Return the statements that set these, all of them ours: one message, and nothing to prepare."""
+    known = (name for name in settings if name != "transaction_timeout" or server >= 17)
+    return "; ".join(f"set {name} = '{settings[name]}'" for name in known)
 
 
 async def _learn_types(conn: asyncpg.Connection[Any]) -> None:
