@@ -88,7 +88,7 @@ async def dedicated(purpose: str, route: Route) -> asyncpg.Connection[Any]:
 
 
 async def for_pool(route: Route) -> asyncpg.Connection[Any]:
-    """Return a new connection for the store's own pool, where the role's timeouts hold; it raises what the other does."""
+    """Return a new connection for the store's own pool, where the role's timeouts hold; it raises the same."""
     return await _connection(route, "pqlite", OWN)
 
 

@@ -47,7 +47,7 @@ class Session:
         self._cancelled = cancelled
         self._key = secrets.randbits(63)
         self._direct = False
-        self._told = False
+        self._warned = False
         self.locked = False
         """Whether the lock is held, as far as is known."""
         self.hears = False
@@ -62,14 +62,26 @@ class Session:
         """Make a new connection the worker's session."""
         self.locked = self._direct = self.hears = False
         if self._pooling() is Pooling.TRANSACTION:
-            self._tell()
+            self._warn(
+                "A pooler in transaction mode stands between this worker and PostgreSQL, and lets no notification "
+                "through: jobs that other processes enqueue are found by polling (see IdlePollPolicy), and if the "
+                "worker dies its jobs are taken over when its lease ends. Give PgJobStore listen_dsn=, an address of "
+                "PostgreSQL itself, for one connection that makes both quick."
+            )
         else:
             # False: the old connection's backend may not have noticed yet that it is gone; `lock` tries again.
             found = await conn.fetchrow(
-                "select pg_try_advisory_lock($1), host(inet_server_addr()), inet_server_port()", self._key
+                "select pg_try_advisory_lock($1), host(inet_server_addr()), inet_server_port(), "
+                "current_setting('session_replication_role')",
+                self._key,
             )
             self.locked = found[0]
             self._direct = is_direct(found[1], found[2], socket)
+            if found[3] == "replica":
+                self._warn(
+                    "The role's session_replication_role is replica: the trigger that wakes workers does not fire for "
+                    "the jobs it enqueues, and they are found by polling. Change it with ALTER ROLE ... SET."
+                )
             await conn.add_listener(self._channel, self._on_notification)
             self.hears = True
         # Anything may have been missed while there was no connection.
@@ -95,12 +107,7 @@ class Session:
         """Return whether a notification may be about a queue that this worker serves."""
         return self._queues is None or not payload.startswith("[") or not self._queues.isdisjoint(from_json(payload))
 
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            logger.warning(
-                "A pooler in transaction mode stands between this worker and PostgreSQL, and lets no notification "
-                "through: jobs that other processes enqueue are found by polling (see IdlePollPolicy), and if the "
-                "worker dies its jobs are taken over when its lease ends. Give PgJobStore listen_dsn=, an address of "
-                "PostgreSQL itself, for one connection that makes both quick."
-            )
+    def _warn(self, sentence: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(sentence)

@@ -7,6 +7,7 @@ from pqlite import ConfigurationError, IdlePollPolicy, JobContext, PgJobStore, W
 from pqlite.events import JobStarted, LoopFailed, WorkerRegistered
 from pqlite.store.route import Pooling
 from pqlite.worker import claimer
+from tests.store.test_sessions import set_for_the_database
 from tests.support import EventLog, until
 
 
@@ -54,3 +55,20 @@ async def test_it_is_not_enough_for_a_worker(dsn: str) -> None:
 def test_it_does_not_say_where_the_database_is() -> None:
     with pytest.raises(ConfigurationError, match="pass dsn=, pool= or connect="):
         PgJobStore(listen_dsn="postgresql://")
+
+
+async def test_that_the_role_keeps_the_waking_trigger_from_its_work_is_said_once(
+    dsn: str, conn: asyncpg.Connection, log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    await set_for_the_database(conn, {"session_replication_role": "replica"})
+
+    async with Worker(PgJobStore(dsn=dsn), {"t": nothing}, observers=[log]):
+        await log.wait_for(WorkerRegistered)
+        await conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pqlite sentinel' "
+            "and datname = current_database()"
+        )
+        others = "select count(*) from pqlite.workers where renewed_at > started_at"
+        await until(lambda: conn.fetchval(others), "the worker to connect again")
+
+    assert len([record for record in caplog.records if "session_replication_role" in record.getMessage()]) == 1
