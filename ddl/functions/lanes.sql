@@ -10,7 +10,7 @@ create or replace function pqlite.lanes(
   p_queues text[], p_types text[], p_queue text[] default '{}', p_type text[] default '{}', p_priority int[] default '{}',
   p_after timestamptz[] default '{}', p_after_id bigint[] default '{}', p_limit int default 10000)
 returns table (queue text, job_type text, priority int, run_after timestamptz, id bigint)
-language plpgsql stable
+language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare

@@ -114,10 +114,10 @@ async def test_a_known_lane_is_looked_at_behind_its_mark_only_and_others_are_fou
 
 
 async def test_what_others_did_in_their_queues_costs_a_look_into_ones_own_nothing(
-    store: PgJobStore, conn: asyncpg.Connection
+    store: PgJobStore, conn: asyncpg.Connection, dsn: str
 ) -> None:
     await conn.execute("alter table pqlite.jobs set (autovacuum_enabled = off)")
-    pin = await asyncpg.connect(store._dsn)  # keeps vacuum, and every scan, from forgetting what is dead
+    pin = await asyncpg.connect(dsn)  # keeps vacuum, and every scan, from forgetting what is dead
     await pin.execute("begin isolation level repeatable read; select 1 from pqlite.jobs")
     await conn.execute("insert into pqlite.jobs (queue, job_type) select 'busy', 't' from generate_series(1, 20000)")
     await conn.execute("update pqlite.jobs set status = 'DONE'")
