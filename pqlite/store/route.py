@@ -102,7 +102,8 @@ class Route:
         try:
             if self._hosts:
                 return await self._open_one(options)
-            return await asyncpg.connect(self._dsn, **options)
+            conn: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **options)
+            return conn
         except OSError:
             raise  # of which some are ValueErrors too
         except (ValueError, OverflowError) as error:
@@ -122,7 +123,9 @@ class Route:
             self._turn += 1  # also for the next attempt, if this one is cut short
             try:
                 async with asyncio.timeout(HOST_SECONDS):
-                    conn = await asyncpg.connect(self._dsn, host=host.name, port=host.port, **options)
+                    conn: asyncpg.Connection[Any] = await asyncpg.connect(
+                        self._dsn, host=host.name, port=host.port, **options
+                    )
             except asyncpg.TargetServerAttributeNotMatched:
                 reasons.append(f"{host.name}:{host.port} is a standby, or has default_transaction_read_only")
             except (OSError, asyncpg.CannotConnectNowError) as error:

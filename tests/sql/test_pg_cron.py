@@ -40,5 +40,5 @@ async def test_jobs_that_pg_cron_enqueues_are_run(cron_dsn: str) -> None:
             await run_psql(cron_dsn, EXAMPLE.read_text(encoding="utf-8"))
             await until(lambda: log.of(JobSettled), "a job of pg_cron's", patience=A_MINUTE)
 
-        job = await store.get(1)
+        job = await store.get(log.of(JobSettled)[0].outcome.job.id)
         assert (job.status, job.result, job.dedupe_key) == (JobStatus.DONE, "refreshed", "refresh_prices")

@@ -163,6 +163,8 @@ async def test_a_migrator_that_may_create_a_schema_builds_it(installation: Insta
 
 @pytest.mark.parametrize("role", ["worker", "producer", "viewer"])
 async def test_nobody_else_migrates(installation: Installation, role: str) -> None:
+    async with installation.connected("migrator") as conn:
+        await conn.execute(schema.render("update pqlite.migrations set functions = null", installation.schema))
     async with installation.connected(role) as conn:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await schema.migrate(conn, installation.schema)

@@ -238,10 +238,9 @@ async def test_a_view_of_an_older_version_is_replaced_with_its_columns_and_keeps
             "grant select on pqlite.queue_stats to public"
         )
     try:
-        async with conn.transaction():
-            granted = (await definition(conn))[0]
-            await schema.migrate(conn)
-            [(oid, grants, text, owner)] = await definition(conn)
+        granted = (await definition(conn))[0]
+        await schema.migrate(conn)
+        [(oid, grants, text, owner)] = await definition(conn)
 
         assert oid != granted[0]
         assert (grants, owner) == (granted[1], granted[3])
