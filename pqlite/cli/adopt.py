@@ -61,7 +61,13 @@ async def _adopt(dsn: str, arguments: argparse.Namespace) -> tuple[schema.Survey
         found = await schema.survey(conn, arguments.table, arguments.schema)
         if not arguments.yes:
             return found, 0
-        moved = await schema.adopt(conn, arguments.table, arguments.schema, force=arguments.force, progress=_progress)
+        try:
+            moved = await schema.adopt(
+                conn, arguments.table, arguments.schema, force=arguments.force, progress=_progress
+            )
+        finally:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)
         return found, moved
 
 

@@ -369,7 +369,7 @@ async def test_what_cannot_be_kept_stops_it_before_anything_changes(
 async def test_a_job_that_was_started_just_now_stops_it_unless_forced(old: asyncpg.Connection) -> None:
     await running(old, 11, ago="1 minute")
 
-    with pytest.raises(SchemaError, match=r"1 jobs are RUNNING .*host-77.*stop pqrun's workers first \(--force"):
+    with pytest.raises(SchemaError, match=r"minutes: 1, held by host-77; stop pqrun's workers first \(--force"):
         await schema.adopt(old)
 
     assert await schema.adopt(old, force=True) == 6
@@ -467,6 +467,6 @@ async def test_the_command_ends_with_what_stands_in_the_way(old: asyncpg.Connect
 
     for ran in (asked, done):
         assert ran.status == 1
-        assert ran.err.startswith("public.jobs cannot be adopted: 1 jobs are RUNNING for less than 20 minutes")
+        assert ran.err.startswith("public.jobs cannot be adopted: jobs are RUNNING for less than 20 minutes: 1")
         assert len(ran.err.splitlines()) == 1
     assert (await schema.survey(old)).state == "pqrun"

@@ -20,7 +20,7 @@ union all
 select true, format('its triggers would fire no more: %s', string_agg(t.tgname::text, ', ' order by t.tgname))
 from pg_trigger t where t.tgrelid = 'public.jobs'::regclass and not t.tgisinternal having count(*) > 0
 union all
-select true, format('%s jobs are RUNNING for less than 20 minutes (for %s): stop pqrun''s workers first', count(*),
+select true, format('jobs are RUNNING for less than 20 minutes: %s, held by %s; stop pqrun''s workers first', count(*),
                     string_agg(distinct coalesce(j.locked_by, 'nobody'), ', '))
 from public.jobs j
 where j.status = 'RUNNING' and coalesce(j.locked_at, j.updated_at) > clock_timestamp() - interval '20 minutes'
