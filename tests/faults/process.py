@@ -58,14 +58,17 @@ def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession] | None =
         """Write one row, together with DONE. Nothing but that keeps it from being two rows."""
         if pause:
             await asyncio.sleep(_seconds(ctx))
-        if sessions is None or ctx.job.id % 2:
-            async with ctx.complete() as conn:
-                await conn.execute(EFFECT.replace(":", "$"), ctx.job.id, ctx.job.claims, ctx.worker_id)
-        else:
-            async with sessions.begin() as session:
-                values = {"1": ctx.job.id, "2": ctx.job.claims, "3": ctx.worker_id}
-                await session.execute(text(EFFECT), values)
-                await ctx.complete(conn=session)
+        async with ctx.complete() as conn:
+            await conn.execute(EFFECT.replace(":", "$"), ctx.job.id, ctx.job.claims, ctx.worker_id)
+
+    async def session_effect(ctx: JobContext) -> None:
+        """The same in a session of the handler's own."""
+        assert sessions is not None
+        await asyncio.sleep(_seconds(ctx))
+        async with sessions.begin() as session:
+            values = {"1": ctx.job.id, "2": ctx.job.claims, "3": ctx.worker_id}
+            await session.execute(text(EFFECT), values)
+            await ctx.complete(conn=session)
 
     async def stubborn(ctx: JobContext) -> None:
         """Take no notice of being cancelled, and then write the effect."""
@@ -107,7 +110,7 @@ def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession] | None =
         ledger.note("forked", job=ctx.job.id, more={"child": child})
         await asyncio.sleep(3600)
 
-    kinds = (effect, stubborn, slow, flaky, block, busy, thread, poison, fork)
+    kinds = (effect, session_effect, stubborn, slow, flaky, block, busy, thread, poison, fork)
     return {handler.__name__: noted(handler) for handler in kinds}
 
 
