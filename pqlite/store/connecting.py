@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from pqlite.errors import ConfigurationError
-from pqlite.store.route import Pooling, Route
+from pqlite.store.route import Pooling, Route, setting
 from pqlite.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
@@ -93,13 +93,11 @@ async def for_pool(route: Route) -> asyncpg.Connection[Any]:
 
 
 async def _connection(route: Route, label: str, settings: Mapping[str, str]) -> asyncpg.Connection[Any]:
-    conn = await route.connection(label)
+    conn = await route.connection(label, settings)
     try:
         if route.pooling is Pooling.TRANSACTION:
             await _learn_types(conn)
             await _report(conn, route)
-        else:
-            await conn.execute(_set(settings, conn.get_server_version().major))
     except BaseException:
         conn.terminate()
         raise
@@ -112,7 +110,7 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
     Behind a pooler in transaction mode there is nothing to undo, but what others have set for theirs.
     """
     if route.pooling is not Pooling.TRANSACTION:
-        await conn.execute(f"{conn.get_reset_query()}; {_set(OWN)}")
+        await conn.execute(f"{conn.get_reset_query()}; {setting(OWN)}")
 
 
 @asynccontextmanager
@@ -125,12 +123,6 @@ async def leaving_standbys(pool: asyncpg.Pool[Any]) -> AsyncIterator[None]:
     except asyncpg.ReadOnlySQLTransactionError:
         await pool.expire_connections()
         raise
-
-
-def _set(settings: Mapping[str, str], server: int = 0) -> str:
-    """Return the statements that set these, all of them ours: one message, and nothing to prepare."""
-    known = (name for name in settings if name != "transaction_timeout" or server >= 17)
-    return "; ".join(f"set {name} = '{settings[name]}'" for name in known)
 
 
 async def _learn_types(conn: asyncpg.Connection[Any]) -> None:
