@@ -53,7 +53,7 @@ class Route:
         self._connect = connect
         self._name = name
         self._hosts = [] if self._dsn is None else several_hosts(self._dsn)
-        self._turn = 0
+        self._first = 0
         self.pooling: Pooling | None = None
         """What the latest connection met; None before the first."""
         self.reported = False
@@ -105,7 +105,8 @@ class Route:
         try:
             if self._hosts:
                 return await self._open_one(options)
-            return await asyncpg.connect(self._dsn, **options)
+            conn: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **options)
+            return conn
         except OSError:
             raise  # of which some are ValueErrors too
         except (ValueError, OverflowError) as error:
@@ -120,20 +121,23 @@ class Route:
         kind: type[ConnectionError] = ConnectionRefusedError
         if not says_which(self._dsn or ""):
             options |= {"target_session_attrs": "read-write"}
-        for _ in self._hosts:
-            host = self._hosts[self._turn % len(self._hosts)]
-            self._turn += 1  # also for the next attempt, if this one is cut short
+        first = self._first
+        for place in range(first, first + len(self._hosts)):
+            number = place % len(self._hosts)
+            host = self._hosts[number]
+            self._first = number + 1  # unless this one serves, also if the attempt is cut short
             try:
                 async with asyncio.timeout(HOST_SECONDS):
+                    conn: asyncpg.Connection[Any]
                     conn = await asyncpg.connect(self._dsn, host=host.name, port=host.port, **options)
             except asyncpg.TargetServerAttributeNotMatched:
-                reasons.append(f"{host.name}:{host.port} is a standby, or has default_transaction_read_only")
+                reasons.append(f"host {number + 1} is a standby, or has default_transaction_read_only")
             except (OSError, asyncpg.CannotConnectNowError) as error:
-                reasons.append(f"{host.name}:{host.port}: {str(error) or 'no answer'}")
+                reasons.append(f"host {number + 1}: {str(error) or 'no answer'}")
                 if not isinstance(error, (ConnectionRefusedError, FileNotFoundError, asyncpg.CannotConnectNowError)):
                     kind = ConnectionError  # it may yet be there
             else:
-                self._turn -= 1
+                self._first = number
                 return conn
         raise kind(f"No host of the {self._name} accepts writes ({'; '.join(reasons)})")
 

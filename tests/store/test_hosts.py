@@ -50,6 +50,13 @@ async def test_a_host_that_does_not_answer_is_passed_over_and_not_asked_again(ds
     await conn.close()
 
 
+async def test_many_connections_at_once_all_find_the_one_that_answers(dsn: str) -> None:
+    made = Route(with_others(dsn, ("127.0.0.1", 1), ("127.0.0.1", 1)))
+
+    for conn in await asyncio.gather(*(made.connection("test", OWN) for _ in range(10))):
+        await conn.close()
+
+
 async def test_an_attempt_that_is_cut_short_goes_on_with_the_next_host(dsn: str, silent: socket.socket) -> None:
     made = Route(with_others(dsn, silent.getsockname()))
 
@@ -63,7 +70,7 @@ async def test_an_attempt_that_is_cut_short_goes_on_with_the_next_host(dsn: str,
 async def test_where_nobody_accepts_writes_it_says_why(dsn: str, conn: asyncpg.Connection) -> None:
     await set_for_the_database(conn, {"default_transaction_read_only": "on"})
     async with PgJobStore(dsn=with_others(dsn, ("127.0.0.1", 1))) as store:
-        says = r"No host of the dsn accepts writes \(127.0.0.1:1: .*; .* is a standby"
+        says = r"No host of the dsn accepts writes \(host 1: .*; host 2 is a standby"
         with pytest.raises(ConnectionRefusedError, match=says):
             await store.enqueue("t")
 
