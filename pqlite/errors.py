@@ -9,6 +9,8 @@ PqliteError
 ├── JobNotFound             no job has that id
 ├── DedupeKeyBusy           another open transaction holds the dedupe key
 ├── DedupeConflict          a newer active job holds the dedupe key
+├── NotInTransaction        the caller's connection is in no transaction, and was required to be
+├── NotCommitted            a handler completed its job in a transaction that was not committed
 ├── LeaseLost               the claim is no longer current: somebody else owns the job
 ├── JobCancelled            the job was asked to cancel before it could complete
 └── WorkerError             a worker cannot start, or was entered twice
@@ -59,6 +61,14 @@ class DedupeKeyBusy(PqliteError):
 
 class DedupeConflict(PqliteError):
     """A newer active job holds the dedupe key, so this one cannot become active again."""
+
+
+class NotInTransaction(PqliteError):
+    """The caller's connection is in no transaction, so nothing would be rolled back with it; nothing was done."""
+
+
+class NotCommitted(PqliteError):
+    """A handler completed its job on a connection of its own, and that transaction was not committed."""
 
 
 class LeaseLost(PqliteError):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.job import Job
@@ -20,13 +20,14 @@ Handler = Callable[["JobContext"], Awaitable[Any] | Any]
 class JobContext:
     """What a handler is called with: the claimed job, the store for follow-up jobs, and the worker's label."""
 
-    __slots__ = ("_stop_reason", "job", "store", "worker_id")
+    __slots__ = ("_completed_on", "_stop_reason", "job", "store", "worker_id")
 
     def __init__(self, job: Job, store: JobStore, worker_id: str) -> None:
         self.job = job
         self.store = store
         self.worker_id = worker_id
         self._stop_reason: str | None = None
+        self._completed_on = False
 
     @property
     def attempt(self) -> int:
@@ -46,20 +47,38 @@ class JobContext:
         """
         return self._stop_reason
 
-    def complete(self, *, result: Any = None) -> AbstractAsyncContextManager[Any]:
-        """Yield a connection in a transaction that ends with this job DONE: both are committed, or neither is.
+    @overload
+    def complete(self, *, result: Any = None) -> AbstractAsyncContextManager[Any]: ...
+
+    @overload
+    def complete(self, *, conn: Any, result: Any = None) -> Awaitable[None]: ...
+
+    def complete(self, *, conn: Any = None, result: Any = None) -> AbstractAsyncContextManager[Any] | Awaitable[None]:
+        """Make the job DONE in the transaction of the handler's own writes: both are committed, or neither is.
+
+        On a connection of the store's, in a transaction that begins and ends with the block (do not keep it):
 
             async with ctx.complete(result={"rows": 3}) as conn:
                 await conn.execute("insert into ledger ...")
 
-        The connection is the store's; do not keep it. What the handler returns afterwards is ignored. A cancellation
-        rolls back, unless the commit has begun.
+        Or in a transaction of your own, as its last act. Anything that `store.enqueue(conn=)` takes will do:
+
+            async with sessions.begin() as session:
+                session.add(Entry(...))
+                await ctx.complete(conn=session, result={"rows": 3})
+
+        What the handler returns afterwards is ignored. If it returns and that transaction was not committed, the
+        attempt has failed (NotCommitted). A cancellation rolls back, unless the commit has begun.
 
         Raises:
-            LeaseLost: the job is somebody else's by now; everything was rolled back.
-            JobCancelled: somebody asked to cancel it; everything was rolled back.
+            LeaseLost: the job is somebody else's by now; everything is rolled back.
+            JobCancelled: somebody asked to cancel it; everything is rolled back.
+            NotInTransaction: `conn` is in no transaction; nothing was done.
         """
-        return self.store.complete(self.job, result=result)
+        if conn is None:
+            return self.store.complete(self.job, result=result)
+        self._completed_on = True
+        return self.store.complete_on(conn, self.job, result=result)
 
 
 def checked(handlers: Mapping[str, Handler]) -> dict[str, Handler]:

@@ -41,7 +41,7 @@ async def server() -> AsyncIterator[Server]:
     if given := os.environ.get("PQLITE_TEST_DSN"):
         yield GivenServer(given)
         return
-    settings = {"max_connections": "200"}
+    settings = {"max_connections": "200", "max_prepared_transactions": "5"}
     embedded = EmbeddedPostgres(fsync=False, port=0, settings=settings, temp_dir=fast_directory())
     async with embedded:
         yield embedded

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pqlite import Job, JobStatus, PgJobStore
 from pqlite.events import Event
@@ -75,3 +76,13 @@ async def settled(store: PgJobStore, job_id: int, attempts: int = 1) -> Job:
         return job if job.status is not JobStatus.RUNNING and job.attempts >= attempts else None
 
     return await until(look, f"job {job_id} to settle")
+
+
+def sqlalchemy_url(dsn: str, driver: str) -> str:
+    """Return an address as SQLAlchemy wants it."""
+    parts = urlsplit(dsn)
+    user, _, hosts = parts.netloc.rpartition("@")
+    if "," in hosts:
+        query = "&".join(f"host={host}" for host in hosts.split(","))
+        parts = parts._replace(netloc=f"{user}@", query=query)
+    return parts._replace(scheme=f"postgresql+{driver}").geturl()

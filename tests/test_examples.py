@@ -82,6 +82,22 @@ async def test_an_order_and_its_job_are_both_committed_or_both_rolled_back() -> 
         assert [row["id"] for row in jobs] == [job.id]
 
 
+async def test_a_session_enqueues_with_its_rows_and_completes_with_its_writes() -> None:
+    example = load("sqlalchemy_session")
+    async with client_of(example) as client:
+        placed = await client.post("/orders", params={"item": "lamp", "quantity": 2})
+        refused = await client.post("/orders", params={"item": "lamp", "quantity": -1})
+        job = await ended(example.store, placed.json()["job_id"])
+
+        assert (placed.status_code, refused.status_code) == (201, 422)
+        assert (job.status, job.result) == (JobStatus.DONE, {"item": "lamp"})
+        async with example.store.connection() as conn:
+            orders = await conn.fetch("select id, item, quantity, confirmed from orders")
+            jobs = await conn.fetch("select id from pqlite.jobs")
+        assert [tuple(order) for order in orders] == [(placed.json()["order_id"], "lamp", 2, True)]
+        assert [row["id"] for row in jobs] == [job.id]
+
+
 async def test_a_chain_runs_its_steps_in_order_and_each_once(store: PgJobStore) -> None:
     output = await run("examples/chaining.py")
 

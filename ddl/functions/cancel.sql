@@ -15,7 +15,9 @@ begin
     update pqlite.jobs j
     set cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp()), updated_at = clock_timestamp()
     where j.id = job_id;
-    perform pg_notify('pqlite_wake', 'cancel');
+    if current_setting('pqlite_settings.notify', true) is distinct from 'off' then  -- see wake.sql
+      perform pg_notify('pqlite_wake', 'cancel');
+    end if;
     return 'REQUESTED';
   end if;
   return v_status;

@@ -3,12 +3,14 @@
 --
 -- NOTIFY takes a lock of the whole cluster at commit, and wakes everybody who listens: a busy queue must not use it.
 -- So workers that sleep say so in registers (arm.sql), and where nobody does, this is one comparison.
+-- A transaction that has notified cannot be prepared (two-phase commit): `set local pqlite_settings.notify = off`
+-- before it enqueues; the workers then find its jobs when they poll.
 create or replace function pqlite.wake(p_queues text[] default null, p_payload text default '') returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_now bigint := (extract(epoch from clock_timestamp()) * 1000)::bigint;
 begin
-  if (select r.last_value from pqlite.wake_until r) < v_now then
+  if (select r.last_value from pqlite.wake_until r) < v_now or current_setting('pqlite_settings.notify', true) = 'off' then
     return;
   end if;
   if p_queues is null or (select r.last_value from pqlite.wake_all r) >= v_now or exists (

@@ -44,6 +44,7 @@ class JobStore(Protocol):
         concurrency_key: str | None = None,
         expires_at: datetime | None = None,
         conn: Any = None,
+        strict: bool | None = None,
     ) -> int:
         """Add a job and return its id, when it is committed.
 
@@ -66,17 +67,28 @@ class JobStore(Protocol):
             max_attempts: how often it may be started; 1 promises that it is started at most once.
             timeout_seconds: an attempt that takes longer is cancelled and counts as an error.
             queue: 1 to 200 bytes.
-            conn: a connection of the caller's; its transaction decides whether the job exists. It stays the caller's.
+            conn: a connection of the caller's, which it stays; its transaction decides whether the job exists. One of
+                asyncpg's; an AsyncSession or AsyncConnection of SQLAlchemy (drivers asyncpg and psycopg), so also
+                SQLModel's session; psycopg's AsyncConnection; or what Tortoise, Piccolo or databases yield for a
+                transaction. Its errors are raised as its library raises them.
+            strict: refuse a `conn` that is in no transaction, instead of saying so in a log line. None: the store's
+                setting.
 
         Raises:
             InvalidJob: a value is out of bounds (PayloadError: cannot be stored as JSON). Nothing was written.
+            ConfigurationError: `conn` is none of these. NotInTransaction: see `strict`. Nothing was written.
             DedupeKeyBusy: a transaction that has not ended holds the key, for longer than 5 seconds. Not with `conn`,
                 where the connection's own lock_timeout rules.
         """
         ...
 
     async def enqueue_many(
-        self, jobs: NewJobs, *, conn: Any = None, progress: Callable[[int, int], None] | None = None
+        self,
+        jobs: NewJobs,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> list[Enqueued]:
         """Add many jobs; return one verdict each, in the order given. All of them in one transaction, or on any error
         none.
@@ -84,8 +96,10 @@ class JobStore(Protocol):
         Args:
             jobs: a list, or anything that can be iterated, also asynchronously. What is no list or tuple is drawn to
                 its end before a transaction is begun, and each job is taken as it is when it is drawn.
-            conn: a connection of the caller's. In its transaction a batch that takes several statements makes a
-                savepoint: should it fail or be cancelled, nothing of it stays, even if the transaction is committed.
+            conn: a connection of the caller's, as for `enqueue`. In its transaction a batch that takes several
+                statements makes a savepoint: should it fail or be cancelled, nothing of it stays, even if the
+                transaction is committed.
+            strict: as for `enqueue`.
             progress: called after each chunk with how many jobs are written so far, and how many there are.
 
         Raises:
@@ -102,8 +116,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def cancel(self, job_id: int, *, conn: Any = None) -> JobStatus:
-        """Cancel a job; return its status after the call.
+    async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
+        """Cancel a job; return its status after the call. `conn` and `strict` are as for `enqueue`.
 
         A waiting job is CANCELLED at once. A RUNNING one is asked to stop, and becomes CANCELLED unless it is done
         first. A finished one is left alone.
@@ -179,5 +193,28 @@ class JobStore(Protocol):
             LeaseLost: the claim is no longer current; everything was rolled back.
             JobCancelled: somebody asked to cancel the job; everything was rolled back.
             PayloadError: the result cannot be stored; nothing was begun.
+        """
+        ...
+
+    async def complete_on(self, conn: Any, job: Job, *, result: Any = None) -> None:
+        """Make the claimed job DONE in the transaction of a connection of the caller's (see `enqueue`): it is when that
+        is committed, and not if it is rolled back. From here to its end the job's row is locked.
+
+        `job.status` stays RUNNING: ask `was_completed` after the end.
+
+        Raises:
+            LeaseLost: the claim is no longer current. The transaction has failed: roll it back.
+            JobCancelled: somebody asked to cancel the job. The transaction has failed: roll it back.
+            NotInTransaction: the connection is in no transaction. PayloadError: the result cannot be stored. Nothing
+                was done.
+        """
+        ...
+
+    async def was_completed(self, job: Job) -> bool:
+        """Return whether this claim of the job ended as DONE. Waits while a transaction that may still decide it is
+        open, for 10 seconds.
+
+        Raises:
+            TimeoutError: it was still open then, or the database could not be asked.
         """
         ...

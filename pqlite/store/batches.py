@@ -24,6 +24,7 @@ from pqlite.store.validation import COLUMNS, Row, row
 
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
+    from pqlite.store.connections import Lent
 
 CHUNK = 2000
 KEYED_CHUNK = 1000
@@ -107,7 +108,7 @@ async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
 
 
 async def enqueue_batch(
-    conn: Connection,
+    conn: Connection | Lent,
     sql: Statements,
     batch: Batch,
     progress: Callable[[int, int], None] | None = None,
@@ -140,10 +141,10 @@ async def enqueue_batch(
 
 
 async def _insert_keyed(
-    conn: Connection, sql: Statements, chunk: Chunk, verdicts: list[Enqueued | None], key_wait: timedelta | None
+    conn: Connection | Lent, sql: Statements, chunk: Chunk, verdicts: list[Enqueued | None], key_wait: timedelta | None
 ) -> None:
     if key_wait is not None:
-        await conn.execute("select set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms")
+        await conn.fetch("select set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms")
     try:
         for ordinal, job_id, inserted in await conn.fetch(sql.enqueue_many, *chunk.arguments):
             verdicts[chunk.positions[ordinal - 1]] = Enqueued(job_id, inserted)

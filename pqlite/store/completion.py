@@ -11,6 +11,7 @@ import asyncpg
 
 from pqlite.errors import JobCancelled, LeaseLost
 from pqlite.job import Job, JobStatus
+from pqlite.store.connections import Lent
 from pqlite.store.link import sqlstate
 from pqlite.store.statements import Statements
 from pqlite.uninterrupted import uninterrupted
@@ -50,13 +51,28 @@ async def completing(store: _Store, sql: Statements, job: Job, result: str | Non
             await conn.execute(sql.complete, job.locked_by, job.id, job.claims, result)
         except BaseException as error:
             await uninterrupted(_rollback(conn, transaction))
-            match sqlstate(error):
-                case "PQ001":
-                    raise LeaseLost(f"The claim on job {job.id} is no longer current; nothing was written.") from None
-                case "PQ002":
-                    raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.") from None
+            _raise_if_refused(error, job)
             raise
         await uninterrupted(_commit(store, stack, conn, transaction, sql, job))
+
+
+async def complete_on(callers: Lent, sql: Statements, job: Job, result: str | None) -> None:
+    """Make the job DONE in a transaction of the caller's, which has failed if this raises."""
+    if job.locked_by is None:
+        raise LeaseLost(f"Job {job.id} is not claimed.")
+    try:
+        await callers.fetch(sql.complete, job.locked_by, job.id, job.claims, result)
+    except Exception as error:
+        _raise_if_refused(error, job)
+        raise
+
+
+def _raise_if_refused(error: BaseException, job: Job) -> None:
+    match sqlstate(error):
+        case "PQ001":
+            raise LeaseLost(f"The claim on job {job.id} is no longer current; nothing was written.") from None
+        case "PQ002":
+            raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.") from None
 
 
 async def _rollback(conn: Any, transaction: Any) -> None:
@@ -75,7 +91,7 @@ async def _commit(store: _Store, stack: AsyncExitStack, conn: Any, transaction: 
     except (*_NO_ANSWER, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
         _abandon(conn)
         await stack.aclose()  # the lookup needs a connection, and this may have been the pool's last
-        if not await _committed(store, sql, job):
+        if not await was_committed(store, sql, job):
             raise
     job.status = JobStatus.DONE
 
@@ -85,10 +101,13 @@ def _abandon(conn: Any) -> None:
         conn.terminate()
 
 
-async def _committed(store: _Store, sql: Statements, job: Job) -> bool:
-    """Look up whether a commit whose answer was lost has happened.
+async def was_committed(store: _Store, sql: Statements, job: Job) -> bool:
+    """Look up whether a transaction that made the job DONE was committed: one whose answer was lost, or the caller's.
 
-    The lookup wants a lock that conflicts with the lost transaction's: once it is granted, that transaction has ended.
+    The lookup wants a lock that conflicts with that transaction's: once it is granted, that transaction has ended.
+
+    Raises:
+        TimeoutError: it has not, or the database could not be asked, for 10 seconds.
     """
     async with asyncio.timeout(LOOKUP_SECONDS):
         while True:

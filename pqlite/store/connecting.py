@@ -1,17 +1,16 @@
-"""Where the database is, the connections that a worker holds for itself, and those that users pass in."""
+"""Where the database is, and the connections that a worker holds for itself."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from pqlite.errors import ConfigurationError
 from pqlite.store.route import Pooling, Route, setting
-from pqlite.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -155,32 +154,3 @@ async def _report(conn: asyncpg.Connection[Any], route: Route) -> None:
             "statements may fail because of them: %s. Change them with ALTER ROLE ... SET.",
             ", ".join(found),
         )
-
-
-def users_own(conn: Any) -> Connection:
-    """Return a connection that a user passed in.
-
-    Raises:
-        ConfigurationError: it is no asyncpg connection.
-    """
-    if not isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
-        raise ConfigurationError(f"conn must be an asyncpg connection, not a {type(conn).__name__}")
-    return conn
-
-
-@asynccontextmanager
-async def all_or_none(conn: Connection) -> AsyncIterator[None]:
-    """Make what is done on a user's connection one act, whatever its transaction then does with the error."""
-    if not conn.is_in_transaction():
-        async with conn.transaction():
-            yield
-        return
-    # As text: asyncpg refuses its own savepoints in a transaction that was begun as text.
-    await conn.execute("savepoint pqlite_enqueue_many")
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # without its connection nothing stays
-            await uninterrupted(conn.execute("rollback to savepoint pqlite_enqueue_many"))
-        raise
-    await conn.execute("release savepoint pqlite_enqueue_many")

@@ -53,6 +53,15 @@ class Claimed(NamedTuple):
     jobs: list[Job]
 
 
+class Unknown(NamedTuple):
+    """What a worker claimed within `since` before `until` (by the server's clock), but for what it knows of."""
+
+    holder: str
+    known: Sequence[int]
+    since: timedelta
+    until: datetime
+
+
 class Refusal(NamedTuple):
     """An outcome that was not written, by the claim it belongs to, and why."""
 
@@ -130,9 +139,9 @@ class Engine:
         rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), deadline=deadline)
         return heads(rows)
 
-    async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[int]:
+    async def disown(self, unknown: Unknown) -> list[int]:
         """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
-        return [r[0] for r in await self.link.fetch(self._sql.disown, holder, known, since, deadline=10.0)]
+        return [r[0] for r in await self.link.fetch(self._sql.disown, *unknown, deadline=10.0)]
 
     async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
         """Ask to be notified of new jobs in these queues (None: in any) for this long; return the server's time."""

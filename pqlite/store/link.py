@@ -39,8 +39,8 @@ def is_direct(host: str | None, port: int | None, socket: Any) -> bool:
 
 
 def sqlstate(error: BaseException) -> str:
-    """Return the SQLSTATE of a server's error, an empty string for anything else."""
-    return str(getattr(error, "sqlstate", None) or "")
+    """Return the SQLSTATE of a server's error (also as SQLAlchemy wraps it), an empty string for anything else."""
+    return str(getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or "")
 
 
 class Link:

@@ -32,16 +32,9 @@ from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
-from pqlite.store.completion import completing
-from pqlite.store.connecting import (
-    address,
-    all_or_none,
-    between_users,
-    dedicated,
-    for_pool,
-    leaving_standbys,
-    users_own,
-)
+from pqlite.store.completion import complete_on, completing, was_committed
+from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
+from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import clean_text, encode_clean
 from pqlite.store.engine import Engine, settlement
 from pqlite.store.link import Link
@@ -54,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
+    from pqlite.store.connections import Lent
 
 KEY_WAIT = timedelta(seconds=5)
 ACQUIRE_SECONDS = 30.0
@@ -80,6 +74,7 @@ class PgJobStore:
         schema: where pqlite's tables and functions are.
         pool_size: most connections of the store's own pool.
         max_payload_bytes: a larger payload is refused by `enqueue`.
+        strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
 
     Raises:
         ConfigurationError: nothing says where the database is, a dsn cannot be one, or the schema's name is not a plain
@@ -98,6 +93,7 @@ class PgJobStore:
         schema: str = ddl.DEFAULT,
         pool_size: int = 10,
         max_payload_bytes: int = 1024 * 1024,
+        strict: bool = False,
     ) -> None:
         if dsn is None and pool is None and connect is None:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
@@ -113,6 +109,7 @@ class PgJobStore:
         self._coalescer = None if pool is None else self._coalescing(pool)
         self._pool_size = pool_size
         self._max_payload_bytes = max_payload_bytes
+        self._strict = strict
         self._by_hand = ByHand()
         self._enqueue_listeners: list[Callable[[], None]] = []
 
@@ -274,7 +271,8 @@ class PgJobStore:
         metadata: Mapping[str, Any] | None = None,
         concurrency_key: str | None = None,
         expires_at: datetime | None = None,
-        conn: Connection | None = None,
+        conn: Any = None,
+        strict: bool | None = None,
     ) -> int:
         """Add a job and return its id; see JobStore.enqueue."""
         job = NewJob(
@@ -293,7 +291,8 @@ class PgJobStore:
         )
         values = row(job, self._max_payload_bytes)
         if conn is not None:
-            return int((await users_own(conn).fetch(self._sql.enqueue, *values, None))[0][0])
+            callers = await self._lent(conn, strict, "A job was enqueued")
+            return int((await callers.fetch(self._sql.enqueue, *values, None))[0][0])
         if dedupe_key is None:
             if self._coalescer is None:
                 raise NotStarted(NOT_STARTED)
@@ -310,20 +309,28 @@ class PgJobStore:
         return job_id
 
     async def enqueue_many(
-        self, jobs: NewJobs, *, conn: Connection | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        jobs: NewJobs,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> list[Enqueued]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
-        users = None if conn is None else users_own(conn)
+        callers = None if conn is None else await self._lent(conn, strict, "Jobs were enqueued")
         batch = await batch_of(jobs, self._max_payload_bytes)
         if batch.total == 0:
             return []
-        if users is not None:
-            async with nullcontext() if batch.single and progress is None else all_or_none(users):
-                return await enqueue_batch(users, self._sql, batch, progress)
+        if callers is not None:
+            async with nullcontext() if batch.single and progress is None else all_or_none(callers):
+                return await enqueue_batch(callers, self._sql, batch, progress)
         async with self.transaction() as own:
             verdicts = await enqueue_batch(own, self._sql, batch, progress, KEY_WAIT)
         self._enqueued()
         return verdicts
+
+    async def _lent(self, conn: Any, strict: bool | None, what: str) -> Lent:
+        return await lent_in_transaction(conn, strict=self._strict if strict is None else strict, what=what)
 
     def _enqueued(self) -> None:
         for listener in tuple(self._enqueue_listeners):
@@ -339,15 +346,16 @@ class PgJobStore:
             raise JobNotFound(f"There is no job {job_id}.")
         return job_from_row(found)
 
-    async def cancel(self, job_id: int, *, conn: Connection | None = None) -> JobStatus:
+    async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
-        status = await self._status(self._sql.cancel, job_id, conn)
+        callers = None if conn is None else await self._lent(conn, strict, "A job was cancelled")
+        status = await self._status(self._sql.cancel, job_id, callers)
         return JobStatus.RUNNING if status == "REQUESTED" else JobStatus(status)
 
     async def retry(self, job_id: int) -> JobStatus:
         """Run a job again, now; see JobStore.retry."""
         try:
-            before = JobStatus(await self._status(self._sql.retry, job_id, None))
+            before = JobStatus(await self._status(self._sql.retry, job_id))
         except asyncpg.UniqueViolationError:
             raise DedupeConflict(f"A newer active job holds the dedupe key of job {job_id}.") from None
         if before in (JobStatus.RUNNING, JobStatus.BLOCKED):
@@ -355,13 +363,10 @@ class PgJobStore:
         self._enqueued()
         return JobStatus.READY
 
-    async def _status(self, sql: str, job_id: int, conn: Connection | None) -> str:
+    async def _status(self, sql: str, job_id: int, callers: Lent | None = None) -> str:
         job_id = _job_id(job_id)
-        if conn is not None:
-            status = await users_own(conn).fetchval(sql, job_id)
-        else:
-            async with self.connection() as own:
-                status = await own.fetchval(sql, job_id)
+        async with self.connection() if callers is None else nullcontext(callers) as conn:
+            status = (await conn.fetch(sql, job_id))[0][0]
         if status is None:
             raise JobNotFound(f"There is no job {job_id}.")
         return str(status)
@@ -442,8 +447,20 @@ class PgJobStore:
 
     def complete(self, job: Job, *, result: Any = None) -> AbstractAsyncContextManager[Connection]:
         """Yield a connection in a transaction whose last act is to make the job DONE; see JobStore.complete."""
-        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
-        return completing(self, self._sql, job, encoded)
+        return completing(self, self._sql, job, self._encoded_result(result))
+
+    async def complete_on(self, conn: Any, job: Job, *, result: Any = None) -> None:
+        """Make the job DONE in the transaction of a connection of the caller's; see JobStore.complete_on."""
+        encoded = self._encoded_result(result)
+        callers = await lent_in_transaction(conn, strict=True, what=f"Job {job.id} was completed")
+        await complete_on(callers, self._sql, job, encoded)
+
+    async def was_completed(self, job: Job) -> bool:
+        """Return whether this claim of the job ended as DONE; see JobStore.was_completed."""
+        return await was_committed(self, self._sql, job)
+
+    def _encoded_result(self, result: Any) -> str | None:
+        return encode_clean(result, max_bytes=self._max_payload_bytes)
 
 
 def _job_id(value: Any) -> int:

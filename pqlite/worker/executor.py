@@ -21,6 +21,7 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
 from pqlite.store.encoding import format_error
 from pqlite.store.rows import Undecodable
+from pqlite.worker.completed import see_completed
 from pqlite.worker.deciding import decide, returned
 from pqlite.worker.waiting import WaitingRoom
 
@@ -163,7 +164,7 @@ class Executor:
         held = self.waiting.get(job.id) if attempt is None else attempt.job
         if held is None:
             return False
-        if attempt is not None and held.status is DONE:
+        if attempt is not None and (held.status is DONE or attempt.context._completed_on):
             # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
             attempt.again = job
             return True
@@ -209,6 +210,8 @@ class Executor:
                 raise  # the coroutine is thrown away, with its event loop
             # Also what asyncio would let out of the event loop, which would stop the whole app.
             error = raised
+        if context._completed_on:
+            error = await see_completed(context, error)
         try:
             self._ended(attempt, self._decide(attempt, result, error))
         finally:

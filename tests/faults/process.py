@@ -14,13 +14,20 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
 from pqlite import JobContext, PgJobStore, Worker
 from pqlite.backoff import BackoffPolicy
 from tests.faults.ledger import Ledger
+from tests.support import sqlalchemy_url
 
 POISON_EXIT = 13
 
 AsyncHandler = Callable[[JobContext], Awaitable[Any]]
+
+
+EFFECT = "insert into public.effects (job_id, claims, worker) values (:1, :2, :3)"
 
 
 class QuickBackoff(BackoffPolicy):
@@ -28,7 +35,7 @@ class QuickBackoff(BackoffPolicy):
         return 0.2
 
 
-def handlers(ledger: Ledger) -> dict[str, Any]:
+def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession]) -> dict[str, Any]:
     """Return one handler per way to behave; `seconds` in the payload says for how long."""
 
     def noted(handler: AsyncHandler) -> AsyncHandler:
@@ -51,13 +58,14 @@ def handlers(ledger: Ledger) -> dict[str, Any]:
         """Write one row, together with DONE. Nothing but that keeps it from being two rows."""
         if pause:
             await asyncio.sleep(_seconds(ctx))
-        async with ctx.complete() as conn:
-            await conn.execute(
-                "insert into public.effects (job_id, claims, worker) values ($1, $2, $3)",
-                ctx.job.id,
-                ctx.job.claims,
-                ctx.worker_id,
-            )
+        if ctx.job.id % 2:
+            async with ctx.complete() as conn:
+                await conn.execute(EFFECT.replace(":", "$"), ctx.job.id, ctx.job.claims, ctx.worker_id)
+        else:
+            async with sessions.begin() as session:
+                values = {"1": ctx.job.id, "2": ctx.job.claims, "3": ctx.worker_id}
+                await session.execute(text(EFFECT), values)
+                await ctx.complete(conn=session)
 
     async def stubborn(ctx: JobContext) -> None:
         """Take no notice of being cancelled, and then write the effect."""
@@ -110,9 +118,10 @@ def _seconds(ctx: JobContext) -> float:
 async def main(args: argparse.Namespace) -> int:
     ledger = Ledger(args.ledger, args.label)
     tasks = asyncio.all_tasks()
+    engine = create_async_engine(sqlalchemy_url(args.dsn, "asyncpg"), connect_args={"timeout": 5, "command_timeout": 5})
     worker = Worker(
         PgJobStore(dsn=args.dsn),
-        handlers(ledger),
+        handlers(ledger, async_sessionmaker(engine)),
         worker_id=args.label,
         concurrency=args.concurrency,
         lease=args.lease,
@@ -122,6 +131,7 @@ async def main(args: argparse.Namespace) -> int:
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.begin_shutdown)
     await worker.run()
+    await engine.dispose()
     await asyncio.sleep(0)
     left = [repr(task) for task in asyncio.all_tasks() - tasks]
     left += [repr(thread) for thread in threading.enumerate() if thread.name.startswith("pqlite")]

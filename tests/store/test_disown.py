@@ -5,10 +5,9 @@ from datetime import timedelta
 import asyncpg
 
 from pqlite import JobStatus, NewJob, PgJobStore
+from pqlite.store.engine import Unknown
 from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker, fetch_job
-
-RECENT = timedelta(seconds=90)
 
 
 async def test_what_a_worker_holds_by_name_and_does_not_know_is_ready_again_without_an_attempt(
@@ -17,7 +16,7 @@ async def test_what_a_worker_holds_by_name_and_does_not_know_is_ready_again_with
     await store.enqueue_many([NewJob(job_type="t", queue="q", priority=3)] * 3)
     known, *unknown = await worker.claim()
 
-    released = await worker.engine.disown(worker.id, [known.id], RECENT)
+    released = await worker.disown([known.id])
 
     assert released == [job.id for job in unknown]
     for job in unknown:
@@ -32,7 +31,7 @@ async def test_another_workers_jobs_are_never_disowned(store: PgJobStore, regist
     await store.enqueue("t")
     await other.claim_one()
 
-    assert await mine.engine.disown(mine.id, [], RECENT) == []
+    assert await mine.disown() == []
 
 
 async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_left_alone(
@@ -44,7 +43,7 @@ async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_lef
 
     async with conn.transaction():
         await conn.execute("select from pqlite.jobs where id = $1 for update", locked.id)
-        assert await worker.engine.disown(worker.id, [], RECENT) == []
+        assert await worker.disown() == []
 
 
 async def test_a_lost_claim_that_was_asked_to_cancel_is_cancelled(store: PgJobStore, worker: RegisteredWorker) -> None:
@@ -52,7 +51,21 @@ async def test_a_lost_claim_that_was_asked_to_cancel_is_cancelled(store: PgJobSt
     job = await worker.claim_one()
     await store.cancel(job.id)
 
-    assert len(await worker.engine.disown(worker.id, [], RECENT)) == 1
+    assert len(await worker.disown()) == 1
 
     after = await store.get(job.id)
     assert (after.status, after.attempts, after.finished_at is None) == (JobStatus.CANCELLED, 0, False)
+
+
+async def test_an_audit_that_arrives_late_leaves_alone_what_was_claimed_meanwhile(
+    store: PgJobStore, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t")
+    lost = await worker.claim_one()
+    audit = Unknown(worker.id, [], timedelta(seconds=90), await worker.engine.arm(timedelta(days=-1)))
+    await store.enqueue("t")
+    claimed_since = await worker.claim_one()
+
+    assert await worker.engine.disown(audit) == [lost.id]
+
+    assert (await store.get(claimed_since.id)).status is JobStatus.RUNNING

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from pqlite import ConfigurationError, InvalidJob, JobStatus, NotStarted, PgJobStore
+from pqlite import InvalidJob, JobStatus, NotStarted, PgJobStore
 from tests.store.conftest import Connect
 from tests.store.workers import fetch_job
 
@@ -214,12 +214,6 @@ async def test_enqueue_leaves_the_callers_lock_timeout_as_it_was(store: PgJobSto
         await conn.execute("select * from pqlite.enqueue('t', dedupe_key => 'm', lock_wait => '5 s')")
 
         assert await conn.fetchval("show lock_timeout") == "1234ms"
-
-
-async def test_something_that_is_no_asyncpg_connection_is_refused_in_a_sentence(store: PgJobStore, dsn: str) -> None:
-    for verb in (store.enqueue("t", conn=dsn), store.enqueue_many([{"job_type": "t"}], conn=dsn)):
-        with pytest.raises(ConfigurationError, match="conn must be an asyncpg connection, not a str"):
-            await verb
 
 
 async def test_a_json_codec_on_the_callers_connection_does_not_encode_twice(

@@ -78,7 +78,7 @@ async def test_nor_does_it_change_what_workers_do(
     await worker.engine.renew(worker.id, timedelta(seconds=20), 1, deadline=5.0)
     await worker.engine.arm(timedelta(seconds=5), ["default", "other"])
     await store.enqueue("t")
-    assert await worker.engine.disown(worker.id, [], timedelta(hours=1)) == [held.id]
+    assert await worker.disown() == [held.id]
     assert await worker.engine.reap(worker.id) == []
     assert await worker.engine.reap_stale(timedelta(seconds=1)) == []
     assert await worker.engine.next_death(worker.id) is None
