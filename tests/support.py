@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pqlite import Job, JobStatus, PgJobStore
 from pqlite.events import Event
@@ -79,4 +80,9 @@ async def settled(store: PgJobStore, job_id: int, attempts: int = 1) -> Job:
 
 def sqlalchemy_url(dsn: str, driver: str) -> str:
     """Return an address as SQLAlchemy wants it."""
-    return dsn.replace("postgresql://", f"postgresql+{driver}://")
+    parts = urlsplit(dsn)
+    user, _, hosts = parts.netloc.rpartition("@")
+    if "," in hosts:
+        query = "&".join(f"host={host}" for host in hosts.split(","))
+        parts = parts._replace(netloc=f"{user}@", query=query)
+    return parts._replace(scheme=f"postgresql+{driver}").geturl()

@@ -115,8 +115,8 @@ class Parts:
             accept=self._accept,
             lost=self.sentinel.hurry,
             look_everywhere=lambda: self.notified(everywhere=True),
-            audit=self._audit_soon,
             hears=lambda: self.sentinel.hears,
+            audit=self._audit_soon,
         )
         self.reaper = Reaper(
             reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),
