@@ -85,4 +85,6 @@ def sqlalchemy_url(dsn: str, driver: str) -> str:
     if "," in hosts:
         query = "&".join(f"host={host}" for host in hosts.split(","))
         parts = parts._replace(netloc=f"{user}@", query=query)
+    if driver == "asyncpg":
+        parts = parts._replace(query=parts.query.replace("sslmode=", "ssl="))
     return parts._replace(scheme=f"postgresql+{driver}").geturl()
