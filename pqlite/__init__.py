@@ -22,7 +22,7 @@ from pqlite.errors import (
     WorkerError,
 )
 from pqlite.handlers import Handler, JobContext
-from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.job import Enqueued, Job, JobStatus, NewJob, TypedJob
 from pqlite.store import JobStore, PgJobStore
 from pqlite.worker import Worker
 
@@ -57,6 +57,7 @@ __all__ = [
     "RetryAfter",
     "SchemaError",
     "Snooze",
+    "TypedJob",
     "Worker",
     "WorkerError",
 ]
