@@ -1,6 +1,6 @@
 """pqlite: a PostgreSQL job queue that lives in an ASGI app's lifespan."""
 
-from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
+from pqlite.backoff import BackoffPolicy, Constant, Exponential, IdlePollPolicy, Linear, LoopErrorPolicy
 from pqlite.errors import (
     Cancel,
     ConfigurationError,
@@ -32,9 +32,11 @@ __all__ = [
     "BackoffPolicy",
     "Cancel",
     "ConfigurationError",
+    "Constant",
     "DedupeConflict",
     "DedupeKeyBusy",
     "Enqueued",
+    "Exponential",
     "Fail",
     "Handler",
     "IdlePollPolicy",
@@ -46,6 +48,7 @@ __all__ = [
     "JobStatus",
     "JobStore",
     "LeaseLost",
+    "Linear",
     "LoopErrorPolicy",
     "NewJob",
     "NotCommitted",
