@@ -1,6 +1,6 @@
 """pqlite: a PostgreSQL job queue that lives in an ASGI app's lifespan."""
 
-from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
+from pqlite.backoff import BackoffPolicy, Constant, Exponential, IdlePollPolicy, Linear, LoopErrorPolicy
 from pqlite.errors import (
     Cancel,
     ConfigurationError,
@@ -21,8 +21,9 @@ from pqlite.errors import (
     Snooze,
     WorkerError,
 )
-from pqlite.handlers import Handler, JobContext
-from pqlite.job import Enqueued, Job, JobStatus, NewJob
+from pqlite.handlers import CallNext, Depends, Handler, Handlers, Hooks, JobContext, Middleware, TypedHandler
+from pqlite.job import Enqueued, Job, JobStatus, NewJob, TypedJob
+from pqlite.observability import JobFields
 from pqlite.store import JobStore, PgJobStore
 from pqlite.worker import Worker
 
@@ -30,23 +31,32 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackoffPolicy",
+    "CallNext",
     "Cancel",
     "ConfigurationError",
+    "Constant",
     "DedupeConflict",
     "DedupeKeyBusy",
+    "Depends",
     "Enqueued",
+    "Exponential",
     "Fail",
     "Handler",
+    "Handlers",
+    "Hooks",
     "IdlePollPolicy",
     "InvalidJob",
     "Job",
     "JobCancelled",
     "JobContext",
+    "JobFields",
     "JobNotFound",
     "JobStatus",
     "JobStore",
     "LeaseLost",
+    "Linear",
     "LoopErrorPolicy",
+    "Middleware",
     "NewJob",
     "NotCommitted",
     "NotInTransaction",
@@ -57,6 +67,8 @@ __all__ = [
     "RetryAfter",
     "SchemaError",
     "Snooze",
+    "TypedHandler",
+    "TypedJob",
     "Worker",
     "WorkerError",
 ]
