@@ -104,7 +104,8 @@ def _abandon(conn: Any) -> None:
 async def was_committed(store: _Store, sql: Statements, job: Job) -> bool:
     """Look up whether a transaction that made the job DONE was committed: one whose answer was lost, or the caller's.
 
-    The lookup wants a lock that conflicts with that transaction's: once it is granted, that transaction has ended.
+    The lookup wants a lock that conflicts with that transaction's: once it is granted, that transaction has ended. A
+    row that is gone was pruned: its job has ended, and only a committed end is final.
 
     Raises:
         TimeoutError: it has not, or the database could not be asked, for 10 seconds.
@@ -114,6 +115,6 @@ async def was_committed(store: _Store, sql: Statements, job: Job) -> bool:
             try:
                 async with store.connection() as conn:
                     found = await conn.fetchrow(sql.ended, job.id)
-                return found is not None and found[0] == JobStatus.DONE and found[1] == job.claims
+                return found is None or (found[0] == JobStatus.DONE and found[1] == job.claims)
             except (*_NO_ANSWER, asyncpg.PostgresError):
                 await asyncio.sleep(0.2)

@@ -41,6 +41,9 @@ _ALL_TYPES = "select " + ", ".join(
     f"${n}::{name}[]"
     for n, name in enumerate(("text", "int", "bigint", "timestamptz", "interval", "double precision", "boolean"), 1)
 )
+_UNLIKE = "select from pg_catalog.pg_settings s where " + " or ".join(
+    f"s.name = '{name}' and s.reset_val <> '{value}'" for name, value in OWN.items()
+)
 SHORT_MS = 10_000
 """A timeout below this may hit a statement of pqlite's."""
 
@@ -88,7 +91,15 @@ async def dedicated(purpose: str, route: Route) -> asyncpg.Connection[Any]:
 
 async def for_pool(route: Route) -> asyncpg.Connection[Any]:
     """Return a new connection for the store's own pool, where the role's timeouts hold; it raises the same."""
-    return await _connection(route, "pqlite", OWN)
+    conn = await _connection(route, "pqlite", OWN)
+    try:
+        # As text, and answered by a count of rows: nothing is prepared, whatever stands between.
+        if route.pooling is not Pooling.TRANSACTION and await conn.execute(_UNLIKE) != "SELECT 0":
+            route.unlike.add(conn)
+    except BaseException:
+        conn.terminate()
+        raise
+    return conn
 
 
 async def _connection(route: Route, label: str, settings: Mapping[str, str]) -> asyncpg.Connection[Any]:
@@ -109,7 +120,8 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
     Behind a pooler in transaction mode there is nothing to undo, but what others have set for theirs.
     """
     if route.pooling is not Pooling.TRANSACTION:
-        await conn.execute(f"{conn.get_reset_query()}; {setting(OWN)}")
+        reset = conn.get_reset_query()  # to the defaults of the role and the database
+        await conn.execute(f"{reset}; {setting(OWN)}" if conn in route.unlike else reset)
 
 
 @asynccontextmanager

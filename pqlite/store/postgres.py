@@ -70,8 +70,9 @@ class PgJobStore:
             also called from the event loop of the worker's sentinel thread. If a pooler in transaction mode may stand
             between, make them with `statement_cache_size=0`.
         listen_dsn: where PostgreSQL is reached without a pooler in transaction mode: a worker's one connection for
-            notifications and its lock. Without it a worker behind one polls, and is missed when its lease ends. It is
-            an argument and has no environment variable, as `dsn` has none: both come from your app's configuration.
+            notifications, its lock, its registration and the renewal of its lease, without which it claims nothing.
+            Without it a worker behind one polls, and is missed when its lease ends. It is an argument and has no
+            environment variable, as `dsn` has none: both come from your app's configuration.
         schema: where pqlite's tables and functions are.
         pool_size: most connections of the store's own pool.
         max_payload_bytes: a larger payload is refused by `enqueue`.

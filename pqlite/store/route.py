@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
@@ -19,6 +20,7 @@ Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
 HOST_SECONDS = 2.0
 TEST_SECONDS = 2.0
 GOODBYE_SECONDS = 1.0
+ASKED = 4
 
 
 class Pooling(StrEnum):
@@ -56,6 +58,9 @@ class Route:
         self._first = 0
         self.pooling: Pooling | None = None
         """What the latest connection met; None before the first."""
+        self._tested = False
+        self.unlike: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
+        """Connections on which the role's or the database's defaults are not what pqlite wants."""
         self.reported = False
         """Whether it was looked for settings that cannot be changed behind a pooler."""
 
@@ -75,9 +80,9 @@ class Route:
             # where it would be set for somebody else.
             greeter = int(conn.get_server_pid() or 0)
             if await conn.execute(f"{setting(settings)} and pg_backend_pid() = {greeter}") != "SELECT 0":
-                self.pooling = Pooling.NONE
-            elif self.pooling in (None, Pooling.NONE):
-                self.pooling = await _pooling(lambda: self._open(label, False))
+                self.pooling, self._tested = Pooling.NONE, False
+            elif not self._tested:
+                self.pooling, self._tested = await _pooling(lambda: self._open(label, False))
             if self.pooling is Pooling.SESSION:
                 await conn.execute(setting(settings))
         except BaseException:
@@ -164,8 +169,10 @@ def setting(settings: Mapping[str, str]) -> str:
     )
 
 
-async def _pooling(connect: Connect) -> Pooling:
-    """Return what kind of pooler stands between; the stricter one if there is no time to find out."""
+async def _pooling(connect: Connect) -> tuple[Pooling, bool]:
+    """Return what kind of pooler stands between, and whether that is certain: the stricter one, if there was no time
+    to find out.
+    """
     channel, heard = f"pqlite_probe_{secrets.token_hex(8)}", asyncio.Event()
 
     def hear(*_: object) -> None:
@@ -173,20 +180,28 @@ async def _pooling(connect: Connect) -> Pooling:
 
     try:
         async with asyncio.timeout(TEST_SECONDS), _for_now(connect) as one, _for_now(connect) as other:
-            # Two clients, one session: it is lent by the transaction. Most poolers lend the latest used one first.
-            if await _backend(one) == await _backend(other):
-                return Pooling.TRANSACTION
-            # A notification comes between transactions: who has no session then does not hear it.
+            # Two clients, one session, or one client and several: they are lent by the transaction. Most poolers lend
+            # the latest used one first, others take turns; and one that is in use is not lent.
+            mine = await _backend(one)
+            if mine == await _backend(other):
+                return Pooling.TRANSACTION, True
+            async with other.transaction():
+                await other.execute("select 1")
+                if any([await _backend(one) != mine for _ in range(ASKED)]):
+                    return Pooling.TRANSACTION, True
+            # A notification comes between transactions: who has no session then does not hear it. Only now: there, the
+            # LISTEN would stay in somebody's session.
             await one.add_listener(channel, hear)
             try:
                 await other.execute(f"notify {channel}")
-                async with asyncio.timeout(TEST_SECONDS / 2):
-                    await heard.wait()
+                await asyncio.wait_for(heard.wait(), TEST_SECONDS / 2)
+            except TimeoutError:
+                return Pooling.TRANSACTION, True
             finally:
                 await one.remove_listener(channel, hear)
-            return Pooling.SESSION
+            return Pooling.SESSION, True
     except TimeoutError:
-        return Pooling.TRANSACTION
+        return Pooling.TRANSACTION, False
 
 
 @asynccontextmanager

@@ -53,7 +53,7 @@ class Claimer:
         lost: Callable[[], None],
         look_everywhere: Callable[[], None],
         hears: Callable[[], bool],
-        audit: Callable[[Unknown], None],
+        audit: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
@@ -68,7 +68,7 @@ class Claimer:
         self._lost = lost
         self._look_everywhere = look_everywhere
         self._hears = hears
-        self._audit_aside = audit
+        self._ask_aside = audit
         self._lanes = lanes
         self._listening = Listening()
         self._hoped = False
@@ -83,6 +83,7 @@ class Claimer:
         self._generation = 0
         self._audited: str | None = None
         self._audits = (time.monotonic(), time.monotonic())
+        self._asked: tuple[Unknown, float] | None = None
         self.holder: str | None = None
         """The registration to claim for; None while there is none."""
 
@@ -224,14 +225,16 @@ class Claimer:
     async def _audit(self, holder: str) -> None:
         """See to it that what this worker holds by name and does not know of is given back: a claim's answer was lost.
 
-        Between two claims, so that every answer that came is known. At once after a reconnect; and now and then, by
-        `audit`, which may take its time: a claim given up at its deadline may still commit later.
+        Between two claims, so that every answer that came is known. At once after a reconnect; and now and then aside,
+        by `audit_aside`, which may take its time: a claim given up at its deadline may still commit later.
         """
         link = self._engine.link
         if not link.connected:
             await link.connect(CONNECT_SECONDS)
         now = time.monotonic()
         reconnected = self._generation != link.generation
+        if reconnected or holder != self._audited:
+            self._asked = None  # it may have been asked of another server, whose clock was ahead
         if reconnected:
             # Another connection may mean another server, whose clock or data is behind.
             self._look_everywhere()
@@ -240,12 +243,24 @@ class Claimer:
             self._audits = (now, now)  # a new name: nothing was claimed by it
         elif reconnected:
             await self.give_back_unknown(holder, since)
+            self._audits = (self._audits[1], now)
         elif now >= self._next_audit:
-            self._audit_aside(await self._unknown(holder, since))
+            self._asked = await self._unknown(holder, since), now
+            self._ask_aside()
         else:
             return
         self._audited, self._generation = holder, link.generation
-        self._audits, self._next_audit = (self._audits[1], now), now + AUDIT_EVERY
+        self._next_audit = now + AUDIT_EVERY
+
+    async def audit_aside(self, engine: Engine) -> None:
+        """Make the audit that is due, if there is one, on another connection. One that fails stays due."""
+        if (asked := self._asked) is None:
+            return
+        unknown, at = asked
+        await self.give_back(engine, unknown)
+        if self._asked is asked:
+            self._asked = None
+            self._audits = (self._audits[1], at)
 
     async def _unknown(self, holder: str, since: timedelta) -> Unknown:
         known = self._held()

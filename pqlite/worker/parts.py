@@ -17,7 +17,7 @@ from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
-from pqlite.store.engine import Head, Unknown
+from pqlite.store.engine import Head
 from pqlite.store.postgres import PgJobStore
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState
@@ -62,7 +62,6 @@ class Parts:
         self.plan = plan
         self.registered_now = asyncio.Event()
         self.may_claim = False
-        self._unknown: Unknown | None = None
         self._drain = drain
         self._types = None if plan.unknown_job_types == "fail" else list(plan.handlers)
         self.claim_engine = plan.store.engine("claimer")
@@ -121,7 +120,7 @@ class Parts:
             lost=self.sentinel.hurry,
             look_everywhere=lambda: self.notified(everywhere=True),
             hears=lambda: self.sentinel.hears,
-            audit=self._audit_soon,
+            audit=lambda: self.scouting.wake(),
         )
         self.reaper = Reaper(
             reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),
@@ -192,17 +191,14 @@ class Parts:
             executor.accept(new)
         self._stir()
 
-    def _audit_soon(self, unknown: Unknown) -> None:
-        self._unknown = unknown
-        self.scouting.wake()
-
     async def _scout(self) -> float:
         if self.claimer.holder is None or not self.may_claim:
             return GATE
-        unknown, self._unknown = self._unknown, None
-        if unknown is not None:
-            await self.claimer.give_back(self.scout_engine, unknown)
-        return await self.scout.once()
+        try:
+            await self.claimer.audit_aside(self.scout_engine)
+        finally:  # also if that fails: the two must not keep each other from being done
+            pause = await self.scout.once()
+        return pause
 
     async def _look(self, known: Asked, deadline: float) -> list[Head]:
         return await self.scout_engine.lanes(self.plan.queues, self._types, known, deadline=deadline)

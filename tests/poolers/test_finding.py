@@ -46,6 +46,7 @@ async def test_a_pooler_in_transaction_mode_is_told_by_what_it_does(dsn: str, bo
 
     for other in others:
         assert await other.fetch("select name, statement, from_sql from pg_prepared_statements") == []
+        assert await other.fetch("select pg_listening_channels()") == []
         await other.close()
 
 

@@ -171,6 +171,23 @@ async def test_a_commit_whose_answer_was_lost_is_looked_up_and_found(
     assert await lines(conn) == ["written"]
 
 
+async def test_a_job_that_was_pruned_before_it_could_be_looked_up_counts_as_done(
+    dsn: str, conn: asyncpg.Connection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pruned_after_the_commit(transaction: Transaction, commit: Callable[[], Awaitable[None]]) -> None:
+        await commit()
+        await conn.execute("delete from pqlite.jobs")
+        raise ConnectionResetError
+
+    lose_the_answer(monkeypatch, pruned_after_the_commit)
+
+    async with PgJobStore(dsn=dsn) as store, store.complete(job) as own:
+        await own.execute(INSERT)
+
+    assert job.status is JobStatus.DONE
+    assert await lines(conn) == ["written"]
+
+
 @pytest.mark.parametrize("pool_size", [1, 10])
 async def test_a_commit_that_never_arrived_is_looked_up_and_its_error_raised(
     dsn: str, conn: asyncpg.Connection, job: Job, monkeypatch: pytest.MonkeyPatch, pool_size: int

@@ -12,6 +12,11 @@ from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
 
+class AtOnce(LoopErrorPolicy):
+    def next_sleep(self, consecutive_errors: int) -> float:
+        return 0.0
+
+
 class Never(IdlePollPolicy):
     """Sleeps for ever when idle: only a wake-up, or a job that becomes due, ends it."""
 
@@ -251,6 +256,29 @@ async def test_jobs_held_by_name_but_unknown_are_given_back_uncharged(
 
     assert list(released.job_ids) == [job_id]
     assert (job.result, job.attempts, job.claims, job.crashes) == (1, 1, 2, 0)
+
+
+async def test_an_audit_that_fails_is_made_again_and_still_covers_what_it_was_to_cover(
+    run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pqlite.worker.claimer.AUDIT_EVERY", 0.05)
+    monkeypatch.setattr("pqlite.worker.claimer.AUDIT_MARGIN", 0.0)
+    policies = {"idle_policy": IdlePollPolicy(0.05, 0.05), "loop_error_policy": AtOnce()}
+    async with run({"t": lambda ctx: ctx.attempt}, **policies):
+        holder = (await log.wait_for(WorkerRegistered)).holder
+        await conn.execute("alter function pqlite.disown rename to later")
+        await log.wait_for(LoopFailed, lambda event: event.part == "scout")
+        job_id = await conn.fetchval(
+            "insert into pqlite.jobs (job_type, status, attempts, claims, locked_by, locked_at) "
+            "values ('t', 'RUNNING', 1, 1, $1, now()) returning id",
+            holder,
+        )
+        await log.wait_for(LoopFailed, lambda event: event.part == "scout", count=20)
+        await conn.execute("alter function pqlite.later rename to disown")
+        released = await log.wait_for(ClaimsReleased)
+        await ended(store, job_id)
+
+    assert list(released.job_ids) == [job_id]
 
 
 async def test_a_claim_that_was_undone_and_made_again_adopts_the_running_attempt(
