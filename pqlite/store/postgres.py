@@ -35,8 +35,8 @@ from pqlite.store.completion import complete_on, completing, was_committed
 from pqlite.store.connecting import address, dedicated
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.engine import Engine, settlement
 from pqlite.store.link import Link
+from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
@@ -180,7 +180,7 @@ class PgJobStore:
 
     def engine(
         self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]] | None = None
-    ) -> Engine:
+    ) -> PgEngine:
         """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
 
         Raises:
@@ -190,7 +190,7 @@ class PgJobStore:
             raise ConfigurationError(
                 "A worker needs connections of its own: give PgJobStore dsn= or connect= beside pool="
             )
-        return Engine(Link(self._dedicated, purpose, on_connect), self._sql)
+        return PgEngine(Link(self._dedicated, purpose, on_connect), self._sql)
 
     async def _dedicated(self, purpose: str) -> asyncpg.Connection[Any]:
         return await dedicated(purpose, self._dsn, self._connect)

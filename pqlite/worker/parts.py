@@ -16,8 +16,7 @@ from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
-from pqlite.store.engine import Head
-from pqlite.store.postgres import PgJobStore
+from pqlite.store.engine import Head, WorkerStore
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState
 from pqlite.worker.executor import Executor
@@ -36,7 +35,7 @@ GATE = 1.0
 class Plan:
     """What a worker is to run, and how."""
 
-    store: PgJobStore
+    store: WorkerStore
     handlers: Mapping[str, Handler]
     settings: WorkerSettings
     worker_id: str

@@ -15,7 +15,7 @@ from pqlite.events import Announcer, Observer
 from pqlite.handlers import Handler, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
-from pqlite.store.postgres import PgJobStore
+from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.arguments import Duration, duration, label, served
 from pqlite.worker.diagnosis import Diagnosis
@@ -60,7 +60,7 @@ class Worker:
 
     def __init__(
         self,
-        store: PgJobStore,
+        store: WorkerStore,
         handlers: Mapping[str, Handler],
         *,
         concurrency: int = 10,
