@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from pqlite import JobStatus, NewJob, PgJobStore
-from tests.store.conftest import Register
+from pqlite import NewJob, PgJobStore
 from tests.store.workers import RegisteredWorker, fetch_job
 
 RECENT = timedelta(seconds=90)
@@ -27,14 +26,6 @@ async def test_what_a_worker_holds_by_name_and_does_not_know_is_ready_again_with
     assert (await fetch_job(conn, known.id))["status"] == "RUNNING"
 
 
-async def test_another_workers_jobs_are_never_disowned(store: PgJobStore, register: Register) -> None:
-    mine, other = await register(), await register()
-    await store.enqueue("t")
-    await other.claim_one()
-
-    assert await mine.engine.disown(mine.id, [], RECENT) == []
-
-
 async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_left_alone(
     store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
 ) -> None:
@@ -45,14 +36,3 @@ async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_lef
     async with conn.transaction():
         await conn.execute("select from pqlite.jobs where id = $1 for update", locked.id)
         assert await worker.engine.disown(worker.id, [], RECENT) == []
-
-
-async def test_a_lost_claim_that_was_asked_to_cancel_is_cancelled(store: PgJobStore, worker: RegisteredWorker) -> None:
-    await store.enqueue("t")
-    job = await worker.claim_one()
-    await store.cancel(job.id)
-
-    assert len(await worker.engine.disown(worker.id, [], RECENT)) == 1
-
-    after = await store.get(job.id)
-    assert (after.status, after.attempts, after.finished_at is None) == (JobStatus.CANCELLED, 0, False)
