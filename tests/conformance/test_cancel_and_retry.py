@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from pqlite import JobNotFound, JobStatus
+from pqlite import DedupeConflict, JobNotFound, JobStatus
 from pqlite.outcome import Verb
 from tests.conformance.conftest import Store
 from tests.store.workers import RegisteredWorker
@@ -61,3 +61,55 @@ async def test_a_job_that_does_not_exist_is_named(store: Store) -> None:
     for verb in (store.get, store.cancel, store.retry):
         with pytest.raises(JobNotFound, match="There is no job 404"):
             await verb(404)
+
+
+async def test_a_waiting_job_is_cancelled_at_once(store: Store, worker: RegisteredWorker) -> None:
+    job_id = await store.enqueue("t")
+
+    assert await store.cancel(job_id) is JobStatus.CANCELLED
+
+    after = await store.get(job_id)
+    assert (after.status, after.finished_at is None) == (JobStatus.CANCELLED, False)
+    assert await worker.claim() == []
+
+
+@pytest.mark.parametrize("verb", [Verb.DONE, Verb.FAILED, Verb.CANCELLED])
+async def test_a_finished_job_is_left_alone_by_cancel_and_runs_again_by_retry(
+    store: Store, worker: RegisteredWorker, verb: Verb
+) -> None:
+    await store.enqueue("t", max_attempts=1)
+    job = await worker.claim_one()
+    await worker.settle(job, verb, error="why")
+    finished = await store.get(job.id)
+
+    assert await store.cancel(job.id) is finished.status
+    assert await store.get(job.id) == finished
+    assert await store.retry(job.id) is JobStatus.READY
+
+    after = await store.get(job.id)
+    assert (after.status, after.attempts, after.max_attempts, after.finished_at) == (JobStatus.READY, 1, 2, None)
+    assert (await worker.claim_one()).id == job.id
+
+
+async def test_a_running_job_is_left_alone_by_retry(store: Store, worker: RegisteredWorker) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
+    before = await store.get(job.id)
+
+    assert await store.retry(job.id) is JobStatus.RUNNING
+
+    assert await store.get(job.id) == before
+
+
+async def test_a_job_whose_key_a_newer_active_job_holds_cannot_be_retried(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t", dedupe_key="k")
+    old = await worker.claim_one()
+    await worker.settle(old, Verb.FAILED)
+    await store.enqueue("t", dedupe_key="k")
+
+    with pytest.raises(DedupeConflict, match="A newer active job holds the dedupe key"):
+        await store.retry(old.id)
+
+    assert (await store.get(old.id)).status is JobStatus.FAILED

@@ -108,21 +108,24 @@ class Table:
         return self.jobs.get(job_id) if own is None else own
 
     def for_update(self, job_id: int, tx: Transaction | None = None) -> Job | None:
-        """Return a row that may be replaced.
+        """Return a row that may be replaced; until the transaction ends, by nobody else.
 
         Raises:
-            Locked: another transaction has replaced it.
+            Locked: another transaction has locked it.
         """
         if (by := self.locked_by(job_id, tx)) is not None:
             raise Locked(by)
-        return self.get(job_id, tx)
+        row = self.get(job_id, tx)
+        if tx is not None and row is not None:
+            tx.rows[job_id] = row
+        return row
 
     def locked_by(self, job_id: int, tx: Transaction | None = None) -> Transaction | None:
-        """Return the other transaction that has replaced a row."""
+        """Return the other transaction that has locked a row."""
         return next((other for other in self._open if other is not tx and job_id in other.rows), None)
 
     def free(self) -> Iterator[Job]:
-        """Yield the rows that no transaction has replaced."""
+        """Yield the rows that no transaction has locked."""
         locked = set().union(*(other.rows for other in self._open))
         return (row for row in tuple(self.jobs.values()) if row.id not in locked)
 
