@@ -13,8 +13,8 @@ from pydantic_core import to_json
 from pqlite.errors import LeaseLost
 from pqlite.job import Job, TakenOver
 from pqlite.outcome import Outcome, Verdict
-from pqlite.store.engine import Claimed, Head, Lane, Mark, Refusal
-from pqlite.store.link import Link, sqlstate
+from pqlite.store.engine import Claimed, EngineLink, Head, Lane, Mark, Refusal
+from pqlite.store.link import sqlstate
 from pqlite.store.rows import claimed_job, taken_over
 from pqlite.store.statements import Statements
 
@@ -25,11 +25,11 @@ MAX_DURATION_MS = 2**31 - 1
 
 
 class PgEngine:
-    """The engine's verbs over one `Link`; see Engine. They raise what the link raises: TimeoutError, OSError, asyncpg's
+    """The engine's verbs over one link; see Engine. They raise what the link raises: TimeoutError, OSError, asyncpg's
     errors.
     """
 
-    def __init__(self, link: Link, statements: Statements) -> None:
+    def __init__(self, link: EngineLink, statements: Statements) -> None:
         self.link = link
         self._sql = statements
 

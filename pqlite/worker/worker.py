@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
@@ -123,7 +124,8 @@ class Worker:
         self._drain = asyncio.Event()
         self._exit = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._forced = self._stop_early = False
+        self._forced = self._once = self._stop_early = False
+        self._attempts = 0
         self._failure: BaseException | None = None
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
@@ -224,12 +226,24 @@ class Worker:
         Raises:
             WorkerError: it did not stop cleanly; and whatever entering the worker raises.
         """
-        self._forced, self._failure = True, None
+        await self._run(once=False)
+
+    async def run_once(self) -> int:
+        """Run what is due now, and what that makes due, until nothing is (or `begin_shutdown`), whatever `enabled`
+        says; return how many attempts began. Nothing is taken over from dead workers, and nothing deleted.
+
+        Raises: as for `run`, and WorkerError if the database cannot be reached.
+        """
+        await self._run(once=True)
+        return self._attempts
+
+    async def _run(self, *, once: bool) -> None:
+        self._forced, self._once, self._failure, self._attempts = True, once, None, 0
         try:
             async with self:
                 await self.wait_stopping()
         finally:
-            self._forced = False
+            self._forced = self._once = False
         if self._failure is not None:
             raise WorkerError("The worker did not stop cleanly.") from self._failure
 
@@ -253,7 +267,8 @@ class Worker:
             started.set_result(None)
             await self._exit.wait()
             return
-        running = Running(self._plan, self._drain)
+        plan = replace(self._plan, startup="fail") if self._once else self._plan
+        running = Running(plan, self._drain, once=self._once)
         try:
             await running.start()
             self._running = running
@@ -262,6 +277,7 @@ class Worker:
         finally:
             self._running = None
             await self._stop(running)
+            self._attempts = running.attempts
         # The app may still answer requests, which enqueue: the store stays open until the lifespan ends.
         await self._exit.wait()
 

@@ -249,10 +249,12 @@ class MemoryJobStore:
             raise JobNotFound(f"There is no job {job_id}.")
         return read(found)
 
-    async def jobs(self) -> list[Job]:
-        """Return all jobs, in the order of their ids."""
+    async def jobs(self, *, conn: Any = None) -> list[Job]:
+        """Return all jobs, in the order of their ids; with `conn` as the transaction on it sees them."""
+        tx = self._lent(conn, False, "Jobs were looked at")
         with self._table.lock:
-            return [read(found) for _, found in sorted(self._table.jobs.items())]
+            seen = self._table.jobs if tx is None else self._table.jobs | tx.rows
+            return [read(found) for _, found in sorted(seen.items())]
 
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
