@@ -63,11 +63,10 @@ class Once:
             self.attempts += len(jobs)
             self._accept(jobs)
             return 0.0
-        if self._running():
-            return FOREVER
         if undelivered or self._undelivered():
             return SETTLING
-        self._over()
+        if not self._running():
+            self._over()
         return FOREVER
 
     async def _claim(self, holder: str, room: int) -> list[Job]:
