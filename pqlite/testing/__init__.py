@@ -9,7 +9,7 @@ from pqlite.lazily import lazily
 
 if TYPE_CHECKING:
     from pqlite.testing.asserting import assert_enqueued, jobs_of
-    from pqlite.testing.bound import bound
+    from pqlite.testing.binding import bound
     from pqlite.testing.draining import AttemptFailed, drain
     from pqlite.testing.inlining import inline
     from pqlite.testing.log import EventLog
@@ -30,4 +30,4 @@ __all__ = [
 
 if not TYPE_CHECKING:
     # See pqlite/__init__.py: the plugin is in this package, and loaded by every pytest.
-    __getattr__ = lazily(__name__, __all__, ("log", "memory", "draining", "inlining", "asserting", "bound"))
+    __getattr__ = lazily(__name__, __all__, ("log", "memory", "draining", "inlining", "asserting", "binding"))
