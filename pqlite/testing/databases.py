@@ -27,7 +27,7 @@ class Databases:
         self._given = dsn
         self._stack = AsyncExitStack()
         self._numbers = itertools.count(1)
-        self._template: str | None = None
+        self._templates: dict[str, str] = {}
         self._admin: asyncpg.Connection[Any]
         self.server_dsn: str
 
@@ -49,30 +49,35 @@ class Databases:
     async def close(self) -> None:
         """Drop what is left, and stop the server if it was started here."""
         try:
-            if self._template is not None:
-                await self.drop(self._template)
+            for template in self._templates.values():
+                await self.drop(template)
         finally:
             await self._stack.aclose()
 
-    async def make_template(self, sql: str) -> None:
-        """Make the database that all others are copies of: migrated, and then `sql` run in it."""
-        name = f"pqlite_template_{os.getpid()}"
+    async def create(self, sql: str) -> str:
+        """Return the name of a new database, migrated and with `sql` run in it; the first of its kind takes a while."""
+        template = self._templates.get(sql) or await self._make_template(sql)
+        name = f"pqlite_test_{os.getpid()}_{next(self._numbers)}"
+        # Copying files takes half as long as logging them, for databases as small as these.
+        strategy = " strategy file_copy" if self._admin.get_server_version().major >= 15 else ""
+        await self._admin.execute(f'create database "{name}" template "{template}"{strategy}')
+        return name
+
+    async def _make_template(self, sql: str) -> str:
+        name = f"pqlite_template_{os.getpid()}_{len(self._templates)}"
         await self._admin.execute(f'create database "{name}"')
-        self._template = name
+        self._templates[sql] = name
         conn = await asyncpg.connect(self.dsn_of(name))
         try:
             await schema.migrate(conn, schema=schema.DEFAULT)
             if sql.strip():
                 await conn.execute(sql)
-        finally:
+        except BaseException:
+            del self._templates[sql]
             await conn.close()
-
-    async def create(self) -> str:
-        """Return the name of a new copy."""
-        name = f"pqlite_test_{os.getpid()}_{next(self._numbers)}"
-        # Copying files takes half as long as logging them, for databases as small as these.
-        strategy = " strategy file_copy" if self._admin.get_server_version().major >= 15 else ""
-        await self._admin.execute(f'create database "{name}" template "{self._template}"{strategy}')
+            await self.drop(name)
+            raise
+        await conn.close()
         return name
 
     async def drop(self, name: str) -> None:

@@ -6,9 +6,9 @@ event loop a test runs in.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,24 +52,20 @@ def pqlite_server(_pqlite_databases: Databases) -> str:
 
 @pytest.fixture(scope="session")
 def pqlite_sql() -> str:
-    """Return SQL that every test's database begins with, such as your tables. Override it; here it is empty."""
+    """Return SQL that every test's database begins with, such as your tables. Override it, in conftest.py or in a
+    module; here it is empty.
+    """
     return ""
 
 
-@pytest.fixture(scope="session")
-def _pqlite_template(_pqlite_databases: Databases, _pqlite_portal: BlockingPortal, pqlite_sql: str) -> Databases:
-    _pqlite_portal.call(_pqlite_databases.make_template, pqlite_sql)
-    return _pqlite_databases
-
-
 @pytest.fixture
-def pqlite_dsn(_pqlite_template: Databases, _pqlite_portal: BlockingPortal) -> Iterator[str]:
+def pqlite_dsn(_pqlite_databases: Databases, _pqlite_portal: BlockingPortal, pqlite_sql: str) -> Iterator[str]:
     """Return the DSN of a database of the test's own: migrated, with `pqlite_sql`, and dropped after the test."""
-    name = _pqlite_portal.call(_pqlite_template.create)
+    name = _pqlite_portal.call(_pqlite_databases.create, pqlite_sql)
     try:
-        yield _pqlite_template.dsn_of(name)
+        yield _pqlite_databases.dsn_of(name)
     finally:
-        _pqlite_portal.call(_pqlite_template.drop, name)
+        _pqlite_portal.call(_pqlite_databases.drop, name)
 
 
 @pytest.fixture
@@ -88,9 +84,6 @@ def pqlite_memory_store() -> MemoryJobStore:
     from pqlite.testing.memory import MemoryJobStore
 
     store = MemoryJobStore()
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(store.start())
-    finally:
-        loop.close()
+    with suppress(StopIteration):
+        store.start().send(None)  # it awaits nothing, and so needs no event loop
     return store
