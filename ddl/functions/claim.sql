@@ -30,11 +30,6 @@ declare
   v_more_once boolean[];
   v_cut int;
 begin
-  perform from pqlite.workers w where w.id = p_worker and w.dead_at is null;
-  if not found then
-    raise exception 'worker % was declared dead', p_worker using errcode = 'PQ001';
-  end if;
-
   if p_suspect and p_room <= 0 then
     perform from pqlite.jobs j
     where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
@@ -88,8 +83,8 @@ begin
     returning j.id, j.job_type, j.payload::text, j.queue, j.priority, j.run_after, j.attempts, j.max_attempts,
               j.claims, j.crashes, j.timeout_seconds, j.dedupe_key, j.concurrency_key, nullif(j.tags, '{}'),
               nullif(j.metadata, '{}')::text, j.created_at, j.locked_at, j.cancel_requested_at, v_cut is not null;
-    -- The worker may have been declared dead meanwhile; and its row, which RUNNING jobs are about to name, must not be
-    -- deleted before they can be seen. Last, and only if something was claimed: it is a write.
+    -- The worker may have been declared dead; and its row, which RUNNING jobs are about to name, must not be deleted
+    -- before they can be seen. Last, and only if something was claimed: it is a write.
     perform from pqlite.workers w where w.id = p_worker and w.dead_at is null for key share;
     if not found then
       raise exception 'worker % was declared dead', p_worker using errcode = 'PQ001';

@@ -1,6 +1,7 @@
 -- Release what a worker holds by name but does not know of: claims whose answer was lost on the way.
--- Called between two claims, so what it knows is complete. p_since bounds the walk to recent claims.
-create or replace function pqlite.disown(p_worker text, p_known bigint[], p_since interval)
+-- p_known is complete for all claims up to p_until, by this server's clock: whenever this arrives, however late, what
+-- was claimed since then is left alone. p_since bounds the walk to the time before that.
+create or replace function pqlite.disown(p_worker text, p_known bigint[], p_since interval, p_until timestamptz)
 returns setof bigint
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
@@ -14,7 +15,7 @@ begin
       attempts = j.attempts - 1, locked_by = null, locked_at = null, updated_at = v_now
   where j.id = any (array(
     select r.id from pqlite.jobs r
-    where r.status = 'RUNNING' and r.locked_by = p_worker and r.locked_at > v_now - p_since
+    where r.status = 'RUNNING' and r.locked_by = p_worker and r.locked_at > p_until - p_since and r.locked_at <= p_until
       and r.id <> all (p_known)
     for no key update skip locked))
   returning j.id;

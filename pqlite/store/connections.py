@@ -28,6 +28,8 @@ ACCEPTED = (
 WRAPPED_IN = ("raw_connection", "_connection", "connection")
 """Where databases, Tortoise and Piccolo keep the driver's connection."""
 
+_ASYNCPG = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
+
 INTRANS = 2
 """libpq's status of a connection inside a transaction."""
 
@@ -110,6 +112,8 @@ async def lent(conn: Any) -> Lent:
         ConfigurationError: it is none that can be used.
         Exception: what a session of the caller's raises when asked for its connection.
     """
+    if isinstance(conn, _ASYNCPG):
+        return _Asyncpg(conn)
     modules = _modules(conn)
     if "sqlalchemy.ext.asyncio" in modules and hasattr(conn, "get_bind"):
         return _of_sqlalchemy(await conn.connection())
@@ -172,7 +176,7 @@ def _of_sqlalchemy(connection: Any) -> Lent:
 
 
 def _of_driver(conn: Any) -> Lent | None:
-    if isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
+    if isinstance(conn, _ASYNCPG):
         return _Asyncpg(conn)
     if "psycopg" in _modules(conn) and hasattr(conn, "set_autocommit") and hasattr(conn, "__aenter__"):
         return _Psycopg(conn)

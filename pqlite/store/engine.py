@@ -44,6 +44,15 @@ class Claimed(NamedTuple):
     jobs: list[Job]
 
 
+class Unknown(NamedTuple):
+    """What a worker claimed within `since` before `until` (by the server's clock), but for what it knows of."""
+
+    holder: str
+    known: Sequence[int]
+    since: timedelta
+    until: datetime
+
+
 class Refusal(NamedTuple):
     """An outcome that was not written, by the claim it belongs to, and why."""
 
@@ -100,8 +109,9 @@ class EngineLink(Protocol):
 class Engine(Protocol):
     """The engine's verbs. Each is one atomic act, safe to call from every process at any time.
 
-    `claim` and `renew` raise LeaseLost if the worker is not registered or was declared dead. Every verb raises
-    TimeoutError, or what the connection raises, if the store cannot be reached; it has then happened or not.
+    `renew`, and a `claim` that would get something, raise LeaseLost if the worker is not registered or was declared
+    dead. Every verb raises TimeoutError, or what the connection raises, if the store cannot be reached; it has then
+    happened or not.
     """
 
     @property
@@ -143,7 +153,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[int]:
+    async def disown(self, unknown: Unknown) -> list[int]:
         """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
         ...
 

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from pqlite.errors import LeaseLost
 from pqlite.job import Job, TakenOver
 from pqlite.outcome import Outcome, Verdict
-from pqlite.store.engine import Claimed, EngineLink, Head, Lane, Mark, Refusal
+from pqlite.store.engine import Claimed, EngineLink, Head, Lane, Mark, Refusal, Unknown
 from pqlite.store.link import sqlstate
 from pqlite.store.rows import claimed_job, taken_over
 from pqlite.store.statements import Statements
@@ -88,9 +88,9 @@ class PgEngine:
         rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), deadline=deadline)
         return heads(rows)
 
-    async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[int]:
+    async def disown(self, unknown: Unknown) -> list[int]:
         """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
-        return [r[0] for r in await self.link.fetch(self._sql.disown, holder, known, since, deadline=10.0)]
+        return [r[0] for r in await self.link.fetch(self._sql.disown, *unknown, deadline=10.0)]
 
     async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
         """Ask to be notified of new jobs; see Engine.arm."""

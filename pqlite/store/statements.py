@@ -48,7 +48,7 @@ class Statements:
         "select queue, job_type, priority, run_after, id, extract(epoch from run_after - clock_timestamp())::float8 "
         "from pqlite.lanes($1, $2, $3, $4, $5, $6, $7)"
     )
-    disown: str = "select * from pqlite.disown($1, $2, $3)"
+    disown: str = "select * from pqlite.disown($1, $2, $3, $4)"
     arm: str = "select pqlite.arm($1, $2)"
     register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
     renew: str = "select id, claims from pqlite.renew($1, $2, $3)"

@@ -10,7 +10,7 @@ from pqlite.backoff import IdlePollPolicy
 from pqlite.errors import LeaseLost
 from pqlite.events import Announcer, ClaimsReleased
 from pqlite.job import Job
-from pqlite.store.engine import Engine
+from pqlite.store.engine import Engine, Unknown
 from pqlite.worker.lanes import RATION, Lanes
 from pqlite.worker.listening import Listening
 from pqlite.worker.supervisor import FOREVER
@@ -22,7 +22,8 @@ CHEAP = 0.005
 ARM_BEYOND = 2.0
 AUDIT_EVERY = 30.0
 AUDIT_MARGIN = 60.0
-ALL = timedelta(days=365)
+AT_SHUTDOWN = timedelta(hours=1)
+NOT_AT_ALL = timedelta(days=-1)
 CONNECT_SECONDS = 10.0
 
 
@@ -49,6 +50,7 @@ class Claimer:
         accept: Callable[[Sequence[Job]], None],
         lost: Callable[[], None],
         look_everywhere: Callable[[], None],
+        audit: Callable[[Unknown], None],
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
@@ -62,6 +64,7 @@ class Claimer:
         self._accept = accept
         self._lost = lost
         self._look_everywhere = look_everywhere
+        self._audit_aside = audit
         self._lanes = lanes
         self._listening = Listening()
         self._hoped = False
@@ -139,7 +142,7 @@ class Claimer:
             holder,
             room,
             prefetch=prefetch,
-            suspect=not self._suspect_held(),
+            suspect=not (self._hoped or self._suspect_held()),
             queues=self._queues,
             types=self._types,
             lanes=asked,
@@ -205,27 +208,42 @@ class Claimer:
             self._look_everywhere()
 
     async def _audit(self, holder: str) -> None:
-        """Give back what this worker holds by name and does not know of: claims whose answer was lost.
+        """See to it that what this worker holds by name and does not know of is given back: a claim's answer was lost.
 
-        Between two claims, so that every answer that came is known. After each reconnect, and now and then: a claim
-        given up at its deadline may still commit later. All claims since the audit before the last are looked at.
+        Between two claims, so that every answer that came is known. At once after a reconnect; and now and then, by
+        `audit`, which may take its time: a claim given up at its deadline may still commit later.
         """
-        if not self._engine.link.connected:
-            await self._engine.link.connect(CONNECT_SECONDS)
+        link = self._engine.link
+        if not link.connected:
+            await link.connect(CONNECT_SECONDS)
         now = time.monotonic()
-        if self._generation == self._engine.link.generation and holder == self._audited and now < self._next_audit:
-            return
-        if self._generation != self._engine.link.generation:
+        reconnected = self._generation != link.generation
+        if reconnected:
             # Another connection may mean another server, whose clock or data is behind.
             self._look_everywhere()
-        since = ALL if holder != self._audited else timedelta(seconds=now - self._audits[0] + AUDIT_MARGIN)
-        await self.give_back_unknown(holder, since)
-        self._audited, self._audits = holder, (self._audits[1], now)
-        self._generation, self._next_audit = self._engine.link.generation, now + AUDIT_EVERY
+        since = timedelta(seconds=now - self._audits[0] + AUDIT_MARGIN)
+        if holder != self._audited:
+            self._audits = (now, now)  # a new name: nothing was claimed by it
+        elif reconnected:
+            await self.give_back_unknown(holder, since)
+        elif now >= self._next_audit:
+            self._audit_aside(await self._unknown(holder, since))
+        else:
+            return
+        self._audited, self._generation = holder, link.generation
+        self._audits, self._next_audit = (self._audits[1], now), now + AUDIT_EVERY
 
-    async def give_back_unknown(self, holder: str, since: timedelta) -> None:
+    async def _unknown(self, holder: str, since: timedelta) -> Unknown:
+        known = self._held()
+        return Unknown(holder, known, since, until=await self._engine.arm(NOT_AT_ALL))
+
+    async def give_back_unknown(self, holder: str, since: timedelta = AT_SHUTDOWN) -> None:
         """Release what the worker claimed in that time and does not know of. Not while a claim is under way."""
-        released = await self._engine.disown(holder, self._held(), since)
+        await self.give_back(self._engine, await self._unknown(holder, since))
+
+    async def give_back(self, engine: Engine, unknown: Unknown) -> None:
+        """Release what the worker claimed and does not know of."""
+        released = await engine.disown(unknown)
         if released:
             self._look_everywhere()
             self._announce(ClaimsReleased(self._worker_id, released))

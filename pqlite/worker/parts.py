@@ -16,7 +16,7 @@ from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
-from pqlite.store.engine import Head, WorkerStore
+from pqlite.store.engine import Head, Unknown, WorkerStore
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState
 from pqlite.worker.executor import Executor
@@ -59,6 +59,7 @@ class Parts:
         self.plan = plan
         self.registered_now = asyncio.Event()
         self.may_claim = False
+        self._unknown: Unknown | None = None
         self._drain = drain
         self._types = None if plan.unknown_job_types == "fail" else list(plan.handlers)
         self.claim_engine = plan.store.engine("claimer")
@@ -113,6 +114,7 @@ class Parts:
             accept=self._accept,
             lost=self.sentinel.hurry,
             look_everywhere=lambda: self.notified(everywhere=True),
+            audit=self._audit_soon,
         )
         self.reaper = Reaper(
             reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),
@@ -199,8 +201,17 @@ class Parts:
             executor.accept(new)
         self._stir()
 
+    def _audit_soon(self, unknown: Unknown) -> None:
+        self._unknown = unknown
+        self.scouting.wake()
+
     async def _scout(self) -> float:
-        return GATE if self.claimer.holder is None or not self.may_claim else await self.scout.once()
+        if self.claimer.holder is None or not self.may_claim:
+            return GATE
+        unknown, self._unknown = self._unknown, None
+        if unknown is not None:
+            await self.claimer.give_back(self.scout_engine, unknown)
+        return await self.scout.once()
 
     async def _look(self, known: Asked, deadline: float) -> list[Head]:
         return await self.scout_engine.lanes(self.plan.queues, self._types, known, deadline=deadline)

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 from pqlite.errors import SchemaError, WorkerError
@@ -129,7 +128,7 @@ class Running:
         if self._parts.claimer.holder is not None:
             with suppress(Exception):  # then they do
                 async with asyncio.timeout(seconds):
-                    await self._parts.claimer.give_back_unknown(self._parts.claimer.holder, timedelta(hours=1))
+                    await self._parts.claimer.give_back_unknown(self._parts.claimer.holder)
 
     async def _drained(self, seconds: float, hurry: asyncio.Event | None = None) -> bool:
         """Wait until no attempt runs, for so long, or until there is a hurry; return whether none runs."""

@@ -1,7 +1,5 @@
 """An app whose requests write and enqueue in SQLAlchemy sessions, and end in every way that requests end."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import AsyncIterator

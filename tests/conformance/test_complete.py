@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
 
 import pytest
 
@@ -160,7 +159,7 @@ async def test_while_a_completion_is_on_its_way_nobody_else_settles_or_takes_the
         assert await worker.settle(job, Verb.RETRY) is Verdict.BUSY
         assert not await worker.engine.unregister(worker.id)
         assert await worker.engine.reap("nobody") == []
-        assert await worker.engine.disown(worker.id, [], timedelta(days=1)) == []
+        assert await worker.disown() == []
 
     assert (await store.get(job.id)).status is JobStatus.DONE
     assert await worker.settle(job, Verb.DONE) is Verdict.ALREADY

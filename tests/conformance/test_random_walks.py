@@ -18,6 +18,7 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.testing import MemoryJobStore, jobs_of
 from pqlite.worker.lanes import BEGINNING
 from tests.conformance.scene import MemoryScene, PgScene, RolledBack, Scene
+from tests.store.workers import RegisteredWorker
 
 STEPS = 120
 HOUR = timedelta(hours=1)
@@ -235,7 +236,7 @@ def maintain(dice: random.Random) -> Act:
         if what == "renew":
             return sorted((side.number(i), n) for i, n in await side.engine.renew("a", LEASE, None, deadline=5.0))
         kept = [job.id for _, job in side.held[: int(known * len(side.held))]]
-        return sorted(side.number(i) for i in await side.engine.disown("a", kept, timedelta(minutes=30)))
+        return sorted(side.number(i) for i in await RegisteredWorker(side.engine, "a").disown(kept))
 
     return act
 

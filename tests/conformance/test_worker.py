@@ -252,7 +252,7 @@ async def test_a_worker_that_was_declared_dead_stops_what_it_runs_and_registers_
     run: Run, store: Store, log: EventLog, register: Register
 ) -> None:
     async def handler(ctx: JobContext) -> str:
-        if ctx.attempt == 1:
+        if ctx.job.claims == 1:
             await asyncio.Event().wait()
         return "again"
 

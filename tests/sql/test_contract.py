@@ -254,7 +254,7 @@ async def test_a_worker_can_do_its_work_with_the_grants_that_are_documented(conn
             "pickup('me', null, null)",
             "arm(1000)",
             "arm(1000, '{default,a,b}')",
-            "disown('w', '{}', '1 hour')",
+            "disown('w', '{}', '1 hour', now())",
             "reap('w')",
             "reap_stale('0 s')",
             "next_death('w')",

@@ -196,7 +196,7 @@ VERBS: dict[str, tuple[str, int]] = {
         100,
     ),
     "renew": ("select from pqlite.renew('me', '20 s', null)", 100),
-    "disown": ("select from pqlite.disown('me', '{1}', '90 s')", 15_000),
+    "disown": ("select from pqlite.disown('me', '{1}', '90 s', now())", 15_000),
     "reap of 200": ("select from pqlite.reap('me')", 15_000),
     "reap_stale": ("select from pqlite.reap_stale('20 minutes')", 100),
     "unregister": ("select pqlite.unregister('me')", 100),

@@ -1,13 +1,9 @@
 """Claims whose answer was lost on the way are given back, with the attempt refunded."""
 
-from datetime import timedelta
-
 import asyncpg
 
 from pqlite import NewJob, PgJobStore
 from tests.store.workers import RegisteredWorker, fetch_job
-
-RECENT = timedelta(seconds=90)
 
 
 async def test_what_a_worker_holds_by_name_and_does_not_know_is_ready_again_without_an_attempt(
@@ -16,7 +12,7 @@ async def test_what_a_worker_holds_by_name_and_does_not_know_is_ready_again_with
     await store.enqueue_many([NewJob(job_type="t", queue="q", priority=3)] * 3)
     known, *unknown = await worker.claim()
 
-    released = await worker.engine.disown(worker.id, [known.id], RECENT)
+    released = await worker.disown([known.id])
 
     assert released == [job.id for job in unknown]
     for job in unknown:
@@ -35,4 +31,4 @@ async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_lef
 
     async with conn.transaction():
         await conn.execute("select from pqlite.jobs where id = $1 for update", locked.id)
-        assert await worker.engine.disown(worker.id, [], RECENT) == []
+        assert await worker.disown() == []

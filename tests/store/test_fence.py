@@ -59,11 +59,15 @@ async def test_a_reaped_workers_outcome_is_refused(
     assert await unchanged()
 
 
-async def test_a_reaped_worker_cannot_renew_or_claim(stale: Stale, unchanged: Callable[[], Awaitable[bool]]) -> None:
+async def test_a_reaped_worker_cannot_renew_or_claim(
+    store: PgJobStore, stale: Stale, unchanged: Callable[[], Awaitable[bool]]
+) -> None:
+    waiting = await store.enqueue("t")
     with pytest.raises(LeaseLost, match="was declared dead"):
         await stale.worker.engine.renew(stale.worker.id, timedelta(seconds=20), None, deadline=5.0)
     with pytest.raises(LeaseLost, match="was declared dead"):
         await stale.worker.claim(suspect=True)
+    assert (await store.get(waiting)).claims == 0
     assert await unchanged()
 
 
@@ -94,5 +98,5 @@ async def test_a_stale_claim_can_be_marked_neither_done_nor_failed(
 async def test_a_reaped_worker_cannot_release_what_is_held_by_another(
     stale: Stale, unchanged: Callable[[], Awaitable[bool]]
 ) -> None:
-    assert await stale.worker.engine.disown(stale.worker.id, [], timedelta(hours=1)) == []
+    assert await stale.worker.disown() == []
     assert await unchanged()

@@ -57,7 +57,7 @@ async def test_a_workers_verbs_work_whatever_the_database_sets_for_its_sessions(
         assert await worker.settle(second, Verb.RETRY, delay=1.0) is None
         await engine.renew("w", timedelta(seconds=20), None, deadline=5.0)
         await engine.arm(timedelta(seconds=1))
-        assert await engine.disown("w", [], timedelta(hours=1)) == [third.id]
+        assert await worker.disown() == [third.id]
         assert await engine.reap("w") == []
         assert await engine.reap_stale(timedelta(seconds=1)) == []
         assert await engine.next_death("w") is None

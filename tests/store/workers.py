@@ -10,7 +10,7 @@ import asyncpg
 
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.engine import Engine, Lane, Mark
+from pqlite.store.engine import Engine, Lane, Mark, Unknown
 
 BEGINNING = Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
 
@@ -46,6 +46,11 @@ class RegisteredWorker:
             self.id, limit, suspect=suspect, queues=queues, types=types, lanes=[(lane, after) for lane in lanes]
         )
         return [job for _, jobs in claimed for job in jobs]
+
+    async def disown(self, known: Sequence[int] = (), since: timedelta = timedelta(seconds=90)) -> list[int]:
+        """Give back what was claimed in that time, until now, and is not known."""
+        now = await self.engine.arm(timedelta(days=-1))
+        return await self.engine.disown(Unknown(self.id, known, since, now))
 
     async def claim_one(self) -> Job:
         [job] = await self.claim(1, suspect=True)

@@ -12,7 +12,7 @@ from pqlite.errors import LeaseLost
 from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome
 from pqlite.store.encoding import decode
-from pqlite.store.engine import Claimed, Head, Lane, Mark, Refusal
+from pqlite.store.engine import Claimed, Head, Lane, Mark, Refusal, Unknown
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.settling import settle
 from pqlite.testing.memory.table import Registration, Session, Table
@@ -91,7 +91,6 @@ class MemoryEngine:
         """Claim due jobs; see Engine.claim."""
         with self._table.lock:
             now = self._table.clock.now()
-            self._living(holder)
             due = [row for row in self._table.free() if row.status is READY and row.run_after <= now]
             suspects = sorted((r for r in due if r.crashes and verbs.wanted(r, queues, types)), key=_due)
             if suspect and suspects and room <= 0:
@@ -102,6 +101,8 @@ class MemoryEngine:
             chosen = chosen[: room + prefetch]
             may_not_wait = [at for at, row in enumerate(chosen) if row.max_attempts == 1 and at >= room]
             chosen = chosen[: may_not_wait[0]] if may_not_wait else chosen
+            if chosen:
+                self._living(holder)
             by_lane: dict[Lane | None, list[Job]] = {}
             for row in chosen:
                 claimed = verbs.claim(self._table, row, holder, now)
@@ -132,11 +133,15 @@ class MemoryEngine:
         found = [head for head in heads if head.due_in <= 0] + later[:1]
         return sorted(found, key=lambda head: (-head.lane.priority, head.mark))
 
-    async def disown(self, holder: str, known: Sequence[int], since: timedelta) -> list[int]:
+    async def disown(self, unknown: Unknown) -> list[int]:
         """Release what the worker does not know of; see Engine.disown."""
         with self._table.lock:
-            now = self._table.clock.now()
-            lost = [row for row in self._held(holder) if row.id not in known and now - since < (row.locked_at or now)]
+            now, until = self._table.clock.now(), unknown.until
+            lost = [
+                row
+                for row in self._held(unknown.holder)
+                if row.id not in unknown.known and until - unknown.since < (row.locked_at or until) <= until
+            ]
             for row in lost:
                 asked = row.cancel_requested_at is not None
                 changed = replace(row, attempts=row.attempts - 1, finished_at=now if asked else None)
