@@ -27,7 +27,8 @@ def bound(conn: Any, *, schema: str = ddl.DEFAULT, strict: bool = False) -> PgJo
 
     Each verb is a savepoint, so that one that fails leaves the transaction usable. It is started already, and has
     nothing to close; no other session sees its jobs, so a Worker cannot run them, but `drain` and `inline` do. The
-    connection must be the test's alone, and one thing at a time be done with it.
+    connection must be the test's alone, and one thing at a time be done with it. A SQLAlchemy session has it, after its
+    first statement, as `(await (await session.connection()).get_raw_connection()).driver_connection`.
 
     Raises:
         NotInTransaction: the connection is in no transaction (begin it with `conn.transaction()`).

@@ -32,7 +32,7 @@ class Worker:
         app = FastAPI(lifespan=worker.lifespan)
 
     Args:
-        store: where the jobs are. If it is not started, the worker starts it, and closes it at the end.
+        store: where the jobs are (a PgJobStore). If it is not started, the worker starts it, and closes it at the end.
         handlers: functions by job type. Jobs of other types are left for workers that know them.
         concurrency: how many jobs run at once in this process.
         enabled: False runs nothing (the store still works): the same code serves an API-only process.

@@ -8,6 +8,8 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from pqlite import (
     ConfigurationError,
@@ -22,6 +24,7 @@ from pqlite import (
 )
 from pqlite.testing import assert_enqueued, bound, drain, inline, jobs_of
 from tests.store.conftest import connect as connect
+from tests.support import sqlalchemy_url
 
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
@@ -154,3 +157,34 @@ async def test_a_worker_on_a_bound_store_is_refused_in_a_sentence(mine: PgJobSto
     with pytest.raises(ConfigurationError, match=r"run its jobs with drain\(\)"):
         async with Worker(store=mine, handlers={"t": echo}):
             pytest.fail("it started")
+
+
+async def test_an_app_that_writes_and_enqueues_in_sqlalchemy_sessions_is_rolled_back_whole(
+    dsn: str, connect: Connect
+) -> None:
+    engine = create_async_engine(sqlalchemy_url(dsn, "asyncpg"))
+    seen: list[int] = []
+
+    async def handler(ctx: JobContext) -> None:
+        async with ctx.complete() as own:
+            seen.append(await own.fetchval("select count(*) from orders"))
+
+    async with engine.connect() as connection, AsyncSession(connection) as session:
+        await session.execute(text("create table orders (id int)"))
+        raw = await (await session.connection()).get_raw_connection()
+        store = bound(raw.driver_connection)
+        async with inline(store, {"t": handler}) as run:
+            async with session.begin_nested():
+                await session.execute(text("insert into orders values (1)"))
+                await store.enqueue("t", conn=session, strict=True)
+            await run()
+            await assert_enqueued(store, "t", status=JobStatus.DONE, count=1)
+            await session.execute(text("insert into orders values (2)"))
+            await store.enqueue("t")
+        await session.rollback()
+    await engine.dispose()
+
+    assert seen == [1, 2]
+    outsider = await connect()
+    assert await outsider.fetchval("select count(*) from pqlite.jobs") == 0
+    assert await outsider.fetchval("select to_regclass('orders')") is None
