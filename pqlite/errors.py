@@ -4,7 +4,7 @@ PqliteError
 ├── ConfigurationError      a setting or an argument that cannot work
 ├── InvalidJob              enqueue refused a job; nothing was written
 │   └── PayloadError        its payload or metadata cannot be stored as JSON
-├── SchemaError             the database's schema is missing, too old or too new
+├── SchemaError             the database's schema is missing, too old or too new, or cannot be changed now
 ├── NotStarted              a store was used before start() or after close()
 ├── JobNotFound             no job has that id
 ├── DedupeKeyBusy           another open transaction holds the dedupe key
@@ -44,7 +44,9 @@ class PayloadError(InvalidJob):
 
 
 class SchemaError(PqliteError):
-    """The database's schema is missing, older than this pqlite needs, or newer than it knows."""
+    """The database's schema is missing, older than this pqlite needs, or newer and no longer serves it; or a change
+    of it was refused, for the reason that the message gives.
+    """
 
 
 class NotStarted(PqliteError, RuntimeError):

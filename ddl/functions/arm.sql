@@ -1,7 +1,7 @@
 -- Ask to be notified, for the next p_ms milliseconds, of new jobs in p_queues (null: in any). Returns the server's time.
 -- Never shortens what another sleeper asked for (a race between two may; the loser then finds its job at its next poll).
 create or replace function pqlite.arm(p_ms int, p_queues text[] default null) returns timestamptz
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_until bigint := (extract(epoch from v_now) * 1000)::bigint + p_ms;

@@ -2,7 +2,7 @@
 -- few seconds, usually at once) and becomes CANCELLED unless it is DONE first. A finished one is left alone.
 -- Returns the status after the call, 'REQUESTED' for a RUNNING one, null when there is no such job.
 create or replace function pqlite.cancel(job_id bigint) returns text
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_status text;
 begin

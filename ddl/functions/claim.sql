@@ -19,7 +19,8 @@ returns table (
   max_attempts int, claims int, crashes int, timeout_seconds double precision, dedupe_key text, concurrency_key text,
   tags text[], metadata text, created_at timestamptz, locked_at timestamptz, cancel_requested_at timestamptz,
   cut boolean)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();

@@ -1,7 +1,8 @@
 -- DONE, in the caller's own transaction: its writes and this commit together, or neither does.
 -- PQ001: the claim is no longer current; PQ002: somebody asked to cancel the job. Both must roll the caller back.
 create or replace function pqlite.complete(p_worker text, p_id bigint, p_claims int, p_result jsonb) returns void
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_cancelled boolean;

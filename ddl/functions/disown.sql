@@ -3,7 +3,8 @@
 -- was claimed since then is left alone. p_since bounds the walk to the time before that.
 create or replace function pqlite.disown(p_worker text, p_known bigint[], p_since interval, p_until timestamptz)
 returns setof bigint
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();

@@ -12,7 +12,7 @@ create or replace function pqlite.enqueue(
   timeout_seconds double precision default null, queue text default 'default', tags text[] default '{}',
   metadata jsonb default '{}', concurrency_key text default null, expires_at timestamptz default null,
   lock_wait interval default null, out id bigint, out inserted boolean)
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_lock_timeout text := current_setting('lock_timeout');

@@ -6,7 +6,7 @@ create or replace function pqlite.enqueue_keyless(
   p_timeout_seconds double precision[] default null, p_queue text[] default null, p_tags text[] default null,
   p_metadata text[] default null, p_concurrency_key text[] default null, p_expires_at timestamptz[] default null)
 returns bigint[]
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_count int := greatest(cardinality(p_job_type), cardinality(p_payload));
   v_ids bigint[] := pqlite.draw_ids(v_count);

@@ -14,7 +14,8 @@ create or replace function pqlite.enqueue_many(
   p_tags text[] default null, p_metadata text[] default null, p_concurrency_key text[] default null,
   p_expires_at timestamptz[] default null)
 returns table (ordinal int, id bigint, inserted boolean)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_count int := greatest(cardinality(p_job_type), cardinality(p_payload), cardinality(p_dedupe_key));

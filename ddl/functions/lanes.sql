@@ -10,7 +10,7 @@ create or replace function pqlite.lanes(
   p_queues text[], p_types text[], p_queue text[] default '{}', p_type text[] default '{}', p_priority int[] default '{}',
   p_after timestamptz[] default '{}', p_after_id bigint[] default '{}', p_limit int default 10000)
 returns table (queue text, job_type text, priority int, run_after timestamptz, id bigint)
-language plpgsql stable
+language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
@@ -38,25 +38,40 @@ begin
       where p_queues is not null
       window within as (partition by post.queue order by post.job_type collate "C", post.minus)
     ), walk as (
-      select h.*, gap.end_queue, gap.end_type, gap.end_minus
-      from gap cross join lateral (
-        select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id from pqlite.jobs j
-        where j.status = 'READY' and j.crashes = 0
-          and (j.queue, j.job_type, -j.priority) > (gap.queue, gap.job_type, gap.minus)
-          and (j.queue, j.job_type, -j.priority) < (gap.end_queue, gap.end_type, gap.end_minus)
-        order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1) h
+      select gap.queue collate "C", gap.job_type collate "C", gap.minus, null::timestamptz as run_after,
+             null::bigint as id, gap.end_queue, gap.end_type, gap.end_minus
+      from gap
       union all
-      select h.*, walk.end_queue, walk.end_type, walk.end_minus
-      from walk cross join lateral (
-        select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id from pqlite.jobs j
-        where j.status = 'READY' and j.crashes = 0
-          and (j.queue, j.job_type, -j.priority) > (
-            walk.queue,
-            walk.job_type,
-            -- on to the next type, if this one is not wanted
-            case when walk.job_type <> all (p_types) then 2147483647 else walk.minus end)
-          and (j.queue, j.job_type, -j.priority) < (walk.end_queue, walk.end_type, walk.end_minus)
-        order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1) h
+      select h.*, w.end_queue, w.end_type, w.end_minus
+      from (select w.*,
+                   -- on to the next type, if this one is not wanted
+                   case when w.job_type <> all (p_types) then 2147483647 else w.minus end as from_minus,
+                   w.end_queue collate "C" > w.queue as queues_left,
+                   w.end_type collate "C" > w.job_type as types_left
+            from walk w) w
+      cross join lateral (
+        -- Up to the end's queue; in it, up to the end's type; in that, up to the end. Each range ends with a column of
+        -- its own: before version 18 a row comparison ends a scan only where its first column changes, so that it
+        -- would go on through all jobs of the end's queue.
+        (select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id from pqlite.jobs j
+         where j.status = 'READY' and j.crashes = 0 and w.queues_left
+           and (j.queue, j.job_type, -j.priority) > (w.queue, w.job_type, w.from_minus) and j.queue < w.end_queue
+         order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1)
+        union all
+        (select j.queue, j.job_type, -j.priority, j.run_after, j.id from pqlite.jobs j
+         where j.status = 'READY' and j.crashes = 0 and w.end_type <> '' and (w.queues_left or w.types_left)
+           and j.queue = w.end_queue
+           and (j.job_type, -j.priority) > (case when w.queues_left then '' else w.job_type end, w.from_minus)
+           and j.job_type < w.end_type
+         order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1)
+        union all
+        (select j.queue, j.job_type, -j.priority, j.run_after, j.id from pqlite.jobs j
+         where j.status = 'READY' and j.crashes = 0 and w.end_type <> ''
+           and j.queue = w.end_queue and j.job_type = w.end_type
+           and -j.priority > case when w.queues_left or w.types_left then -2147483648 else w.from_minus end
+           and -j.priority < w.end_minus
+         order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1)
+        limit 1) h
     )
     select known.queue, known.job_type, known.priority, h.run_after, h.id, false as is_new
     from unnest(p_queue, p_type, p_priority, p_after, p_after_id) as known (queue, job_type, priority, after, after_id)
@@ -68,7 +83,7 @@ begin
       order by j.run_after, j.id limit 1) h
     union all
     select w.queue, w.job_type, -w.minus, w.run_after, w.id, true from walk w
-    where p_types is null or w.job_type = any (p_types)
+    where w.id is not null and (p_types is null or w.job_type = any (p_types))
   loop
     if v_head.run_after <= v_now then
       queue := v_head.queue;

@@ -3,7 +3,8 @@
 -- begin, and how many rows went. FAILED and CANCELLED rows have an index by age. One pruner at a time does anything.
 create or replace function pqlite.prune(
   p_done interval, p_failed interval, p_cursor bigint, p_chunk int, out next_cursor bigint, out deleted int)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_ids bigint[];

@@ -5,30 +5,35 @@
 -- Who judges must itself have renewed without a gap for 8 s: after an outage everybody's lease may have passed, and
 -- those 8 s are everybody's chance to renew before anyone is judged. (Session locks all vanish with a server restart:
 -- the flaw of queues that trust them alone.) And it must have renewed over this very connection: a new one may mean
--- that the server, and every lock with it, went away for so short a time that no renewal was missed.
+-- that the server, and every lock with it, went away for so short a time that no renewal was missed. Who has no lock
+-- itself, which is so behind a pooler in transaction mode, has no connection of its own either, cannot tell, and judges
+-- by leases alone: those a restart that short does not end.
 --
 -- The probe is a shared, transaction-level try-lock: two probes never collide, none outlives its statement.
 create or replace function pqlite.reap(p_judge text, p_limit int default 500)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
   v_worker text;
   v_ids bigint[];
   v_left int := p_limit;
+  v_by_locks boolean;
 begin
-  perform from pqlite.workers w
+  select w.lock_key is not null into v_by_locks from pqlite.workers w
   where w.id = p_judge and w.dead_at is null
     and w.steady_since < v_now - interval '8 s' and w.renewed_at > v_now - interval '6 s'
-    and w.renewed_at > coalesce((select a.backend_start from pg_stat_get_activity(pg_backend_pid()) a), '-infinity');
+    and (w.lock_key is null or w.renewed_at > coalesce(
+      (select a.backend_start from pg_stat_get_activity(pg_backend_pid()) a), '-infinity'));
   if found then
     update pqlite.workers w set dead_at = v_now
     where w.dead_at is null and w.id = any (array(
       select s.id from pqlite.workers s
       where s.dead_at is null and s.renewed_at < v_now - interval '8 s' and s.id <> p_judge
         and case when s.lease_until < v_now then true
-                 when s.lock_key is null then false
+                 when s.lock_key is null or not v_by_locks then false
                  else pg_try_advisory_xact_lock_shared(s.lock_key) end
       for no key update skip locked));
   end if;

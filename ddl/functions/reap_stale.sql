@@ -3,7 +3,8 @@
 -- never their own jobs. (An interval cannot hold every double: one absurd timeout must not end the reaping.)
 create or replace function pqlite.reap_stale(p_stale_after interval, p_limit int default 500)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();

@@ -3,7 +3,8 @@
 -- p_lock_key is null while it does not hold its advisory lock: then only its lease speaks for it.
 create or replace function pqlite.renew(p_worker text, p_lease interval, p_lock_key bigint)
 returns table (id bigint, claims int)
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
@@ -11,8 +12,10 @@ declare
 begin
   update pqlite.workers w
   set lease_until = v_now + p_lease, renewed_at = v_now, lock_key = p_lock_key,
-      -- A gap, or a new connection: see reap.sql.
-      steady_since = case when v_now - w.renewed_at > interval '6 s' or w.renewed_at < v_connected then v_now
+      -- A gap; or, for who judges by locks, a new connection: see reap.sql. (Without a lock, every renewal may come over
+      -- another connection of a pooler's.)
+      steady_since = case when v_now - w.renewed_at > interval '6 s'
+                            or p_lock_key is not null and (w.lock_key is null or w.renewed_at < v_connected) then v_now
                           else w.steady_since end
   where w.id = p_worker and w.dead_at is null;
   if not found then

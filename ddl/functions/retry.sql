@@ -2,7 +2,7 @@
 -- that waits for a later time becomes due. A RUNNING one is left alone. Returns the status before the call.
 -- 23505: a newer active job holds its dedupe_key.
 create or replace function pqlite.retry(job_id bigint) returns text
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_status text;
 begin

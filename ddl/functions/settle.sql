@@ -15,7 +15,7 @@ create or replace function pqlite.settle(
   p_worker text, p_id bigint[], p_claims int[], p_outcome text[], p_result text[], p_error text[], p_delay_ms bigint[],
   p_duration_ms int[], p_keep_done boolean default true)
 returns table (id bigint, claims int, verdict text)
-language plpgsql
+language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 #variable_conflict use_column

@@ -2,7 +2,7 @@
 -- by the claim) and makes the job suspect; at max_attempts it FAILs. run_after stays: the job keeps its place.
 create or replace function pqlite.take_over(p_ids bigint[], p_reason text)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
-language plpgsql
+language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 #variable_conflict use_column

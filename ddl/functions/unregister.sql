@@ -1,7 +1,8 @@
 -- A worker's last word. True when its row is gone; while jobs still name it, the row stays, marked dead, and any
 -- reaper takes the jobs over at once.
 create or replace function pqlite.unregister(p_worker text) returns boolean
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 begin
   -- Wait for a claim on its way; one that comes later finds the row gone.
   perform from pqlite.workers w where w.id = p_worker for update;

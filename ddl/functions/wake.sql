@@ -6,7 +6,7 @@
 -- A transaction that has notified cannot be prepared (two-phase commit): `set local pqlite_settings.notify = off`
 -- before it enqueues; the workers then find its jobs when they poll.
 create or replace function pqlite.wake(p_queues text[] default null, p_payload text default '') returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_now bigint := (extract(epoch from clock_timestamp()) * 1000)::bigint;
 begin

@@ -106,6 +106,10 @@ create index jobs_cancel on pqlite.jobs (locked_by)
 create unique index jobs_dedupe on pqlite.jobs (dedupe_key)
   where dedupe_key is not null and status in ('READY', 'RUNNING', 'BLOCKED');
 
+-- queue_stats, stuck_jobs: what waits for other jobs.
+create index jobs_blocked on pqlite.jobs (queue, job_type)
+  where status = 'BLOCKED';
+
 -- prune: DONE rows are found by walking the primary key, these by age.
 create index jobs_failed on pqlite.jobs (finished_at)
   where status in ('FAILED', 'CANCELLED');

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pqlite import __version__
-from pqlite.cli import bench, demo, migrate, worker
+from pqlite.cli import adopt, bench, demo, migrate, uninstall, worker
 from pqlite.cli.failure import explain
 
 EXAMPLES = """\
@@ -49,6 +49,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     migrate.add(commands)
     worker.add(commands)
+    adopt.add(commands)
+    uninstall.add(commands)
     # No option before the command takes a value, so the first plain word is the command.
     command = next((word for word in argv if not word.startswith("-")), None)
     demo.add(commands, chosen=command == "demo")

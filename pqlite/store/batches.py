@@ -16,6 +16,7 @@ import asyncpg
 from pqlite.errors import DedupeKeyBusy, InvalidJob
 from pqlite.job import Enqueued, NewJob, NewJobs
 from pqlite.store.coalescing import Write
+from pqlite.store.connecting import leaving_standbys
 from pqlite.store.encoding import encode_clean
 from pqlite.store.link import sqlstate
 from pqlite.store.statements import Statements
@@ -66,7 +67,8 @@ async def flushing(
     async with pool.acquire(timeout=patience) as conn:
 
         async def write(rows: list[Row]) -> Sequence[int]:
-            ids = await enqueue_together(conn, sql, rows)
+            async with leaving_standbys(pool):
+                ids = await enqueue_together(conn, sql, rows)
             committed()
             return ids
 

@@ -2,69 +2,193 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from pqlite.errors import ConfigurationError
+from pqlite.store.route import Pooling, Route
+from pqlite.uninterrupted import uninterrupted
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
 
-SESSION = {
-    # What a role or a database may have set, and a worker cannot live with.
+OWN = {
+    # What a role or a database may have set for its sessions, and pqlite's statements cannot live with.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "array_nulls": "on",
+}
+SESSION = OWN | {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
-    "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
+    "transaction_timeout": "0",
     # Lets the server notice within 25 s that this host has vanished.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+HARMLESS = OWN | {"session_replication_role": "origin"}  # others keep the trigger that wakes workers from its work
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+_ALL_TYPES = "select " + ", ".join(
+    f"${n}::{name}[]"
+    for n, name in enumerate(("text", "int", "bigint", "timestamptz", "interval", "double precision", "boolean"), 1)
+)
+SHORT_MS = 10_000
+"""A timeout below this may hit a statement of pqlite's."""
 
 
-def address(dsn: str) -> str:
+def address(dsn: str, name: str = "dsn") -> str:
     """Return the DSN if it can be one. It is never quoted: it may hold a password, in the wrong place above all.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: it cannot; the message calls it `name`.
     """
     scheme, found, rest = dsn.partition("://")
     if not found or scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError("dsn must begin with postgresql:// (it is not shown here: it may hold a password)")
-    hosts = rest.split("/")[0].split("?")[0].rpartition("@")[2]
-    for host in hosts.split(","):
+        raise ConfigurationError(f"{name} must begin with postgresql:// (it is not shown here: it may hold a password)")
+    before, _, query = rest.partition("?")
+    server, _, database = before.partition("/")
+    halves = any("=" not in pair for pair in query.split("&") if pair)
+    if "#" in rest or server.count("@") > 1 or "@" in database or halves:
+        raise ConfigurationError(
+            f"{name} has an @, :, /, ? or # where none can be: in a user's name, a password or a database's name they "
+            "must be percent-encoded (the dsn is not shown here: it may hold a password); it must look like "
+            "postgresql://user:password@host:5432/database"
+        )
+    for host in server.rpartition("@")[2].split(","):
         port = "" if host.endswith("]") else host.rpartition(":")[2] if ":" in host else ""
         if port and not port.isdecimal():
             raise ConfigurationError(
-                "dsn names a port that is no number; is the @host missing, or an @, : or / in the password not "
+                f"{name} names a port that is no number; is the @host missing, or an @, : or / in the password not "
                 "percent-encoded? (the dsn is not shown here: it may hold a password)"
             )
     return dsn
 
 
-async def dedicated(
-    purpose: str, dsn: str | None, connect: Callable[[], Awaitable[asyncpg.Connection[Any]]] | None
-) -> asyncpg.Connection[Any]:
+async def dedicated(purpose: str, route: Route) -> asyncpg.Connection[Any]:
     """Return a new connection for one of a worker's parts, whatever the role's settings are.
+
+    Behind a pooler in transaction mode those stay in force, and are reported: what is set there is set for others.
 
     Raises:
         OSError, asyncpg.PostgresError: it cannot be made.
+        ConfigurationError: the dsn cannot be used.
     """
-    label = {"application_name": f"pqlite {purpose}"}
-    settings = label | SESSION
-    conn = await (asyncpg.connect(dsn, server_settings=label) if connect is None else connect())
+    label = f"pqlite {purpose}"
+    return await _connection(route, label, {"application_name": label} | SESSION)
+
+
+async def for_pool(route: Route) -> asyncpg.Connection[Any]:
+    """Return a new connection for the store's own pool, where the role's timeouts hold; it raises the same."""
+    return await _connection(route, "pqlite", OWN)
+
+
+async def _connection(route: Route, label: str, settings: Mapping[str, str]) -> asyncpg.Connection[Any]:
+    conn = await route.connection(label)
     try:
-        await conn.execute(
-            "select set_config(name, value, false) from unnest($1::text[], $2::text[]) s (name, value)",
-            list(settings),
-            list(settings.values()),
-        )
+        if route.pooling is Pooling.TRANSACTION:
+            await _learn_types(conn)
+            await _report(conn, route)
+        else:
+            await conn.execute(_set(settings, conn.get_server_version().major))
     except BaseException:
         conn.terminate()
         raise
     return conn
+
+
+async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
+    """Make a connection of the store's own pool as good as new.
+
+    Behind a pooler in transaction mode there is nothing to undo, but what others have set for theirs.
+    """
+    if route.pooling is not Pooling.TRANSACTION:
+        await conn.execute(f"{conn.get_reset_query()}; {_set(OWN)}")
+
+
+@asynccontextmanager
+async def leaving_standbys(pool: asyncpg.Pool[Any]) -> AsyncIterator[None]:
+    """Let the pool make new connections if the block meets a server that is read-only: a standby, or a primary that
+    has become one. New ones may reach the new primary.
+    """
+    try:
+        yield
+    except asyncpg.ReadOnlySQLTransactionError:
+        await pool.expire_connections()
+        raise
+
+
+def _set(settings: Mapping[str, str], server: int = 0) -> str:
+    """Return the statements that set these, all of them ours: one message, and nothing to prepare."""
+    known = (name for name in settings if name != "transaction_timeout" or server >= 17)
+    return "; ".join(f"set {name} = '{settings[name]}'" for name in known)
+
+
+async def _learn_types(conn: asyncpg.Connection[Any]) -> None:
+    """Let asyncpg ask for the types that pqlite's statements need: it turns jit off for the session meanwhile, and may
+    turn it on again for another. In a transaction that is rolled back, nobody is left with either.
+    """
+    transaction = conn.transaction()
+    await transaction.start()
+    await conn.prepare(_ALL_TYPES, name="")
+    await transaction.rollback()
+
+
+async def _report(conn: asyncpg.Connection[Any], route: Route) -> None:
+    """Say once, in a sentence, which settings could make statements fail that pqlite may not change here."""
+    if route.reported:
+        return
+    route.reported = True
+    rows = await conn.fetch(
+        "select name, setting, current_setting(name) from pg_settings where name = any ($1) order by name",
+        [*HARMLESS, *TIMEOUTS],
+    )
+    found = [
+        f"{name} = {shown}"
+        for name, setting, shown in rows
+        if setting != HARMLESS.get(name, setting) or (name in TIMEOUTS and 0 < int(setting) < SHORT_MS)
+    ]
+    if found:
+        logger.warning(
+            "Settings of the role or the database hold behind the pooler, where pqlite may not change them, and its "
+            "statements may fail because of them: %s. Change them with ALTER ROLE ... SET.",
+            ", ".join(found),
+        )
+
+
+def users_own(conn: Any) -> Connection:
+    """Return a connection that a user passed in.
+
+    Raises:
+        ConfigurationError: it is no asyncpg connection.
+    """
+    if not isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
+        raise ConfigurationError(f"conn must be an asyncpg connection, not a {type(conn).__name__}")
+    return conn
+
+
+@asynccontextmanager
+async def all_or_none(conn: Connection) -> AsyncIterator[None]:
+    """Make what is done on a user's connection one act, whatever its transaction then does with the error."""
+    if not conn.is_in_transaction():
+        async with conn.transaction():
+            yield
+        return
+    # As text: asyncpg refuses its own savepoints in a transaction that was begun as text.
+    await conn.execute("savepoint pqlite_enqueue_many")
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # without its connection nothing stays
+            await uninterrupted(conn.execute("rollback to savepoint pqlite_enqueue_many"))
+        raise
+    await conn.execute("release savepoint pqlite_enqueue_many")

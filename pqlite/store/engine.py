@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pqlite.job import Job, TakenOver
 from pqlite.outcome import Outcome, Verdict
 from pqlite.store.base import JobStore
+
+if TYPE_CHECKING:
+    from pqlite.store.route import Pooling
 
 
 class Lane(NamedTuple):
@@ -217,11 +220,29 @@ class WorkerStore(JobStore, Protocol):
         """Return whether the store can be used."""
         ...
 
-    def engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]] | None = None) -> Engine:
+    @property
+    def pooling(self) -> Pooling | None:
+        """Return what pooler the latest connection met, None where that is not known, or there is no connection."""
+        ...
+
+    @property
+    def listen_pooling(self) -> Pooling | None:
+        """Return the same of the connection that listens."""
+        ...
+
+    def engine(self, purpose: str) -> Engine:
         """Return the engine's verbs over a new connection, which belongs to the running event loop.
 
-        `on_connect` is called with each connection that is made. It has asyncpg's `fetchrow`, `add_listener` and
-        `add_termination_listener`; there is one session behind it, whose advisory lock is free when that ends.
+        Raises:
+            ConfigurationError: the store cannot make one.
+        """
+        ...
+
+    def listening_engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]]) -> Engine:
+        """Return the same over a connection that notifications reach; `on_connect` is called with each new one.
+
+        It is given what has asyncpg's `fetchrow`, `add_listener` and `add_termination_listener`, with one session
+        behind it, whose advisory lock is free when that ends.
 
         Raises:
             ConfigurationError: the store cannot make one.

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -32,11 +33,12 @@ from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import complete_on, completing, was_committed
-from pqlite.store.connecting import address, dedicated
+from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import clean_text, encode_clean
 from pqlite.store.link import Link
 from pqlite.store.pg_engine import PgEngine, settlement
+from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
@@ -58,18 +60,27 @@ class PgJobStore:
     """Jobs in PostgreSQL.
 
     Args:
-        dsn: where PostgreSQL is; the store makes a pool of its own and closes it.
+        dsn: where PostgreSQL is; the store makes a pool of its own and closes it. A pooler such as PgBouncer may stand
+            between, in session or transaction mode: that is noticed. With several hosts, connections go to the first
+            that accepts writes, unless `target_session_attrs` says otherwise.
         pool: an asyncpg pool of yours instead; the store never closes it. A Worker needs `dsn` or `connect` beside
             it, because it holds connections of its own (4) that must not come from a pool.
         connect: an async function that returns a new asyncpg connection (for IAM tokens, client certificates). It is
-            also called from the event loop of the worker's sentinel thread.
+            also called from the event loop of the worker's sentinel thread. If a pooler in transaction mode may stand
+            between, make them with `statement_cache_size=0`.
+        listen_dsn: where PostgreSQL is reached without a pooler in transaction mode: a worker's one connection for
+            notifications and its lock. Without it a worker behind one polls, and is missed when its lease ends. It is
+            an argument and has no environment variable, as `dsn` has none: both come from your app's configuration.
         schema: where pqlite's tables and functions are.
         pool_size: most connections of the store's own pool.
         max_payload_bytes: a larger payload is refused by `enqueue`.
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
 
     Raises:
-        ConfigurationError: nothing says where the database is, or the schema's name is not a plain identifier.
+        ConfigurationError: nothing says where the database is, a dsn cannot be one, or the schema's name is not a plain
+            identifier.
+
+    Sessions of its own pool are READ COMMITTED and may write, whatever the role's defaults; the role's timeouts hold.
     """
 
     def __init__(
@@ -78,6 +89,7 @@ class PgJobStore:
         pool: asyncpg.Pool[Any] | None = None,
         *,
         connect: Callable[[], Awaitable[asyncpg.Connection[Any]]] | None = None,
+        listen_dsn: str | None = None,
         schema: str = ddl.DEFAULT,
         pool_size: int = 10,
         max_payload_bytes: int = 1024 * 1024,
@@ -87,8 +99,11 @@ class PgJobStore:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
         self.schema = schema
         self._sql = for_schema(schema)
-        self._dsn = None if dsn is None else address(dsn)
-        self._connect = connect
+        checked = None if dsn is None else address(dsn)
+        self._route = None if checked is None and connect is None else Route(checked, connect)
+        self._listen_route = self._route
+        if listen_dsn is not None:
+            self._listen_route = Route(address(listen_dsn, "listen_dsn"), name="listen_dsn")
         self._given_pool = pool
         self._pool = pool
         self._coalescer = None if pool is None else self._coalescing(pool)
@@ -114,12 +129,12 @@ class PgJobStore:
         database is away.
         """
         if self._pool is None:
+            route = self._own_route()
             self._pool = await asyncpg.create_pool(
-                self._dsn,
                 min_size=0,
                 max_size=self._pool_size,
-                connect=None if self._connect is None else self._connect_for_pool,
-                server_settings={"application_name": "pqlite"},
+                connect=lambda *_args, **_kwargs: for_pool(route),
+                reset=lambda conn: between_users(route, conn),
             )
             self._coalescer = self._coalescing(self._pool)
 
@@ -153,10 +168,6 @@ class PgJobStore:
         """Close."""
         await self.close()
 
-    async def _connect_for_pool(self, *_args: Any, **_kwargs: Any) -> asyncpg.Connection[Any]:
-        assert self._connect is not None
-        return await self._connect()
-
     # Connections
 
     @asynccontextmanager
@@ -169,7 +180,8 @@ class PgJobStore:
         """
         if self._pool is None:
             raise NotStarted(NOT_STARTED)
-        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as conn:
+        pool = self._pool
+        async with pool.acquire(timeout=ACQUIRE_SECONDS) as conn, leaving_standbys(pool):
             yield conn
 
     @asynccontextmanager
@@ -178,39 +190,64 @@ class PgJobStore:
         async with self.connection() as conn, conn.transaction():
             yield conn
 
-    def engine(
-        self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]] | None = None
-    ) -> PgEngine:
+    def engine(self, purpose: str) -> PgEngine:
         """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
 
         Raises:
             ConfigurationError: the store only has a pool.
         """
-        if self._dsn is None and self._connect is None:
+        return PgEngine(Link(partial(dedicated, route=self._own_route()), purpose), self._sql)
+
+    def listening_engine(
+        self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]]
+    ) -> PgEngine:
+        """Return the same over a connection of `listen_dsn`, if there is one; `on_connect` is called with each new one.
+
+        Raises:
+            ConfigurationError: the store only has a pool.
+        """
+        self._own_route()
+        assert self._listen_route is not None
+        return PgEngine(Link(partial(dedicated, route=self._listen_route), purpose, on_connect), self._sql)
+
+    def _own_route(self) -> Route:
+        if self._route is None:
             raise ConfigurationError(
                 "A worker needs connections of its own: give PgJobStore dsn= or connect= beside pool="
             )
-        return PgEngine(Link(self._dedicated, purpose, on_connect), self._sql)
+        return self._route
 
-    async def _dedicated(self, purpose: str) -> asyncpg.Connection[Any]:
-        return await dedicated(purpose, self._dsn, self._connect)
+    @property
+    def pooling(self) -> Pooling | None:
+        """Return what pooler the latest connection met, None before the first and where the pool is yours."""
+        return None if self._route is None else self._route.pooling
+
+    @property
+    def listen_pooling(self) -> Pooling | None:
+        """Return the same of the connection that listens."""
+        return None if self._listen_route is None else self._listen_route.pooling
 
     # Schema
 
     async def migrate(self) -> list[int]:
         """Bring the database's schema up to date; return the versions applied. Safe to call from several processes.
 
+        Each version is a transaction of its own, which waits 2 s at most for a lock and is tried again up to 20 times.
+        A schema that is newer but still serves this pqlite is left as it is.
+
         Raises:
-            SchemaError: the server is older than PostgreSQL 14, or its schema is newer than this pqlite.
+            SchemaError: the server is older than PostgreSQL 14; its schema is newer and no longer serves this pqlite;
+                or others held on to their locks. The versions before that one stay applied.
         """
         async with self.connection() as conn:
             return await ddl.migrate(conn, self.schema)
 
     async def check_schema(self) -> None:
-        """Return if the database's schema is the one this pqlite needs.
+        """Return if a worker of this pqlite can run on the database's schema: it is the version that this pqlite needs,
+        or a newer one that still serves it.
 
         Raises:
-            SchemaError: it is missing, older or newer; the message says what to run.
+            SchemaError: it is missing, older or too new; the message says what to run.
         """
         async with self.connection() as conn:
             await ddl.check(conn, self.schema)

@@ -33,7 +33,7 @@ class Statements:
         r"select pqlite.enqueue_keyless($1, string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
         r"string_to_array($9, E'\n'), string_to_array($10, E'\n'), $11, $12)"
     )
-    get: str = f"select {_COLUMNS} from pqlite.jobs where id = $1"  # noqa: S608 - constant text
+    get: str = f"select {_COLUMNS} from pqlite.job($1)"  # noqa: S608 - constant text
     cancel: str = "select pqlite.cancel($1)"
     retry: str = "select pqlite.retry($1)"
     pickup: str = f"select {_COLUMNS} from pqlite.pickup($1, $2, $3)"  # noqa: S608 - constant text

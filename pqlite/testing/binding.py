@@ -68,6 +68,9 @@ class OneConnection:
             self._lent_to = None
             self._free.release()
 
+    async def expire_connections(self) -> None:
+        """Do nothing: there is no other connection."""
+
 
 class BoundLink:
     """The link of an engine whose verbs share the test's connection."""
@@ -119,7 +122,7 @@ class BoundJobStore(PgJobStore):
         self._enqueued()
         return job_id
 
-    def engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]] | None = None) -> PgEngine:
+    def engine(self, purpose: str) -> PgEngine:
         """Return the engine's verbs on the same connection.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from pqlite.backoff import IdlePollPolicy
-from pqlite.errors import LeaseLost
+from pqlite.errors import LeaseLost, WorkerError
 from pqlite.events import Announcer, ClaimsReleased
 from pqlite.job import Job
 from pqlite.store.engine import Engine, Unknown
@@ -20,6 +20,8 @@ DISCOVERY_SECONDS = 10.0
 CHEAP = 0.005
 """A look for lanes that takes less is not rationed."""
 ARM_BEYOND = 2.0
+STRANGE = 10
+"""A registration that was refused so often in a row, and still renews its lease, is in another database."""
 AUDIT_EVERY = 30.0
 AUDIT_MARGIN = 60.0
 AT_SHUTDOWN = timedelta(hours=1)
@@ -51,6 +53,7 @@ class Claimer:
         lost: Callable[[], None],
         look_everywhere: Callable[[], None],
         audit: Callable[[Unknown], None],
+        hears: Callable[[], bool],
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
@@ -65,9 +68,12 @@ class Claimer:
         self._lost = lost
         self._look_everywhere = look_everywhere
         self._audit_aside = audit
+        self._hears = hears
         self._lanes = lanes
         self._listening = Listening()
         self._hoped = False
+        self._refused: str | None = None
+        self._refusals = 0
         self._empty_streak = 0
         self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
@@ -104,10 +110,17 @@ class Claimer:
                 return AUDIT_EVERY
             next_due = None if self._hopes() else await self._discover()
             claimed = await self._claim(holder, room, prefetch)
-        except LeaseLost:
+        except LeaseLost as error:
             # The sentinel decides: it may have registered anew by now, under a name that this claim did not know.
             self._lost()
+            self._refusals = 1 if holder != self._refused else self._refusals + 1
+            self._refused = holder
+            if self._refusals >= STRANGE:
+                raise WorkerError(
+                    "The worker is registered, but not where its jobs are: does listen_dsn lead to another database?"
+                ) from error
             return 1.0
+        self._refused = None
         if claimed:
             self._empty_streak = 0
             self._listening.found()
@@ -201,8 +214,9 @@ class Claimer:
         return min(pause, next_due)
 
     async def _arm(self, pause: float) -> None:
-        """Ask to be notified for somewhat longer than a pause."""
-        now = await self._engine.arm(timedelta(seconds=pause + ARM_BEYOND), self._queues)
+        """Ask to be notified for somewhat longer than a pause; if that would be in vain, only what the time is."""
+        duration = timedelta(seconds=pause + ARM_BEYOND) if self._hears() else NOT_AT_ALL
+        now = await self._engine.arm(duration, self._queues)
         self._armed_until = time.monotonic() + pause + ARM_BEYOND
         if self._lanes.ahead_of(now):
             self._look_everywhere()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pqlite.store.route import Pooling
+
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
@@ -45,4 +47,8 @@ class Diagnosis:
     """How long a claim takes (a moving average)."""
     pace: float | None
     """How long an attempt takes (a moving average); None before the first."""
+    pooling: Pooling | None
+    """What stands between the worker and the server; None before the first connection."""
+    hears: bool
+    """Whether notifications can come: of new jobs, of requests to cancel. Else they are polled for."""
     lanes: tuple[LaneState, ...]

@@ -66,7 +66,8 @@ class Parts:
         self.settle_engine = plan.store.engine("settler")
         self.scout_engine = plan.store.engine("scout")
         self.sentinel = Sentinel(
-            make_engine=plan.store.engine,
+            make_engine=plan.store.listening_engine,
+            pooling=lambda: plan.store.listen_pooling,
             label=plan.worker_id,
             channel=channel(plan.store.schema),
             lease=plan.settings.lease,
@@ -115,6 +116,7 @@ class Parts:
             lost=self.sentinel.hurry,
             look_everywhere=lambda: self.notified(everywhere=True),
             audit=self._audit_soon,
+            hears=lambda: self.sentinel.hears,
         )
         self.reaper = Reaper(
             reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),
@@ -170,6 +172,8 @@ class Parts:
             anything_within=self.scout.anything_within,
             round_trip=self.claimer.round_trip,
             pace=self.executor.pace,
+            pooling=self.plan.store.pooling,
+            hears=self.sentinel.hears,
             lanes=tuple(LaneState(*lane, mark.run_after, active) for lane, mark, active in self.lanes.states()),
         )
 

@@ -17,12 +17,12 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
-from pydantic_core import from_json
 
 from pqlite.backoff import LoopErrorPolicy
 from pqlite.errors import LeaseLost
 from pqlite.store.engine import Engine
-from pqlite.store.link import is_direct, says_server_is_down
+from pqlite.store.route import Pooling
+from pqlite.worker.session import Session
 from pqlite.worker.supervisor import Loop
 from pqlite.worker.watchdog import Watchdog
 
@@ -73,6 +73,7 @@ class Sentinel:
         self,
         *,
         make_engine: Callable[[str, Callable[[asyncpg.Connection[Any]], Awaitable[None]]], Engine],
+        pooling: Callable[[], Pooling | None],
         label: str,
         channel: str,
         lease: timedelta,
@@ -82,14 +83,18 @@ class Sentinel:
     ) -> None:
         self._make_engine = make_engine
         self._label = label
-        self._channel = channel
         self._lease = lease
         self._renew_every = renew_every.total_seconds()
         self._info = info
         self._listener = listener
-        self._lock_key = secrets.randbits(63)
-        self._locked = False
-        self._direct = False
+        self._session = Session(
+            channel,
+            info["queues"],
+            pooling=pooling,
+            notified=lambda everywhere: self._tell(listener.notified, everywhere),
+            cancelled=lambda: self._renewing.wake(),
+        )
+        self._shows_lock = False  # whether others may know of the lock, and judge the worker by it
         self._holder: str | None = None
         self._fenced = False
         self._last_renewal = time.monotonic()
@@ -121,6 +126,11 @@ class Sentinel:
             return await verb(self._engine)
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+
+    @property
+    def hears(self) -> bool:
+        """Return whether notifications can come."""
+        return self._session.hears
 
     def trouble(self) -> str | None:
         """Return why the worker is not registered, None if it is."""
@@ -187,33 +197,13 @@ class Sentinel:
         self._stopped.set()
 
     async def _on_connect(self, conn: asyncpg.Connection[Any]) -> None:
-        # False: the old connection's backend may not have noticed yet that it is gone; the next renewal tries again.
-        found = await conn.fetchrow(
-            "select pg_try_advisory_lock($1), host(inet_server_addr()), inet_server_port()", self._lock_key
-        )
-        assert found is not None
-        self._locked = found[0]
-        self._direct = is_direct(found[1], found[2], self._engine.link.socket)
-        await conn.add_listener(self._channel, self._on_notification)
+        await self._session.begin(conn, self._engine.link.socket)
         conn.add_termination_listener(self._on_lost)
-        # Anything may have been missed while there was no connection.
-        self._tell(self._listener.notified, True)
 
     def _on_lost(self, conn: Any) -> None:
         # Not where the link itself has thrown it away: that is an error like another, with its pause.
         if self._engine.link.holds(conn):
             self._renewing.wake()
-
-    def _on_notification(self, _conn: Any, _pid: int, _channel: str, payload: object) -> None:
-        if payload == "cancel":
-            self._renewing.wake()
-        elif self._concerns(str(payload)):
-            self._tell(self._listener.notified, payload == "rewind")
-
-    def _concerns(self, payload: str) -> bool:
-        """Return whether a notification may be about a queue that this worker serves."""
-        queues: list[str] | None = self._info["queues"]
-        return queues is None or not payload.startswith("[") or not set(queues).isdisjoint(from_json(payload))
 
     async def _renew(self) -> float:
         sent = time.monotonic()
@@ -221,16 +211,17 @@ class Sentinel:
             await self._register()
         else:
             await self._engine.link.connect(CONNECT_SECONDS)
-            if not self._locked:
-                self._locked = await self._try_lock()
-            lock_key = self._lock_key if self._locked else None
+            await self._session.lock(self._engine.link)
+            key = self._session.lock_key
+            self._shows_lock = self._shows_lock or key is not None
             try:
-                wanted = await self._engine.renew(self._holder, self._lease, lock_key, deadline=RENEWAL_SECONDS)
+                wanted = await self._engine.renew(self._holder, self._lease, key, deadline=RENEWAL_SECONDS)
             except LeaseLost as error:
                 self._fence(str(error))
                 self._holder = None
                 await self._register()
             else:
+                self._shows_lock = key is not None
                 if wanted:
                     self._tell(self._listener.cancel_requested, wanted)
         self._last_renewal = sent
@@ -242,15 +233,11 @@ class Sentinel:
     async def _register(self) -> None:
         await self._engine.link.connect(CONNECT_SECONDS)
         holder = f"{self._label}-{secrets.token_hex(4)}"
-        await self._engine.register(
-            holder, self._label, self._lock_key if self._locked else None, self._lease, self._info
-        )
+        key = self._session.lock_key
+        await self._engine.register(holder, self._label, key, self._lease, self._info)
+        self._shows_lock = key is not None
         self._holder = holder
         self._fenced = True  # until the worker has been told
-
-    async def _try_lock(self) -> bool:
-        rows = await self._engine.link.fetch("select pg_try_advisory_lock($1)", self._lock_key, deadline=2.0)
-        return bool(rows[0][0])
 
     async def _watch(self) -> float:
         if self._main_loop.is_closed():
@@ -268,6 +255,8 @@ class Sentinel:
         silent = time.monotonic() - self._last_renewal
         if silent > self._lease.total_seconds() - LEASE_MARGIN:
             self._fence(f"its lease could not be renewed for {silent:.0f} s")
+        elif not self._shows_lock:
+            return
         elif silent > SILENCE and not self._server_is_down() and self._disconnected_for() > RECONNECT_SECONDS:
             self._fence(f"its connection is lost and its lease could not be renewed for {silent:.0f} s")
 
@@ -276,8 +265,7 @@ class Sentinel:
         return 0.0 if link.connected else time.monotonic() - link.lost_at
 
     def _server_is_down(self) -> bool:
-        error = self._engine.link.last_error
-        return error is not None and says_server_is_down(error, direct=self._direct)
+        return self._session.server_is_down(self._engine.link.last_error)
 
     def _fence(self, reason: str) -> None:
         self._fenced = True

@@ -18,7 +18,7 @@ from tests.faults.scene import Process, Scene
 
 ATTEMPTS = 100
 """More than any storm takes: a good job must end DONE."""
-KINDS = ("effect",) * 16 + ("flaky", "flaky", "slow", "thread")
+KINDS = ("effect",) * 8 + ("session_effect",) * 8 + ("flaky", "flaky", "slow", "thread")
 PURPOSES = ("", "", "pqlite", "pqlite claimer", "pqlite settler", "pqlite sentinel")
 
 WEATHER = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, PqliteError)

@@ -231,3 +231,89 @@ async def test_a_service_of_libpq_leads_to_the_database(empty_dsn: str, libpq: d
 
     assert (ran.status, ran.err) == (0, "")
     assert await catalog(empty_dsn, "pqlite")
+
+
+# Plans, parts and roles
+
+
+async def test_a_plan_says_every_step_and_changes_nothing(empty_dsn: str) -> None:
+    ran = await pqlite("migrate", "--dsn", empty_dsn, "--plan")
+
+    assert (ran.status, ran.err) == (0, "")
+    steps = "".join(f"Would apply {migration}, in a transaction of its own.\n" for migration in schema.migrations())
+    assert ran.out == (
+        f"The schema 'pqlite' does not exist; this pqlite needs version {schema.latest()}.\n{steps}"
+        "Would replace the functions, in one transaction.\nNothing was changed.\n"
+    )
+    assert await catalog(empty_dsn, "pqlite") == []
+
+
+async def test_a_plan_without_a_step_says_so(dsn: str, conn: asyncpg.Connection) -> None:
+    ran = await pqlite("migrate", "--dsn", dsn, "--plan")
+    assert ran.out.endswith("Nothing to do.\n")
+
+    await conn.execute("drop function pqlite.next_death")
+    ran = await pqlite("migrate", "--dsn", dsn, "--plan")
+    assert ran.out.endswith("Would replace the functions, in one transaction.\nNothing was changed.\n")
+    ran = await pqlite("migrate", "--dsn", dsn)
+    assert (ran.status, ran.out) == (0, "Replaced the functions.\n")
+
+
+async def test_migrate_stops_where_it_was_told_and_goes_on_later(empty_dsn: str) -> None:
+    first = await pqlite("migrate", "--dsn", empty_dsn, "--to", "1")
+    same = await pqlite("migrate", "--dsn", empty_dsn, "--to", "1")
+    rest = await pqlite("migrate", "--dsn", empty_dsn)
+    nowhere = await pqlite("migrate", "--dsn", empty_dsn, "--to", "9999")
+
+    assert (first.out, same.out) == ("Applied 0001_initial.\n", "Nothing to do: the schema is at version 1.\n")
+    assert rest.out == "".join(f"Applied {migration}.\n" for migration in schema.migrations()[1:])
+    assert (nowhere.status, nowhere.out) == (1, "")
+    assert nowhere.err.startswith("There is no version 9999; this pqlite knows 1 to ")
+
+
+async def test_the_printed_sql_from_a_version_on_completes_a_schema_at_that_version_and_no_other(
+    dsn: str, empty_dsn: str
+) -> None:
+    await pqlite("migrate", "--dsn", empty_dsn, "--to", "1", "--schema", "jobs_of_2")
+    await pqlite("migrate", "--dsn", dsn, "--schema", "jobs_of_2")
+    printed = await pqlite("migrate", "--sql", "--from", "1", "--schema", "jobs_of_2")
+
+    await run_script(empty_dsn, printed.out)
+
+    assert await catalog(empty_dsn, "jobs_of_2") == await catalog(dsn, "jobs_of_2")
+    assert (await pqlite("migrate", "--dsn", empty_dsn, "--schema", "jobs_of_2")).out.startswith("Nothing to do")
+    with pytest.raises((subprocess.CalledProcessError, asyncpg.RaiseError)):
+        await run_script(empty_dsn, printed.out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("--from", "1", "--dsn", "postgresql://x/"), 2, "--from goes with --sql"),
+        (("--roles", "--to", "1"), 2, "--to does not go with --roles"),
+        (("--sql", "--from", "77"), 1, "There is no way from version 77 to "),
+        (("--sql", "--to", "77"), 1, "There is no way from version 0 to 77"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    arguments: tuple[str, ...], status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["migrate", *arguments]) == status
+
+    assert says in capsys.readouterr().err
+
+
+def test_the_roles_are_printed_for_the_schema_or_it_says_that_there_are_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    status = main(["migrate", "--roles", "--schema", "other"])
+    said = capsys.readouterr()
+
+    if (Path(schema.__file__).parents[2] / "ddl" / "roles.sql").exists():
+        assert (status, said.err) == (0, "")
+        assert '"other"' in said.out
+    else:
+        assert (status, said.out) == (1, "")
+        assert said.err.startswith("This pqlite has no ddl/roles.sql")
+    (tmp_path / "roles.sql").write_text("grant usage on schema pqlite to app;")
+    assert schema.roles("other", tmp_path) == 'grant usage on schema "other" to app;'

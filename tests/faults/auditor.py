@@ -40,7 +40,7 @@ RULES = {
     "where was = 'RUNNING' group by 1, 2 having count(*) > 1",
     "nothing leaves a final state": "select * from public.departures where was <> 'RUNNING'",
     "a DONE effect job has one effect": "select j.id, (select count(*) from public.effects e where e.job_id = j.id) "
-    "from pqlite.jobs j where j.job_type in ('effect', 'stubborn') and j.status = 'DONE' "
+    "from pqlite.jobs j where j.job_type in ('effect', 'session_effect', 'stubborn') and j.status = 'DONE' "
     "and (select count(*) from public.effects e where e.job_id = j.id) <> 1",
     "an effect is of a DONE job, by its last claim": "select e.* from public.effects e where not exists "
     "(select from pqlite.jobs j where j.id = e.job_id and j.status = 'DONE' and j.claims = e.claims)",

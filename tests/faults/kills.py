@@ -21,7 +21,8 @@ async def drain_with_kills(
     # So long that the jobs last longer than the kills do.
     seconds = (kills + 1) * every * 1.3 * SLOTS * processes / jobs
     for start in range(0, jobs, BATCH):
-        await scene.enqueue_many("effect", min(BATCH, jobs - start), seconds=seconds, max_attempts=kills + 1)
+        kind = "session_effect" if start // BATCH % 2 else "effect"
+        await scene.enqueue_many(kind, min(BATCH, jobs - start), seconds=seconds, max_attempts=kills + 1)
     running = [await scene.spawn(f"drainer-{n}", concurrency=SLOTS) for n in range(processes)]
 
     for number in range(kills):

@@ -14,13 +14,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from pqlite import JobContext, PgJobStore, Worker
 from pqlite.backoff import BackoffPolicy
 from tests.faults.ledger import Ledger
-from tests.support import sqlalchemy_url
 
 POISON_EXIT = 13
 
@@ -35,7 +35,7 @@ class QuickBackoff(BackoffPolicy):
         return 0.2
 
 
-def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession]) -> dict[str, Any]:
+def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession] | None = None) -> dict[str, Any]:
     """Return one handler per way to behave; `seconds` in the payload says for how long."""
 
     def noted(handler: AsyncHandler) -> AsyncHandler:
@@ -58,14 +58,17 @@ def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession]) -> dict
         """Write one row, together with DONE. Nothing but that keeps it from being two rows."""
         if pause:
             await asyncio.sleep(_seconds(ctx))
-        if ctx.job.id % 2:
-            async with ctx.complete() as conn:
-                await conn.execute(EFFECT.replace(":", "$"), ctx.job.id, ctx.job.claims, ctx.worker_id)
-        else:
-            async with sessions.begin() as session:
-                values = {"1": ctx.job.id, "2": ctx.job.claims, "3": ctx.worker_id}
-                await session.execute(text(EFFECT), values)
-                await ctx.complete(conn=session)
+        async with ctx.complete() as conn:
+            await conn.execute(EFFECT.replace(":", "$"), ctx.job.id, ctx.job.claims, ctx.worker_id)
+
+    async def session_effect(ctx: JobContext) -> None:
+        """The same in a session of the handler's own."""
+        assert sessions is not None
+        await asyncio.sleep(_seconds(ctx))
+        async with sessions.begin() as session:
+            values = {"1": ctx.job.id, "2": ctx.job.claims, "3": ctx.worker_id}
+            await session.execute(text(EFFECT), values)
+            await ctx.complete(conn=session)
 
     async def stubborn(ctx: JobContext) -> None:
         """Take no notice of being cancelled, and then write the effect."""
@@ -107,7 +110,7 @@ def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession]) -> dict
         ledger.note("forked", job=ctx.job.id, more={"child": child})
         await asyncio.sleep(3600)
 
-    kinds = (effect, stubborn, slow, flaky, block, busy, thread, poison, fork)
+    kinds = (effect, session_effect, stubborn, slow, flaky, block, busy, thread, poison, fork)
     return {handler.__name__: noted(handler) for handler in kinds}
 
 
@@ -118,7 +121,9 @@ def _seconds(ctx: JobContext) -> float:
 async def main(args: argparse.Namespace) -> int:
     ledger = Ledger(args.ledger, args.label)
     tasks = asyncio.all_tasks()
-    engine = create_async_engine(sqlalchemy_url(args.dsn, "asyncpg"), connect_args={"timeout": 5, "command_timeout": 5})
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(args.dsn, timeout=5, command_timeout=5)
+    )
     worker = Worker(
         PgJobStore(dsn=args.dsn),
         handlers(ledger, async_sessionmaker(engine)),

@@ -156,7 +156,7 @@ async def test_who_has_just_reconnected_judges_nobody(scene: Scene) -> None:
     """After a short outage the first to come back finds every lock free, and its own renewals hardly interrupted."""
     lease = timedelta(seconds=20)
     judge, late = scene.store.engine("judge"), scene.store.engine("late")
-    await judge.register("judge", "judge", None, lease, {})
+    await judge.register("judge", "judge", 4712, lease, {})
     await late.register("late", "late", 4711, lease, {})
     await scene.execute(
         "update pqlite.workers set steady_since = now() - interval '1 min'; "
@@ -169,7 +169,7 @@ async def test_who_has_just_reconnected_judges_nobody(scene: Scene) -> None:
     for _ in range(2):
         await judge.reap("judge")
         assert await scene.fetch("select from pqlite.workers where id = 'late' and dead_at is null")
-        await judge.renew("judge", lease, None, deadline=5.0)
+        await judge.renew("judge", lease, 4712, deadline=5.0)
     await late.renew("late", lease, 4711, deadline=5.0)
     for engine, holder in ((judge, "judge"), (late, "late")):
         assert await engine.unregister(holder)

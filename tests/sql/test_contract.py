@@ -1,5 +1,6 @@
 """What programs without pqlite's Python may rely on: plain INSERTs, and functions with named arguments."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -215,29 +216,62 @@ async def is_forbidden(conn: asyncpg.Connection, sql: str) -> bool:
     return False
 
 
-async def test_a_producer_needs_no_more_than_to_insert_and_select(store: PgJobStore, conn: asyncpg.Connection) -> None:
+async def test_a_producer_of_plain_inserts_needs_no_more_than_to_insert(conn: asyncpg.Connection) -> None:
     await conn.execute("select pqlite.arm(60000)")  # so that the trigger notifies
 
     async with acting_as(conn, "insert, select on pqlite.jobs"):
-        job_id = await store.enqueue("t", dedupe_key="k", conn=conn)
-        assert await store.enqueue("t", dedupe_key="k", conn=conn) == job_id
-        assert await conn.fetchval(PLAIN, "plain") is not None
+        assert await conn.fetchval(PLAIN, "k") is not None
+        assert await conn.fetchval(PLAIN, "k") is None
+        assert await is_forbidden(conn, "select pqlite.enqueue('t')")
         assert await is_forbidden(conn, "delete from pqlite.jobs")
         assert await is_forbidden(conn, "update pqlite.jobs set priority = 9")
         assert await is_forbidden(conn, "select from pqlite.workers")
         assert await is_forbidden(conn, "select pqlite.arm(60000)")
-
-
-async def test_a_producer_of_batches_needs_no_more_either(store: PgJobStore, conn: asyncpg.Connection) -> None:
-    async with acting_as(conn, "insert, select on pqlite.jobs"):
-        verdicts = await store.enqueue_many([{"job_type": "t", "dedupe_key": "k"}, {"job_type": "t"}], conn=conn)
-        assert [verdict.inserted for verdict in verdicts] == [True, True]
         assert await is_forbidden(conn, "select nextval('pqlite.jobs_id_seq')")
+
+
+async def test_a_producer_of_one_function_needs_no_more_than_to_execute_it(
+    store: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    await conn.execute("select pqlite.arm(60000)")
+
+    async with acting_as(conn, "execute on function pqlite.enqueue"):
+        job_id = await store.enqueue("t", dedupe_key="k", conn=conn)
+        assert await store.enqueue("t", dedupe_key="k", conn=conn) == job_id
+        assert await is_forbidden(conn, "select pqlite.job(1)")
+        assert await is_forbidden(conn, "select pqlite.cancel(1)")
+        assert await is_forbidden(conn, "select from pqlite.jobs")
+
+
+async def test_a_plain_insert_wakes_those_who_sleep_and_a_duplicate_nobody(dsn: str, conn: asyncpg.Connection) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    listener = await asyncpg.connect(dsn)
+    await listener.add_listener("pqlite_wake", lambda *args: told.put_nowait(args[3]))
+    await listener.add_listener("test_end", lambda *args: told.put_nowait("the end"))
+    await conn.execute("select pqlite.arm(60000)")
+
+    for _ in range(2):
+        await conn.fetchval(PLAIN, "k")
+    await conn.execute("notify test_end")
+
+    async with asyncio.timeout(10):
+        assert [await told.get(), await told.get()] == ['["default"]', "the end"]
+    await listener.close()
+
+
+async def test_job_returns_the_whole_job_and_nothing_for_an_id_that_is_none(conn: asyncpg.Connection) -> None:
+    job_id = await conn.fetchval("select id from pqlite.enqueue('t', '{\"a\": 1}', dedupe_key => 'k')")
+
+    found = dict(await conn.fetchrow("select * from pqlite.job($1)", job_id) or {})
+    row = dict(await conn.fetchrow("select * from pqlite.jobs where id = $1", job_id) or {})
+    assert found == row
+    assert await conn.fetch("select * from pqlite.job(404)") == []
 
 
 async def test_a_worker_can_do_its_work_with_the_grants_that_are_documented(conn: asyncpg.Connection) -> None:
     grants = (
         "select, insert, update, delete on pqlite.jobs, pqlite.workers",
+        "execute on all functions in schema pqlite",
         "select, update on sequence pqlite.wake_until, pqlite.wake_all",
         f"select, update on sequence {', '.join(f'pqlite.wake_{n}' for n in range(8))}",
     )

@@ -86,10 +86,10 @@ async def test_ten_thousand_lanes_of_tomorrow_hide_none_of_today(
 
 
 async def test_what_others_did_in_their_queues_costs_a_look_into_ones_own_nothing(
-    store: PgJobStore, conn: asyncpg.Connection
+    store: PgJobStore, conn: asyncpg.Connection, dsn: str
 ) -> None:
     await conn.execute("alter table pqlite.jobs set (autovacuum_enabled = off)")
-    pin = await asyncpg.connect(store._dsn)  # keeps vacuum, and every scan, from forgetting what is dead
+    pin = await asyncpg.connect(dsn)  # keeps vacuum, and every scan, from forgetting what is dead
     await pin.execute("begin isolation level repeatable read; select 1 from pqlite.jobs")
     await conn.execute("insert into pqlite.jobs (queue, job_type) select 'busy', 't' from generate_series(1, 20000)")
     await conn.execute("update pqlite.jobs set status = 'DONE'")

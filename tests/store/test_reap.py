@@ -12,13 +12,13 @@ from pqlite.outcome import Verb, Verdict
 from tests.store.conftest import Connect, Register
 from tests.store.workers import RegisteredWorker, declare_dead, fetch_job, make_steady, silence
 
-KEY = 4711
+KEY, JUDGES_KEY = 4711, 4712
 LEASE = timedelta(seconds=20)
 
 
 @pytest.fixture
 async def judge(register: Register, conn: asyncpg.Connection) -> RegisteredWorker:
-    worker = await register()
+    worker = await register(lock_key=JUDGES_KEY)
     await make_steady(conn, worker)
     return worker
 
@@ -163,7 +163,7 @@ async def test_a_gap_between_renewals_restarts_the_time_before_a_worker_may_judg
     for everybody in (judge, worker):
         await silence(conn, everybody, 60)
 
-    await judge.engine.renew(judge.id, LEASE, None, deadline=5.0)
+    await judge.engine.renew(judge.id, LEASE, JUDGES_KEY, deadline=5.0)
     assert await judge.engine.reap(judge.id) == []
 
     await conn.execute("update pqlite.workers set steady_since = steady_since - interval '9 s' where id = $1", judge.id)
@@ -177,7 +177,7 @@ async def test_renewals_without_a_gap_keep_a_worker_fit_to_judge(
     before = await conn.fetchval(steady, judge.id)
 
     for _ in range(2):
-        await judge.engine.renew(judge.id, LEASE, None, deadline=5.0)
+        await judge.engine.renew(judge.id, LEASE, JUDGES_KEY, deadline=5.0)
 
     assert await conn.fetchval(steady, judge.id) == before
 
@@ -192,8 +192,47 @@ async def test_a_new_connection_restarts_the_time_before_a_worker_may_judge(
     await judge.engine.link.close()
 
     assert await judge.engine.reap(judge.id) == []
-    await judge.engine.renew(judge.id, LEASE, None, deadline=5.0)
+    await judge.engine.renew(judge.id, LEASE, JUDGES_KEY, deadline=5.0)
     assert await judge.engine.reap(judge.id) == []
+
+
+async def test_who_has_no_lock_judges_by_leases_alone_and_over_any_connection(
+    store: PgJobStore, conn: asyncpg.Connection, register: Register
+) -> None:
+    """Behind a pooler no worker has a connection of its own, so that none can tell whether all locks were lost."""
+    judge, killed = await register(), await register(lock_key=KEY)
+    await make_steady(conn, judge)
+    await store.enqueue("t")
+    job = await killed.claim_one()
+    await silence(conn, killed, 19)
+    assert await judge.engine.reap(judge.id) == []
+    assert not await is_dead(conn, killed)
+    await silence(conn, killed, 2)
+
+    await judge.engine.link.close()
+
+    assert [taken.id for taken in await judge.engine.reap(judge.id)] == [job.id]
+    await judge.engine.link.close()
+    steady = "select steady_since from pqlite.workers where id = $1"
+    before = await conn.fetchval(steady, judge.id)
+    await judge.engine.renew(judge.id, LEASE, None, deadline=5.0)
+    assert await conn.fetchval(steady, judge.id) == before
+
+
+async def test_who_gets_its_lock_back_must_be_steady_anew_before_it_judges(
+    conn: asyncpg.Connection, register: Register
+) -> None:
+    judge, killed = await register(), await register(lock_key=KEY)
+    await make_steady(conn, judge)
+    await silence(conn, killed, 10)
+
+    await judge.engine.renew(judge.id, LEASE, JUDGES_KEY, deadline=5.0)
+    await judge.engine.reap(judge.id)
+    assert not await is_dead(conn, killed)
+
+    await make_steady(conn, judge)
+    await judge.engine.reap(judge.id)
+    assert await is_dead(conn, killed)
 
 
 async def test_a_worker_never_judges_itself(conn: asyncpg.Connection, judge: RegisteredWorker) -> None:

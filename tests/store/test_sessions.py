@@ -1,7 +1,7 @@
 """What a role or a database sets for its sessions must not change what a worker does."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -27,6 +27,18 @@ HOSTILE = {
     "bytea_output": "escape",
     "standard_conforming_strings": "off",
     "row_security": "off",
+    "transaction_timeout": "9s",
+    "default_transaction_deferrable": "on",
+    "array_nulls": "off",
+    "extra_float_digits": "-15",
+    "transform_null_equals": "on",
+    "lo_compat_privileges": "on",
+    "xmloption": "document",
+    "client_encoding": "latin1",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_indexscan": "off",
+    "plpgsql.variable_conflict": "use_variable",
+    "plpgsql.extra_errors": "all",
 }
 
 
@@ -34,7 +46,8 @@ async def set_for_the_database(conn: asyncpg.Connection, settings: dict[str, str
     """Let new sessions start with these."""
     database = await conn.fetchval("select current_database()")
     for name, value in settings.items():
-        if await conn.fetchval("select exists (select from pg_settings where name = $1)", name):
+        await conn.execute("load 'plpgsql'")
+        if await conn.fetchval("select exists (select from pg_settings where lower(name) = $1)", name):
             await conn.execute(f"alter database \"{database}\" set {name} = '{value}'")
 
 
@@ -48,8 +61,9 @@ async def test_a_workers_verbs_work_whatever_the_database_sets_for_its_sessions(
     engine = store.engine("claimer")
     try:
         for name, value in connecting.SESSION.items():
-            [(setting,)] = await engine.link.fetch("select current_setting($1)", name, deadline=5.0)
-            assert setting == value or name.startswith("tcp_")  # those mean nothing on a unix socket
+            [(setting,)] = await engine.link.fetch("select current_setting($1, true)", name, deadline=5.0)
+            # Those mean nothing on a unix socket; the last is of PostgreSQL 17.
+            assert setting == value or name.startswith("tcp_") or (name, setting) == ("transaction_timeout", None)
         worker = RegisteredWorker(engine, "w")
         await engine.register("w", "w", None, timedelta(seconds=20), {})
         first, second, third = await worker.claim()
@@ -69,19 +83,127 @@ async def test_a_workers_verbs_work_whatever_the_database_sets_for_its_sessions(
     assert [row["status"] for row in rows] == ["DONE", "READY", "READY"]
 
 
-async def test_enqueueing_works_in_sessions_with_strange_formats_and_search_paths(
+async def use_everything(store: PgJobStore) -> None:
+    """Call what a store has; assert what it does."""
+    job_id = await store.enqueue("t", {"a": "\\ é"}, dedupe_key="k", run_after=timedelta(days=400), tags=["\\", "null"])
+    assert await store.enqueue("t", dedupe_key="k") == job_id
+    verdicts = await store.enqueue_many([{"job_type": "t", "dedupe_key": "k"}, {"job_type": "t", "dedupe_key": "null"}])
+    assert [verdict.inserted for verdict in verdicts] == [False, True]
+    assert len(set(await asyncio.gather(*(store.enqueue("many", {"n": n}) for n in range(50))))) == 50
+    await store.enqueue_many({"job_type": "many", "timeout_seconds": n + 0.1} for n in range(50))
+    job = await store.get(job_id)
+    assert (job.payload, job.tags) == ({"a": "\\ é"}, ["\\", "null"])
+    assert abs(job.run_after - job.created_at - timedelta(days=400)) < timedelta(seconds=5)
+    assert await store.cancel(job_id) is JobStatus.CANCELLED
+    assert await store.retry(job_id) is JobStatus.READY
+
+    done, failed, completed = [await store.pickup("me", job_types=["many"]) for _ in range(3)]
+    assert done is not None
+    assert failed is not None
+    assert completed is not None
+    await store.mark_done(done, result={"x": 0.1}, duration_ms=None)
+    await store.mark_error(failed, "no: é", terminal=True)
+    async with store.complete(completed, result=[0.1]) as conn:
+        assert await conn.fetchval("select 1") == 1
+    ended = [await store.get(job.id) for job in (done, failed, completed)]
+    assert [job.status for job in ended] == [JobStatus.DONE, JobStatus.FAILED, JobStatus.DONE]
+    assert [job.result for job in ended] == [{"x": 0.1}, None, [0.1]]
+    assert ended[1].last_error == "no: é"
+    assert datetime.fromisoformat(ended[1].errors[0]["at"]) == ended[1].finished_at
+    assert await store.reap_stale(default_stale_after=timedelta(0)) == 0
+    assert (await store.prune(timedelta(0), timedelta(0)))[1] == 3
+
+
+async def test_a_store_does_everything_whatever_the_database_sets_for_its_sessions(
     dsn: str, conn: asyncpg.Connection
 ) -> None:
-    harmless = {name: HOSTILE[name] for name in ("search_path", "timezone", "datestyle", "intervalstyle")}
-    await set_for_the_database(conn, harmless | {"default_transaction_isolation": "serializable"})
+    await set_for_the_database(conn, HOSTILE)
+
+    async with PgJobStore(dsn=dsn, pool_size=2) as store:
+        await use_everything(store)
+
+
+async def test_a_store_migrates_whatever_the_database_sets_for_its_sessions(empty_dsn: str) -> None:
+    conn = await asyncpg.connect(empty_dsn)
+    await set_for_the_database(conn, HOSTILE)
+    await conn.close()
+
+    async with PgJobStore(dsn=empty_dsn) as store:
+        assert await store.migrate()
+        await store.check_schema()
+        await use_everything(store)
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_keys_are_exact_whatever_the_default_isolation(
+    dsn: str, conn: asyncpg.Connection, connect: Connect, isolation: str
+) -> None:
+    """In a stricter isolation a session does not see who took its key while it waited, and fails."""
+    await set_for_the_database(conn, {"default_transaction_isolation": isolation})
 
     async with PgJobStore(dsn=dsn) as store:
-        job_id = await store.enqueue("t", {"a": "\\"}, dedupe_key="k", run_after=timedelta(days=400), tags=["\\"])
-        assert await store.enqueue("t", dedupe_key="k") == job_id
-        assert [verdict.id for verdict in await store.enqueue_many([{"job_type": "t", "dedupe_key": "k"}])] == [job_id]
-        job = await store.get(job_id)
-        assert (job.payload, job.tags) == ({"a": "\\"}, ["\\"])
-        assert abs(job.run_after - job.created_at - timedelta(days=400)) < timedelta(seconds=5)
+        holder = conn.transaction(isolation="read_committed")
+        await holder.start()
+        first = await store.enqueue("t", dedupe_key="k", conn=conn)
+        waiting = [asyncio.create_task(store.enqueue("t", dedupe_key="k"))]
+        waiting.append(asyncio.create_task(_ids(store, [{"job_type": "t", "dedupe_key": "k"}])))
+        await until_blocked(await connect(), 2)
+        await holder.commit()
+
+        assert await asyncio.gather(*waiting) == [first, [first]]
+
+
+async def _ids(store: PgJobStore, jobs: list[dict[str, str]]) -> list[int]:
+    return [verdict.id for verdict in await store.enqueue_many(jobs)]
+
+
+async def test_a_pools_settings_survive_its_users(dsn: str, conn: asyncpg.Connection) -> None:
+    await set_for_the_database(conn, HOSTILE)
+
+    async with PgJobStore(dsn=dsn, pool_size=1) as store:
+        for _ in range(3):
+            async with store.connection() as own:
+                for name, value in connecting.OWN.items():
+                    assert await own.fetchval("select current_setting($1)", name) == value
+                assert await own.fetchval("show intervalstyle") == "sql_standard"
+                await own.execute("set intervalstyle = iso_8601; set default_transaction_isolation = serializable")
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("statement_timeout", "canceling statement due to statement timeout"),
+        ("lock_timeout", "canceling statement due to lock timeout"),
+        ("idle_in_transaction_session_timeout", "idle-in-transaction timeout"),
+        ("transaction_timeout", "transaction timeout"),
+    ],
+)
+async def test_a_roles_timeouts_hold_for_what_users_call_and_name_themselves(
+    store: PgJobStore, conn: asyncpg.Connection, setting: str, sentence: str
+) -> None:
+    if not await conn.fetchval("select exists (select from pg_settings where name = $1)", setting):
+        pytest.skip(f"this server does not know {setting}")
+    job_id = await store.enqueue("t")
+    await store.close()
+    await set_for_the_database(conn, {setting: "200ms"})
+    await store.start()
+
+    async def wait_too_long() -> None:
+        if setting.startswith("idle") or setting.startswith("transaction"):
+            async with store.transaction() as own:
+                await own.execute("select 1")
+                heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                own.add_termination_listener(lambda _: heard.set_result(None))
+                await heard
+                await own.execute("select 1")
+        else:
+            async with conn.transaction():
+                await conn.execute("select from pqlite.jobs for update")
+                await store.cancel(job_id)
+
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError), match=rf"{sentence}|closed"):
+        await wait_too_long()
+    assert await store.enqueue("t") > job_id
 
 
 async def test_the_connections_of_a_worker_are_told_apart_by_their_application_name(

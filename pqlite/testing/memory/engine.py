@@ -33,7 +33,7 @@ class MemoryLink:
     lost_at = 0.0
     socket = None
 
-    def __init__(self, table: Table, on_connect: Callable[[Any], Awaitable[None]] | None) -> None:
+    def __init__(self, table: Table, on_connect: Callable[[Any], Awaitable[None]] | None = None) -> None:
         self._table = table
         self._on_connect = on_connect
         self.session: Session | None = None

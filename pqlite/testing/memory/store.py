@@ -52,6 +52,7 @@ class MemoryJobStore:
     """
 
     schema = "memory"
+    pooling = listen_pooling = None
 
     def __init__(
         self, *, clock: Clock | None = None, max_payload_bytes: int = 1024 * 1024, strict: bool = False
@@ -118,8 +119,12 @@ class MemoryJobStore:
         async with self.connection() as conn, conn.transaction():
             yield conn
 
-    def engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]] | None = None) -> MemoryEngine:
+    def engine(self, purpose: str) -> MemoryEngine:
         """Return the engine's verbs; see WorkerStore.engine."""
+        return MemoryEngine(self._table, MemoryLink(self._table))
+
+    def listening_engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]]) -> MemoryEngine:
+        """Return the same, for the sentinel; see WorkerStore.listening_engine."""
         return MemoryEngine(self._table, MemoryLink(self._table, on_connect))
 
     # Enqueue

@@ -1,0 +1,242 @@
+"""Adopting a table of pqrun's: its jobs move into pqlite.jobs, and a view in its place serves its clients' SQL.
+
+First, in one short transaction: the old table is renamed, the view takes its name, and active jobs with a dedupe_key
+move, so that no key is free for a moment. From then on every new job arrives in pqlite.jobs. The other jobs follow in
+chunks, those that may still run first; what is not yet moved waits in the old table, so this can stop anywhere and go
+on later. When the old table is empty, it is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from pqlite.errors import ConfigurationError, SchemaError
+from pqlite.schema import steps
+from pqlite.schema.files import DEFAULT, render, statement
+from pqlite.schema.migrating import check
+from pqlite.schema.steps import PATIENCE, Patience
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+
+TABLE = "public.jobs"
+CHUNK = 5000
+_TABLE = re.compile(r"([a-z_][a-z0-9_]{0,62})\.([a-z_][a-z0-9_]{0,55})")
+_COLUMNS = frozenset(
+    (
+        *("id", "job_type", "payload", "status", "priority", "attempts", "max_attempts", "run_after"),
+        *("timeout_seconds", "locked_at", "locked_by", "dedupe_key", "last_error", "finished_at", "duration_ms"),
+        *("result", "created_at", "updated_at"),
+    )
+)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What adopting a table would mean."""
+
+    state: str
+    """'pqrun': to be adopted; 'moving': it has begun; 'adopted': there is nothing to do."""
+    jobs: dict[str, int] = field(default_factory=dict)
+    """How many jobs would move, by status."""
+    columns: list[str] = field(default_factory=list)
+    """Columns that pqrun does not know: their values go into the jobs' metadata."""
+    obstacles: list[str] = field(default_factory=list)
+    """What must be removed first."""
+    warnings: list[str] = field(default_factory=list)
+    """What `force` passes over."""
+
+
+async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) -> Survey:
+    """Look at a table, without changing anything. Reads all of it; waits for no lock.
+
+    Raises:
+        SchemaError: there is no such table, it is no table of pqrun's, or pqlite's own schema is missing or old.
+        ConfigurationError: the name is not two plain lower-case identifiers with a dot.
+    """
+    if table.split(".")[0] == schema:
+        raise ConfigurationError(f"{table} is in pqlite's own schema; adopt it into another: --schema NAME")
+    quoted = _quoted(table)
+    await check(conn, schema)
+    # Another process may replace the table, or drop the empty one, while we look: then look again.
+    while True:
+        before = await _stage(conn, quoted, schema)
+        try:
+            found = await _look(conn, table, schema)
+        except asyncpg.UndefinedTableError:
+            if before == await _stage(conn, quoted, schema):
+                raise
+        else:
+            if before == await _stage(conn, quoted, schema):
+                return found
+
+
+async def _stage(conn: Connection, quoted: str, schema: str) -> tuple[Any, ...]:
+    return (
+        await conn.fetchval(statement("adopt_parked", schema)),
+        await conn.fetchval(statement("adopt_columns", schema), quoted),
+    )
+
+
+async def _look(conn: Connection, table: str, schema: str) -> Survey:
+    parked = await conn.fetchval(statement("adopt_parked", schema))
+    if parked is not None:
+        if parked.replace('"', "") != f"{table}_pqrun":
+            raise SchemaError(f"The jobs of {parked} are still being moved: first finish that.")
+        return Survey("moving", await _counts(conn, "adopt_statuses", f"{table}_pqrun", schema))
+    row = await conn.fetchrow(statement("adopt_columns", schema), _quoted(table))
+    if row is None:
+        raise SchemaError(f"There is no table {table}.")
+    if row["adopted"]:
+        return Survey("adopted")
+    missing = sorted(_COLUMNS - set(row["columns"]))
+    if row["kind"] != "r" or missing:
+        lacks = f": it has no column {', '.join(missing)}" if missing else ""
+        raise SchemaError(f"{table} is no table of pqrun's{lacks}.")
+    found = Survey(
+        "pqrun",
+        await _counts(conn, "adopt_statuses", table, schema),
+        columns=[name for name in row["columns"] if name not in _COLUMNS],
+    )
+    if row["secured"]:
+        found.obstacles.append("it has row level security, which a view of another table cannot keep")
+    for reason, ids in await conn.fetch(_sql("adopt_unfit", table, schema)):
+        found.obstacles.append(f"jobs have {reason}: ids {', '.join(map(str, ids))}")
+    for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
+        (found.warnings if passable else found.obstacles).append(reason)
+    return found
+
+
+async def adopt(
+    conn: Connection,
+    table: str = TABLE,
+    schema: str = DEFAULT,
+    *,
+    force: bool = False,
+    chunk: int = CHUNK,
+    patience: Patience = PATIENCE,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Move the jobs of pqrun's table into the schema, and leave a view in its place; return how many moved here.
+
+    Ids, times, attempts, keys and results stay; jobs that are RUNNING go back to READY as suspects, or end FAILED if
+    that was their last attempt. Goes on where an earlier call was stopped. Several at once are harmless. `progress`
+    hears how many jobs have moved, after each transaction. The connection stays the caller's.
+
+    Raises:
+        SchemaError: as `survey`; something stands in the way (with `force`: something that cannot be passed over); a
+            step did not get its locks; the connection is in a transaction. What has been moved stays moved.
+        asyncpg.PostgresError: the server refused, for example because the role does not own the table.
+    """
+    if conn.is_in_transaction():
+        raise steps.in_the_way()
+    found = await survey(conn, table, schema)
+    refuse(table, found, force)
+    moved = 0
+
+    def count(more: int) -> None:
+        nonlocal moved
+        moved += more
+        if progress is not None:
+            progress(moved)
+
+    if found.state == "pqrun":
+        count(
+            await steps.patiently(
+                conn,
+                schema,
+                f"Replacing {table} by a view",
+                patience,
+                lambda: _switch(conn, table, schema, force, patience),
+                _quoted(table),
+            )
+        )
+    if found.state != "adopted":
+        for name, after in (("adopt_active", None), ("adopt_rest", 0)):
+            while True:
+                cursor: list[int] = [] if after is None else [after]
+
+                async def attempt(name: str = name, cursor: list[int] = cursor) -> list[int]:
+                    return await _chunk(conn, schema, name, [chunk, *cursor], patience)
+
+                ids = await steps.patiently(conn, schema, "Moving jobs", patience, attempt)
+                if not ids:
+                    break
+                count(len(ids))
+                after = None if after is None else max(ids)
+        await steps.patiently(
+            conn, schema, "Dropping the empty table", patience, lambda: _finish(conn, table, schema, patience)
+        )
+    return moved
+
+
+def refuse(table: str, found: Survey, force: bool) -> None:
+    """Raise SchemaError if something stands in the way of adopting a table."""
+    reasons = found.obstacles + ([] if force else [f"{reason} (--force passes over this)" for reason in found.warnings])
+    if reasons:
+        raise SchemaError(f"{table} cannot be adopted: {'; '.join(reasons)}.")
+
+
+async def _switch(conn: Connection, table: str, schema: str, force: bool, patience: Patience) -> int:
+    # Before the locks as well: ids that are drawn now, and inserted after the switch, are beyond the old ones.
+    await conn.fetchval(_sql("adopt_ids", table, schema))
+    async with steps.transaction(conn, schema, patience):
+        if await conn.fetchval(statement("adopt_parked", schema)) is not None:
+            return 0  # another process was faster
+        if await conn.fetchval(statement("adopt_columns", schema), _quoted(table)) != "r":
+            return 0  # and has even finished
+        await conn.execute(_sql("adopt_lock", table, schema))
+        obstacles = Survey("pqrun")
+        for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
+            (obstacles.warnings if passable else obstacles.obstacles).append(reason)
+        refuse(table, obstacles, force)
+        await conn.execute(_sql("adopt_switch", table, schema))
+        ids = [id_ for (id_,) in await conn.fetch(statement("adopt_keyed", schema))]
+        await conn.execute(statement("adopt_move", schema), ids)
+    return len(ids)
+
+
+async def _chunk(conn: Connection, schema: str, name: str, arguments: list[int], patience: Patience) -> list[int]:
+    async with steps.transaction(conn, schema, patience):
+        if await conn.fetchval(statement("adopt_parked", schema)) is None:
+            return []  # another process has finished
+        ids = [id_ for (id_,) in await conn.fetch(statement(name, schema), *arguments)]
+        await conn.execute(statement("adopt_move", schema), ids)
+        # They may be due behind the watermarks of workers that sleep.
+        await conn.execute(render("select pqlite.wake(p_payload => 'rewind')", schema))
+    return ids
+
+
+async def _finish(conn: Connection, table: str, schema: str, patience: Patience) -> None:
+    async with steps.transaction(conn, schema, patience):
+        if await conn.fetchval(statement("adopt_parked", schema)) is not None:
+            if await conn.fetchval(render("select exists (select from pqlite.pqrun_jobs)", schema)):
+                raise SchemaError(f"Somebody has put jobs into {table}_pqrun; repeat the command.")
+            await conn.execute(_sql("adopt_finish", table, schema))
+
+
+async def _counts(conn: Connection, name: str, table: str, schema: str) -> dict[str, int]:
+    return {row["status"]: row["count"] for row in await conn.fetch(_sql(name, table, schema))}
+
+
+def _sql(name: str, table: str, schema: str) -> str:
+    """Return a statement that is written for public.jobs, for another table: like `render`, and as strict."""
+    quoted, parked = _quoted(table), _quoted(f"{table}_pqrun")
+    names = {"public.jobs": quoted, "public.jobs_pqrun": parked, "jobs_pqrun": parked.rpartition(".")[2]}
+    pattern = r"\bpublic\.jobs(?:_pqrun)?\b|\bjobs_pqrun\b"
+    return re.sub(pattern, lambda found: names[found[0]], statement(name, schema))
+
+
+def _quoted(table: str) -> str:
+    parts = _TABLE.fullmatch(table.removesuffix("_pqrun"))
+    if parts is None:
+        raise ConfigurationError(
+            f"table is {table!r}; it must be schema.table, plain lower-case names, such as {TABLE}"
+        )
+    space, name = table.split(".")
+    return f'"{space}"."{name}"'

@@ -1,0 +1,2 @@
+drop view pqlite.pqrun_jobs;
+drop table public.jobs_pqrun;

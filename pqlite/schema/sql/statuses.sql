@@ -1,0 +1,1 @@
+select j.status, count(*) from pqlite.jobs j group by j.status order by j.status

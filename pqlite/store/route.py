@@ -1,0 +1,195 @@
+"""A way to the database: how connections are made over it, and whether a pooler stands on it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from enum import StrEnum
+from typing import Any
+
+import asyncpg
+
+from pqlite.errors import ConfigurationError
+from pqlite.store.hosts import says_which, several_hosts
+
+Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
+
+HOST_SECONDS = 2.0
+TEST_SECONDS = 2.0
+GOODBYE_SECONDS = 1.0
+
+
+class Pooling(StrEnum):
+    """What a client has of a session on the server."""
+
+    NONE = "none"
+    """The session itself: no pooler stands between (or one that cannot be told from the server)."""
+    SESSION = "session"
+    """A session of a pooler's, until the client disconnects."""
+    TRANSACTION = "transaction"
+    """A session until the transaction ends, then perhaps another: nothing that belongs to a session can be relied on,
+    and what is set for it is set for others. Statements cannot be prepared, LISTEN is deaf, locks are lost.
+    """
+
+
+class Route:
+    """Makes connections, and finds out what they meet.
+
+    Each new one is asked whether the process that serves it is the one that greeted it: a pooler makes its greetings
+    up. What was found is remembered, because prepared statements must be off before a connection is made; the mode of
+    a pooler is asked once. It may be used from several event loops.
+
+    Args:
+        dsn: where the database is. With several hosts, unless it says otherwise (`target_session_attrs`), the first
+            that accepts writes: a standby is passed over.
+        connect: a function that returns a new connection; it is preferred to a dsn.
+        name: what the user calls the dsn, for messages. The dsn itself is in none.
+    """
+
+    def __init__(self, dsn: str | None, connect: Connect | None = None, *, name: str = "dsn") -> None:
+        self._dsn = dsn if connect is None else None
+        self._connect = connect
+        self._name = name
+        self._hosts = [] if self._dsn is None else several_hosts(self._dsn)
+        self._turn = 0
+        self.pooling: Pooling | None = None
+        """What the latest connection met; None before the first."""
+        self.reported = False
+        """Whether it was looked for settings that cannot be changed behind a pooler."""
+
+    async def connection(self, label: str) -> asyncpg.Connection[Any]:
+        """Return a new connection, which is the caller's; `label` is its application_name (a user's function gives it
+        one of its own).
+
+        Raises:
+            OSError: nobody is there, or no host accepts writes.
+            asyncpg.PostgresError, asyncpg.InterfaceError: it is refused, or breaks.
+            ConfigurationError: the dsn cannot be used.
+        """
+        prepares = self._prepares
+        conn = await self._open(label, prepares)
+        try:
+            # As text, and answered by a count of rows: nothing is prepared, whatever stands between.
+            greeter = int(conn.get_server_pid() or 0)
+            if await conn.execute(f"select where pg_backend_pid() = {greeter}") == "SELECT 1":
+                self.pooling = Pooling.NONE
+            elif self.pooling in (None, Pooling.NONE):
+                self.pooling = await _pooling(lambda: self._open(label, False))
+        except BaseException:
+            conn.terminate()
+            raise
+        if prepares == self._prepares or self._connect is not None:
+            return conn
+        await _say_goodbye(conn)
+        return await self._open(label, self._prepares)
+
+    @property
+    def _prepares(self) -> bool:
+        """Whether statements are prepared on new connections. Not on the first of those that may lead to several hosts:
+        to choose among them asyncpg prepares a query of its own.
+        """
+        return self.pooling is not Pooling.TRANSACTION and (self.pooling is not None or not self._hosts)
+
+    async def _open(self, label: str, prepares: bool) -> asyncpg.Connection[Any]:
+        if self._connect is not None:
+            return await self._connect()
+        options: dict[str, Any] = {
+            "server_settings": {"application_name": label},  # nothing else: a pooler may refuse what it does not know
+            "statement_cache_size": 100 if prepares else 0,
+        }
+        try:
+            if self._hosts:
+                return await self._open_one(options)
+            conn: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **options)
+            return conn
+        except OSError:
+            raise  # of which some are ValueErrors too
+        except (ValueError, OverflowError) as error:
+            raise ConfigurationError(f"{self._name} cannot be used: {_reason(error)}") from None
+
+    async def _open_one(self, options: dict[str, Any]) -> asyncpg.Connection[Any]:
+        """Try one host after the other, beginning with the one that served last.
+
+        Not left to asyncpg, which waits for a host that does not answer for as long as for all of them.
+        """
+        reasons: list[str] = []
+        kind: type[ConnectionError] = ConnectionRefusedError
+        if not says_which(self._dsn or ""):
+            options |= {"target_session_attrs": "read-write"}
+        for _ in self._hosts:
+            host = self._hosts[self._turn % len(self._hosts)]
+            self._turn += 1  # also for the next attempt, if this one is cut short
+            try:
+                async with asyncio.timeout(HOST_SECONDS):
+                    conn: asyncpg.Connection[Any] = await asyncpg.connect(
+                        self._dsn, host=host.name, port=host.port, **options
+                    )
+            except asyncpg.TargetServerAttributeNotMatched:
+                reasons.append(f"{host.name}:{host.port} is a standby, or has default_transaction_read_only")
+            except (OSError, asyncpg.CannotConnectNowError) as error:
+                reasons.append(f"{host.name}:{host.port}: {str(error) or 'no answer'}")
+                if not isinstance(error, (ConnectionRefusedError, FileNotFoundError, asyncpg.CannotConnectNowError)):
+                    kind = ConnectionError  # it may yet be there
+            else:
+                self._turn -= 1
+                return conn
+        raise kind(f"No host of the {self._name} accepts writes ({'; '.join(reasons)})")
+
+
+def _reason(error: Exception) -> str:
+    """Return what asyncpg says of a dsn, unless it quotes the piece that it could not read: perhaps a password."""
+    if isinstance(error, asyncpg.ClientConfigurationError) and "URI" not in str(error):
+        return " ".join(str(error).split())
+    return (
+        "a part of it cannot be read (it is not shown here: it may hold a password); "
+        "it must look like postgresql://user:password@host:5432/database"
+    )
+
+
+async def _pooling(connect: Connect) -> Pooling:
+    """Return what kind of pooler stands between; the stricter one if there is no time to find out."""
+    channel, heard = f"pqlite_probe_{secrets.token_hex(8)}", asyncio.Event()
+
+    def hear(*_: object) -> None:
+        heard.set()
+
+    try:
+        async with asyncio.timeout(TEST_SECONDS), _for_now(connect) as one, _for_now(connect) as other:
+            # Two clients, one session: it is lent by the transaction. Most poolers lend the latest used one first.
+            if await _backend(one) == await _backend(other):
+                return Pooling.TRANSACTION
+            # A notification comes between transactions: who has no session then does not hear it.
+            await one.add_listener(channel, hear)
+            try:
+                await other.execute(f"notify {channel}")
+                async with asyncio.timeout(TEST_SECONDS / 2):
+                    await heard.wait()
+            finally:
+                await one.remove_listener(channel, hear)
+            return Pooling.SESSION
+    except TimeoutError:
+        return Pooling.TRANSACTION
+
+
+@asynccontextmanager
+async def _for_now(connect: Connect) -> AsyncIterator[asyncpg.Connection[Any]]:
+    conn = await connect()
+    try:
+        yield conn
+    finally:
+        await _say_goodbye(conn)
+
+
+async def _backend(conn: asyncpg.Connection[Any]) -> int:
+    async with conn.transaction():  # of both messages that an unnamed statement takes, by one session
+        statement = await conn.prepare("select pg_backend_pid()", name="")
+        return int(await statement.fetchval())
+
+
+async def _say_goodbye(conn: asyncpg.Connection[Any]) -> None:
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with asyncio.timeout(GOODBYE_SECONDS):
+            await conn.close()
+    conn.terminate()

@@ -1,0 +1,205 @@
+"""Whatever a DSN looks like, nobody is told what is in it."""
+
+import logging
+import socket
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pqlite import ConfigurationError, PgJobStore, Worker
+from pqlite.cli import main
+from pqlite.store.connecting import address
+
+SECRET = "s3cr3tm4rker"
+
+# Where nobody listens; {port} is one that is bound and refuses.
+SHAPES = [
+    "postgresql://app:{secret}@127.0.0.1:{port}/db",
+    "postgres://app:{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:{secret}@127.0.0.1:{port}",
+    "postgresql://app:{secret}@127.0.0.1:{port}/",
+    "postgresql://app:{secret}@localhost:{port}/db",
+    "postgresql://app:{secret}@[::1]:{port}/db",
+    "postgresql://:{secret}@127.0.0.1:{port}/db",
+    "postgresql://app%40tenant:{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:%2F{secret}%40%3A@127.0.0.1:{port}/db",
+    "postgresql://app:{secret}@127.0.0.1:{port},127.0.0.1:{port}/db",
+    "postgresql://app:{secret}@127.0.0.1:{port},127.0.0.1:{port}/db?target_session_attrs=any",
+    "postgresql://app@127.0.0.1:{port}/db?password={secret}",
+    "postgresql://127.0.0.1:{port}/db?user=app&password={secret}",
+    "postgresql:///db?host=127.0.0.1&port={port}&user=app&password={secret}",
+    "postgresql:///db?host=/nowhere/at/all&user=app&password={secret}",
+    "postgresql:///db?host=127.0.0.1,127.0.0.1&port={port},{port}&password={secret}",
+    "postgresql://app:{secret}@127.0.0.1:{port}/db?sslmode=disable",
+    "postgresql://app:{secret}@127.0.0.1:{port}/db?sslmode=require",
+    "postgresql://app@127.0.0.1:{port}/db?sslpassword={secret}",
+    "postgresql://app:{secret}@127.0.0.1:{port}/db?application_name=app",
+    "postgresql://app:{secret}@127.0.0.1:{port}/db?connect_timeout=3",
+    "postgresql://app:{secret}@127.0.0.1:{port}/?service=nowhere",
+    # What cannot be an address.
+    "postgresql://app:{secret}",
+    "postgresql://app:{secret}/db",
+    "postgresql://app:{secret}@127.0.0.1:x/db",
+    "postgresql://app:{secret}@127.0.0.1:99999999/db",
+    "postgresql://app:1{secret}:2@127.0.0.1:{port}/db",
+    "postgresql://app:a@{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:a/{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:1/{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:a?{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:1?{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:1?a={secret}@127.0.0.1:{port}/db",
+    "postgresql://app:a#{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:1#{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:[{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:[{secret}]@127.0.0.1:{port}/db",
+    "postgresql://app:a]{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:{secret}\u2100@127.0.0.1:{port}/db",
+    "postgresql://app:%zz{secret}@127.0.0.1:{port}/db",
+    "postgresql://app:{secret} @127.0.0.1:{port}/db",
+    "postgresql://app:{secret}\n@127.0.0.1:{port}/db",
+    "postgresql://app:{secret}\0@127.0.0.1:{port}/db",
+    "postgresql://app@127.0.0.1:{port}/db?{secret}",
+    "postgresql://app@127.0.0.1:{port}/db?password={secret}&x",
+    "postgresql://app@127.0.0.1:{port}/db?port={secret}",
+    "postgresql://app@127.0.0.1:{port}/db?host=127.0.0.1:{secret}",
+    "postgresql://app:{secret}@127.0.0.1:1,127.0.0.1:2,:/db",
+    "postgresql:///db?host=a,b&port=1,2,3&password={secret}",
+    "postgresql://app:{secret}@127.0.0.1:{port}/db?sslmode=none",
+    "postgresql://app:{secret}@127.0.0.1:{port}/db?sslmode=verify-full&sslrootcert=/nowhere",
+    "postgresql://app:{secret}@127.0.0.1:{port}/db?target_session_attrs=best",
+    "postgresql+asyncpg://app:{secret}@127.0.0.1:{port}/db",
+    "mysql://app:{secret}@127.0.0.1:{port}/db",
+    "POSTGRESQL//app:{secret}@127.0.0.1:{port}/db",
+    "app:{secret}@127.0.0.1:{port}/db",
+    "host=127.0.0.1 port={port} user=app password={secret} dbname=db",
+    "{secret}",
+    "",
+]
+
+
+@pytest.fixture
+def refusing() -> Iterator[int]:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+async def everything_said(shape: str, argument: str) -> list[str]:
+    """Use an address in every way there is; return what came of it."""
+    said = []
+
+    def heard(error: BaseException) -> None:
+        said.extend((repr(error), *traceback.format_exception(error)))
+
+    try:
+        store = PgJobStore(**({"dsn": shape} if argument == "dsn" else {"dsn": "postgresql://", argument: shape}))
+    except ConfigurationError as error:
+        heard(error)
+        return said
+    said += [repr(store), str(vars(store))]
+    engine = store.engine("claimer") if argument == "dsn" else store.listening_engine("sentinel", None)  # type: ignore[arg-type]
+    said.append(repr(engine.link))
+    try:
+        await engine.link.connect(5.0)
+    except Exception as error:
+        heard(error)
+    if argument == "dsn":
+        worker = Worker(store, {"t": print})
+        said.append(repr(worker))
+        async with store:
+            for action in (store.enqueue("t"), store.enqueue("t", dedupe_key="k"), store.migrate()):
+                try:
+                    await action
+                except Exception as error:
+                    heard(error)
+            said.append(repr(store))
+            async with worker:
+                said += [str(worker.trouble()), repr(worker.diagnosis())]
+    assert len(said) > 3
+    return said
+
+
+@pytest.mark.parametrize("argument", ["dsn", "listen_dsn"])
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_address_is_told_to_nobody(
+    shape: str,
+    argument: str,
+    refusing: int,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PGHOST", "PGSERVICE", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    caplog.set_level(logging.DEBUG)
+
+    said = await everything_said(shape.format(secret=SECRET, port=refusing), argument)
+
+    captured = capfd.readouterr()
+    for text in (*said, caplog.text, captured.out, captured.err):
+        assert SECRET not in text
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_command_tells_nobody_either(
+    shape: str, refusing: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PQLITE_DSN", "")
+    monkeypatch.setenv("DATABASE_URL", "")
+
+    status = main(["migrate", f"--dsn={shape.format(secret=SECRET, port=refusing)}"])
+
+    said = capfd.readouterr()
+    assert status in (1, 2)
+    assert SECRET not in said.out + said.err
+    assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("dsn", "says"),
+    [
+        ("host=db password=x", "must begin with postgresql://"),
+        ("postgresql://app:x", "names a port that is no number"),
+        ("postgresql://app:p@ss@db/app", "must be percent-encoded"),
+        ("postgresql://app:p/ss@db/app", "must be percent-encoded"),
+        ("postgresql://app:p#ss@db/app", "must be percent-encoded"),
+        ("postgresql://app:p?ss@db/app", "must be percent-encoded"),
+    ],
+)
+@pytest.mark.parametrize("argument", ["dsn", "listen_dsn"])
+def test_an_address_that_cannot_be_one_is_refused_by_its_name_when_the_store_is_made(
+    dsn: str, says: str, argument: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{argument} .*{says}"):
+        PgJobStore(**{"dsn": "postgresql://", argument: dsn})
+
+
+async def test_what_only_the_driver_can_tell_is_said_when_a_connection_is_made() -> None:
+    async with PgJobStore(dsn="postgresql://app@db/app?sslmode=none") as store:
+        with pytest.raises(ConfigurationError, match="dsn cannot be used: `sslmode` parameter must be one of"):
+            await store.enqueue("t")
+
+
+def test_ordinary_addresses_are_taken_as_they_are() -> None:
+    for dsn in (
+        "postgresql://",
+        "postgres://u:p@[::1]:5432/db?sslmode=require",
+        "postgresql://u%40x:p%2F@a:1,b:2/db?target_session_attrs=any",
+        "postgresql://postgres@/postgres?host=/tmp/x&port=5432",
+    ):
+        assert address(dsn) == dsn
+
+
+async def test_a_service_file_is_read_and_not_told(
+    tmp_path: Path, refusing: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "services"
+    file.write_text(f"[app]\nhost=127.0.0.1\nport={refusing}\nuser=u\ndbname=d\npassword={SECRET}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    caplog.set_level(logging.DEBUG)
+
+    said = await everything_said("postgresql://?service=app", "dsn")
+
+    assert SECRET not in "".join(said) + caplog.text
