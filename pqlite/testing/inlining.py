@@ -41,6 +41,7 @@ async def inline(
     """
     busy = asyncio.Lock()
     originals = {name: getattr(store, name) for name in ("enqueue", "enqueue_many")}
+    nested = "enqueue" in vars(store)
 
     async def run() -> list[Job]:
         async with busy:
@@ -68,5 +69,8 @@ async def inline(
         if store.started:
             await run()
     finally:
-        for name in originals:
-            delattr(store, name)
+        for name, original in originals.items():
+            if nested:
+                setattr(store, name, original)
+            else:
+                delattr(store, name)

@@ -101,3 +101,17 @@ async def test_an_attempt_that_fails_is_raised_where_its_job_was_enqueued(store:
         job_id = await store.enqueue("t")
 
     assert (await store.get(job_id)).status is JobStatus.READY
+
+
+async def test_a_block_within_a_block_leaves_the_outer_one_as_it_was(store: Store, mailbox: Mailbox) -> None:
+    inner = Mailbox()
+    async with inline(store, {"mail": mailbox.mail}):
+        async with inline(store, {"sms": inner.mail}):
+            await store.enqueue("sms", 1)
+            await store.enqueue("mail", 2)
+        await store.enqueue("mail", 3)
+    waiting = await store.enqueue("mail", 4)
+
+    assert inner.mails == [1]
+    assert mailbox.mails == [2, 3]
+    assert (await store.get(waiting)).status is JobStatus.READY
