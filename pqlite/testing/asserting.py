@@ -20,7 +20,7 @@ from pqlite.testing.memory import MemoryJobStore
 ANYTHING: Any = object()
 SHOWN = 3
 
-_EVERY_JOB = Statements().get.partition(" where ")[0] + " order by id"
+_EVERY_JOB = Statements().get.partition(" from ")[0] + " from pqlite.jobs order by id"
 _NAMES = frozenset(field.name for field in fields(Job))
 
 

@@ -38,9 +38,10 @@ class MemoryScene:
         self._store.clock.advance(by)
 
     async def make_steady(self, worker: RegisteredWorker) -> None:
+        row = self._store._table.workers[worker.id]
         await worker.engine.link.connect(5.0)
-        await worker.engine.renew(worker.id, timedelta(seconds=20), None, deadline=5.0)
-        self._store._table.workers[worker.id].steady_since -= timedelta(minutes=1)
+        await worker.engine.renew(worker.id, timedelta(seconds=20), row.lock_key, deadline=5.0)
+        row.steady_since -= timedelta(minutes=1)
 
     async def take_lock(self, worker: RegisteredWorker, key: int) -> None:
         assert (await worker.engine.link.fetch("", key, deadline=5.0))[0][0]

@@ -13,7 +13,7 @@ from tests.store.workers import RegisteredWorker
 from tests.support import until
 
 LEASE = timedelta(seconds=20)
-KEY = 4711
+KEY, JUDGES_KEY = 4711, 4712
 
 
 async def renew(worker: RegisteredWorker, lock_key: int | None = None) -> list[tuple[int, int]]:
@@ -22,7 +22,7 @@ async def renew(worker: RegisteredWorker, lock_key: int | None = None) -> list[t
 
 @pytest.fixture
 async def judge(register: Register) -> RegisteredWorker:
-    return await register()
+    return await register(lock_key=JUDGES_KEY)
 
 
 async def test_a_worker_whose_lease_has_passed_is_dead_and_its_jobs_are_ready_again(
@@ -100,7 +100,7 @@ async def test_nobody_is_judged_by_a_worker_that_has_not_itself_renewed_steadily
 
     assert await judge.engine.reap("nobody") == []
     assert await judge.engine.reap(judge.id) == []
-    await renew(judge)
+    await renew(judge, JUDGES_KEY)
     assert await judge.engine.reap(judge.id) == []
     await scene.make_steady(judge)
     assert len(await judge.engine.reap(judge.id)) == 1
@@ -111,7 +111,7 @@ async def test_a_worker_never_judges_itself(scene: Scene, judge: RegisteredWorke
     await scene.make_steady(judge)
 
     assert await judge.engine.reap(judge.id) == []
-    assert await renew(judge) == []
+    assert await renew(judge, JUDGES_KEY) == []
 
 
 async def test_a_job_that_kills_its_workers_ends_failed_at_max_attempts(store: Store, register: Register) -> None:

@@ -175,7 +175,10 @@ class MemoryEngine:
         assert self.link.session is not None
         with self._table.lock:
             now, worker = self._table.clock.now(), self._living(holder)
-            if now - worker.renewed_at > GAP or worker.renewed_at < self.link.session.connected_at:
+            gone = lock_key is not None and (
+                worker.lock_key is None or worker.renewed_at < self.link.session.connected_at
+            )
+            if now - worker.renewed_at > GAP or gone:
                 worker.steady_since = now
             worker.lease_until, worker.renewed_at, worker.lock_key = now + lease, now, lock_key
             return [(row.id, row.claims) for row in self._held(holder) if row.cancel_requested_at is not None]
@@ -195,9 +198,9 @@ class MemoryEngine:
         """Declare dead workers dead, and take over what they held; see Engine.reap."""
         with self._table.lock:
             now = self._table.clock.now()
-            if self._may_judge(judge, now):
+            if (by := self._judge(judge, now)) is not None:
                 for worker in self._table.workers.values():
-                    if worker.id != judge and worker.dead_at is None and self._is_dead(worker, now):
+                    if worker.id != judge and worker.dead_at is None and self._is_dead(worker, by, now):
                         worker.dead_at = now
             dead = sorted((w.dead_at, w.id) for w in self._table.workers.values() if w.dead_at is not None)
             taken: list[TakenOver] = []
@@ -233,18 +236,21 @@ class MemoryEngine:
     def _held(self, holder: str) -> list[Job]:
         return [row for row in self._table.free() if row.locked_by == holder]
 
-    def _may_judge(self, judge: str, now: datetime) -> bool:
+    def _judge(self, judge: str, now: datetime) -> Registration | None:
+        """Return the judge if it may judge now."""
         worker, session = self._table.workers.get(judge), self.link.session
-        if worker is None or worker.dead_at is not None or session is None:
-            return False
+        if worker is None or worker.dead_at is not None:
+            return None
         steady = worker.steady_since < now - SILENCE and worker.renewed_at > now - GAP
-        return steady and worker.renewed_at > session.connected_at
+        same = worker.lock_key is None or (session is not None and worker.renewed_at > session.connected_at)
+        return worker if steady and same else None
 
-    def _is_dead(self, worker: Registration, now: datetime) -> bool:
+    def _is_dead(self, worker: Registration, judge: Registration, now: datetime) -> bool:
         if worker.renewed_at >= now - SILENCE:
             return False
-        unlocked = worker.lock_key is not None and self._table.is_free(worker.lock_key)
-        return worker.lease_until < now or unlocked
+        # Who has no lock itself judges by leases alone.
+        by_locks = worker.lock_key is not None and judge.lock_key is not None
+        return worker.lease_until < now or (by_locks and self._table.is_free(worker.lock_key or 0))
 
 
 def _just_claimed(row: Job) -> Job:
