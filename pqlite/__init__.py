@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pqlite.lazily import lazily
 
 if TYPE_CHECKING:
-    from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
+    from pqlite.backoff import BackoffPolicy, Constant, Exponential, IdlePollPolicy, Linear, LoopErrorPolicy
     from pqlite.errors import (
         Cancel,
         ConfigurationError,
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         Snooze,
         WorkerError,
     )
-    from pqlite.handlers import Handler, JobContext
-    from pqlite.job import Enqueued, Job, JobStatus, NewJob
+    from pqlite.handlers import CallNext, Depends, Handler, Handlers, Hooks, JobContext, Middleware, TypedHandler
+    from pqlite.job import Enqueued, Job, JobStatus, NewJob, TypedJob
+    from pqlite.observability import JobFields
     from pqlite.store import JobStore, PgJobStore
     from pqlite.worker import Worker
 
@@ -35,23 +36,32 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackoffPolicy",
+    "CallNext",
     "Cancel",
     "ConfigurationError",
+    "Constant",
     "DedupeConflict",
     "DedupeKeyBusy",
+    "Depends",
     "Enqueued",
+    "Exponential",
     "Fail",
     "Handler",
+    "Handlers",
+    "Hooks",
     "IdlePollPolicy",
     "InvalidJob",
     "Job",
     "JobCancelled",
     "JobContext",
+    "JobFields",
     "JobNotFound",
     "JobStatus",
     "JobStore",
     "LeaseLost",
+    "Linear",
     "LoopErrorPolicy",
+    "Middleware",
     "NewJob",
     "NotCommitted",
     "NotInTransaction",
@@ -62,6 +72,8 @@ __all__ = [
     "RetryAfter",
     "SchemaError",
     "Snooze",
+    "TypedHandler",
+    "TypedJob",
     "Worker",
     "WorkerError",
 ]
@@ -69,4 +81,6 @@ __all__ = [
 if not TYPE_CHECKING:  # to a type checker every name would exist
     # Each name comes from its module when it is asked for: pytest loads our plugin in every project that has pqlite
     # installed, and must not load asyncpg with it.
-    __getattr__ = lazily(__name__, __all__, ("errors", "backoff", "job", "handlers", "store", "worker"))
+    __getattr__ = lazily(
+        __name__, __all__, ("errors", "backoff", "job", "handlers", "observability", "store", "worker")
+    )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeAlias
+
+from pqlite.errors import ConfigurationError
 
 MAX_RETRY_DELAY = timedelta(days=365)
 
@@ -26,6 +31,86 @@ class BackoffPolicy:
         steps: a broken policy must not lose a failure.
         """
         return _STEPS[min(max(attempts, 1), len(_STEPS)) - 1]
+
+
+class Exponential(BackoffPolicy):
+    """`base` after the first attempt, `factor` times as long after each further one, up to `cap`.
+
+    `jitter` is the share of a delay that is random: 0.2 draws it from 80 % to 100 %, 1.0 from all of it. Durations are
+    seconds or timedeltas.
+
+    Raises:
+        ConfigurationError: a number is out of bounds.
+    """
+
+    def __init__(
+        self,
+        base: timedelta | float = 2.0,
+        factor: float = 2.0,
+        cap: timedelta | float = timedelta(days=1),
+        jitter: float = 0.2,
+    ) -> None:
+        self.base, self.cap, self.jitter = _duration("base", base), _duration("cap", cap), _share("jitter", jitter)
+        self.factor = float(factor)
+        if not 1.0 <= self.factor < math.inf:
+            raise ConfigurationError(f"factor must be 1.0 or more, not {factor!r}")
+
+    def retry_delay(self, attempts: int) -> float:
+        """Return the delay after attempt number `attempts`, in seconds."""
+        try:
+            delay = self.base * self.factor ** (max(attempts, 1) - 1)
+        except OverflowError:
+            delay = self.cap
+        return _jittered(min(delay, self.cap), self.jitter)
+
+
+class Linear(BackoffPolicy):
+    """`step` after the first attempt, twice that after the second, and so on, up to `cap`; else as Exponential."""
+
+    def __init__(
+        self, step: timedelta | float = 60.0, cap: timedelta | float = timedelta(days=1), jitter: float = 0.2
+    ) -> None:
+        self.step, self.cap, self.jitter = _duration("step", step), _duration("cap", cap), _share("jitter", jitter)
+
+    def retry_delay(self, attempts: int) -> float:
+        """Return the delay after attempt number `attempts`, in seconds."""
+        return _jittered(min(self.step * max(attempts, 1), self.cap), self.jitter)
+
+
+class Constant(BackoffPolicy):
+    """The same `delay` after each attempt; `jitter` as for Exponential, none if it is left out."""
+
+    def __init__(self, delay: timedelta | float = 60.0, jitter: float = 0.0) -> None:
+        self.delay, self.jitter = _duration("delay", delay), _share("jitter", jitter)
+
+    def retry_delay(self, attempts: int) -> float:
+        """Return the delay, in seconds."""
+        return _jittered(self.delay, self.jitter)
+
+
+class _Called(BackoffPolicy):
+    def __init__(self, function: Callable[[int], timedelta | float]) -> None:
+        self._function = function
+
+    def retry_delay(self, attempts: int) -> timedelta | float:
+        return self._function(attempts)
+
+
+Backoff: TypeAlias = BackoffPolicy | Callable[[int], timedelta | float]
+"""A policy, or a function from the number of the attempt that failed (1 for the first) to the delay."""
+
+
+def policy_of(backoff: Backoff) -> BackoffPolicy:
+    """Return a policy or a function as a policy.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if isinstance(backoff, BackoffPolicy):
+        return backoff
+    if not callable(backoff) or isinstance(backoff, type):
+        raise ConfigurationError(f"backoff must be a BackoffPolicy or a function of the attempt, not {backoff!r}")
+    return _Called(backoff)
 
 
 class IdlePollPolicy:
@@ -77,3 +162,20 @@ def retry_seconds(policy: BackoffPolicy, attempts: int) -> float:
         Exception: whatever a subclass raises, or returns that is no delay.
     """
     return seconds(policy.retry_delay(attempts))
+
+
+def _duration(name: str, value: timedelta | float) -> float:
+    number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if not 0.0 <= number <= MAX_RETRY_DELAY.total_seconds():
+        raise ConfigurationError(f"{name} must be from 0 seconds to a year, not {value!r}")
+    return number
+
+
+def _share(name: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise ConfigurationError(f"{name} must be from 0.0 to 1.0, not {value!r}")
+    return float(value)
+
+
+def _jittered(delay: float, jitter: float) -> float:
+    return delay * (1.0 - jitter * random.random()) if jitter else delay

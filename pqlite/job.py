@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypedDict, TypeVar, Unpack
+
+R_co = TypeVar("R_co", covariant=True)
+
+PAYLOAD_VERSION = "payload_version"
+"""The key of a job's metadata that says which version of its type's payload it has; without it, it has version 1."""
 
 
 class JobStatus(StrEnum):
@@ -61,9 +66,27 @@ class Job:
     errors: list[dict[str, Any]] = field(default_factory=list)
 
 
+class JobOptions(TypedDict, total=False):
+    """What can be said of a job beside its type and payload; what is left out keeps its value. See JobStore.enqueue."""
+
+    dedupe_key: str | None
+    run_after: datetime | timedelta | None
+    priority: int
+    max_attempts: int
+    timeout_seconds: float | timedelta | None
+    queue: str
+    tags: Iterable[str]
+    metadata: Mapping[str, Any] | None
+    concurrency_key: str | None
+    expires_at: datetime | None
+
+
 @dataclass(slots=True, kw_only=True)
 class NewJob:
-    """A job to enqueue with `store.enqueue_many`; the fields mean what `store.enqueue`'s arguments mean."""
+    """A job to enqueue, with `store.enqueue` or `store.enqueue_many`; the fields mean what `enqueue`'s arguments mean.
+
+    `version` is that of the payload; one above 1 is kept in the job's metadata, as `payload_version`.
+    """
 
     job_type: str
     payload: Any = None
@@ -71,12 +94,22 @@ class NewJob:
     run_after: datetime | timedelta | None = None
     priority: int = 0
     max_attempts: int = 5
-    timeout_seconds: float | None = None
+    timeout_seconds: float | timedelta | None = None
     queue: str = "default"
-    tags: list[str] | tuple[str, ...] = ()
-    metadata: dict[str, Any] | None = None
+    tags: Iterable[str] = ()
+    metadata: Mapping[str, Any] | None = None
     concurrency_key: str | None = None
     expires_at: datetime | None = None
+    version: int = 1
+
+    def with_options(self, **options: Unpack[JobOptions]) -> Self:
+        """Return a copy with these options instead of its own."""
+        return replace(self, **options)
+
+
+@dataclass(slots=True, kw_only=True)
+class TypedJob(NewJob, Generic[R_co]):
+    """A job that `handler.new(...)` has made: its arguments fit, and `R_co` is what its handler will return."""
 
 
 NewJobs: TypeAlias = Iterable[NewJob | Mapping[str, Any]] | AsyncIterable[NewJob | Mapping[str, Any]]

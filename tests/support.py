@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from pqlite import Job, JobStatus, JobStore
 from pqlite.testing import EventLog as EventLog
@@ -52,4 +53,11 @@ async def settled(store: JobStore, job_id: int, attempts: int = 1) -> Job:
 
 def sqlalchemy_url(dsn: str, driver: str) -> str:
     """Return an address as SQLAlchemy wants it."""
-    return dsn.replace("postgresql://", f"postgresql+{driver}://")
+    parts = urlsplit(dsn)
+    user, _, hosts = parts.netloc.rpartition("@")
+    if "," in hosts:
+        query = "&".join(f"host={host}" for host in hosts.split(","))
+        parts = parts._replace(netloc=f"{user}@", query=query)
+    if driver == "asyncpg":
+        parts = parts._replace(query=parts.query.replace("sslmode=", "ssl="))
+    return parts._replace(scheme=f"postgresql+{driver}").geturl()

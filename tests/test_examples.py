@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -97,6 +98,51 @@ async def test_a_session_enqueues_with_its_rows_and_completes_with_its_writes() 
             jobs = await conn.fetch("select id from pqlite.jobs")
         assert [tuple(order) for order in orders] == [(placed.json()["order_id"], "lamp", 2, True)]
         assert [row["id"] for row in jobs] == [job.id]
+
+
+async def test_typed_jobs_send_by_a_mailer_that_a_test_replaces() -> None:
+    example = load("typed_jobs")
+    sent: list[tuple[str, str]] = []
+
+    class FakeMailer(example.Mailer):  # type: ignore[misc,name-defined]
+        async def send(self, to: str, text: str) -> object:
+            sent.append((to, text))
+            return example.Receipt(to, datetime(2024, 2, 29, tzinfo=UTC))
+
+    with example.handlers.override({example.get_mailer: FakeMailer}):
+        async with client_of(example) as client:
+            created = await client.post("/users", json={"name": "Ada", "email": "ada@example.org"})
+            user_id = created.json()["user_id"]
+            welcome = await ended(example.store, created.json()["job_id"])
+            reminded = await client.post(f"/users/{user_id}/reminder", params={"hours": 0})
+            reminder = await ended(example.store, reminded.json()["job_id"])
+            old = await ended(example.store, await example.store.enqueue("nag", {"user_id": user_id, "days": 2}))
+            gone = await ended(example.store, await example.store.enqueue(example.send_reminder.new(4711, TWO_DAYS)))
+            wrong = await ended(example.store, await example.store.enqueue("send_welcome", {"name": "Bob"}))
+
+    assert (created.status_code, reminded.status_code) == (201, 202)
+    assert sent == [
+        ("ada@example.org", "Welcome, Ada!"),
+        ("ada@example.org", "You asked for this 0:00:00 ago."),
+        ("ada@example.org", "You asked for this 2 days, 0:00:00 ago."),
+    ]
+    assert [job.status for job in (welcome, reminder, old, gone, wrong)] == ["DONE"] * 4 + ["FAILED"]
+    assert welcome.payload == {"name": "Ada", "email": "ada@example.org"}
+    assert welcome.result == {"to": "ada@example.org", "sent_at": "2024-02-29T00:00:00Z"}
+    assert (welcome.queue, welcome.max_attempts, welcome.timeout_seconds) == ("mail", 8, 30.0)
+    assert gone.result is None
+    assert wrong.last_error == "The payload does not fit the handler of 'send_welcome': email: Field required"
+
+
+TWO_DAYS = timedelta(days=2)
+
+
+async def test_the_real_mailer_of_the_typed_jobs_is_a_plain_function_to_a_unit_test() -> None:
+    example = load("typed_jobs")
+
+    receipt = await example.send_welcome(example.NewUser(name="Ada", email="ada@example.org"), example.Mailer())
+
+    assert receipt.to == "ada@example.org"
 
 
 async def test_a_chain_runs_its_steps_in_order_and_each_once(store: PgJobStore) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any, Protocol, Unpack, overload
 
-from pqlite.job import Enqueued, Job, JobStatus, NewJobs
+from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
 
 
 class JobStore(Protocol):
@@ -28,23 +28,30 @@ class JobStore(Protocol):
         """
         ...
 
+    @overload
+    async def enqueue(
+        self, job: NewJob, /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
+    ) -> int: ...
+
+    @overload
     async def enqueue(
         self,
         job_type: str,
         payload: Any = None,
         *,
-        dedupe_key: str | None = None,
-        run_after: datetime | timedelta | None = None,
-        priority: int = 0,
-        max_attempts: int = 5,
-        timeout_seconds: float | None = None,
-        queue: str = "default",
-        tags: Iterable[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        concurrency_key: str | None = None,
-        expires_at: datetime | None = None,
         conn: Any = None,
         strict: bool | None = None,
+        **options: Unpack[JobOptions],
+    ) -> int: ...
+
+    async def enqueue(
+        self,
+        job_type: str | NewJob,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        **options: Unpack[JobOptions],
     ) -> int:
         """Add a job and return its id, when it is committed.
 
@@ -58,15 +65,16 @@ class JobStore(Protocol):
         returned; exact also between racing transactions.
 
         Args:
-            job_type: which handler runs it; 1 to 200 bytes.
+            job_type: which handler runs it; 1 to 200 bytes. Or the whole job (`NewJob`, `handler.new(...)`), instead
+                of `job_type` and `payload`: options that are given here win over its own.
             payload: any JSON value, pydantic model or dataclass; None is stored as `{}`.
             dedupe_key: at most one active job has it; 1 to 1024 bytes.
             run_after: not before this time (a naive datetime is local time), or not before this long from now by
                 the store's clock; None: at once.
-            priority: higher runs sooner.
-            max_attempts: how often it may be started; 1 promises that it is started at most once.
+            priority: higher runs sooner; 0 if it is left out.
+            max_attempts: how often it may be started; 1 promises that it is started at most once; 5 if it is left out.
             timeout_seconds: an attempt that takes longer is cancelled and counts as an error.
-            queue: 1 to 200 bytes.
+            queue: 1 to 200 bytes; "default" if it is left out.
             conn: a connection of the caller's, which it stays; its transaction decides whether the job exists. One of
                 asyncpg's; an AsyncSession or AsyncConnection of SQLAlchemy (drivers asyncpg and psycopg), so also
                 SQLModel's session; psycopg's AsyncConnection; or what Tortoise, Piccolo or databases yield for a

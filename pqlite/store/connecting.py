@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from pqlite.errors import ConfigurationError
-from pqlite.store.route import Pooling, Route
-from pqlite.uninterrupted import uninterrupted
+from pqlite.store.route import Pooling, Route, setting
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +92,11 @@ async def for_pool(route: Route) -> asyncpg.Connection[Any]:
 
 
 async def _connection(route: Route, label: str, settings: Mapping[str, str]) -> asyncpg.Connection[Any]:
-    conn = await route.connection(label)
+    conn = await route.connection(label, settings)
     try:
         if route.pooling is Pooling.TRANSACTION:
             await _learn_types(conn)
             await _report(conn, route)
-        else:
-            await conn.execute(_set(settings, conn.get_server_version().major))
     except BaseException:
         conn.terminate()
         raise
@@ -112,7 +109,7 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
     Behind a pooler in transaction mode there is nothing to undo, but what others have set for theirs.
     """
     if route.pooling is not Pooling.TRANSACTION:
-        await conn.execute(f"{conn.get_reset_query()}; {_set(OWN)}")
+        await conn.execute(f"{conn.get_reset_query()}; {setting(OWN)}")
 
 
 @asynccontextmanager
@@ -125,12 +122,6 @@ async def leaving_standbys(pool: asyncpg.Pool[Any]) -> AsyncIterator[None]:
     except asyncpg.ReadOnlySQLTransactionError:
         await pool.expire_connections()
         raise
-
-
-def _set(settings: Mapping[str, str], server: int = 0) -> str:
-    """Return the statements that set these, all of them ours: one message, and nothing to prepare."""
-    known = (name for name in settings if name != "transaction_timeout" or server >= 17)
-    return "; ".join(f"set {name} = '{settings[name]}'" for name in known)
 
 
 async def _learn_types(conn: asyncpg.Connection[Any]) -> None:
@@ -163,32 +154,3 @@ async def _report(conn: asyncpg.Connection[Any], route: Route) -> None:
             "statements may fail because of them: %s. Change them with ALTER ROLE ... SET.",
             ", ".join(found),
         )
-
-
-def users_own(conn: Any) -> Connection:
-    """Return a connection that a user passed in.
-
-    Raises:
-        ConfigurationError: it is no asyncpg connection.
-    """
-    if not isinstance(conn, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
-        raise ConfigurationError(f"conn must be an asyncpg connection, not a {type(conn).__name__}")
-    return conn
-
-
-@asynccontextmanager
-async def all_or_none(conn: Connection) -> AsyncIterator[None]:
-    """Make what is done on a user's connection one act, whatever its transaction then does with the error."""
-    if not conn.is_in_transaction():
-        async with conn.transaction():
-            yield
-        return
-    # As text: asyncpg refuses its own savepoints in a transaction that was begun as text.
-    await conn.execute("savepoint pqlite_enqueue_many")
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # without its connection nothing stays
-            await uninterrupted(conn.execute("rollback to savepoint pqlite_enqueue_many"))
-        raise
-    await conn.execute("release savepoint pqlite_enqueue_many")

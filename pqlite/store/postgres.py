@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import asyncpg
 
@@ -27,7 +27,7 @@ from pqlite.errors import (
     LeaseLost,
     NotStarted,
 )
-from pqlite.job import Enqueued, Job, JobStatus, NewJob, NewJobs
+from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
@@ -40,6 +40,7 @@ from pqlite.store.link import Link
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
+from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
 
@@ -75,6 +76,7 @@ class PgJobStore:
         pool_size: most connections of the store's own pool.
         max_payload_bytes: a larger payload is refused by `enqueue`.
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
+        middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
 
     Raises:
         ConfigurationError: nothing says where the database is, a dsn cannot be one, or the schema's name is not a plain
@@ -94,6 +96,7 @@ class PgJobStore:
         pool_size: int = 10,
         max_payload_bytes: int = 1024 * 1024,
         strict: bool = False,
+        middleware: Sequence[EnqueueMiddleware] = (),
     ) -> None:
         if dsn is None and pool is None and connect is None:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
@@ -110,6 +113,7 @@ class PgJobStore:
         self._pool_size = pool_size
         self._max_payload_bytes = max_payload_bytes
         self._strict = strict
+        self._middleware = tuple(middleware)
         self._by_hand = ByHand()
         self._enqueue_listeners: list[Callable[[], None]] = []
 
@@ -261,44 +265,40 @@ class PgJobStore:
         self._enqueue_listeners.append(listener)
         return lambda: self._enqueue_listeners.remove(listener)
 
+    @overload
+    async def enqueue(
+        self, job: NewJob, /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
+    ) -> int: ...
+
+    @overload
     async def enqueue(
         self,
         job_type: str,
         payload: Any = None,
         *,
-        dedupe_key: str | None = None,
-        run_after: datetime | timedelta | None = None,
-        priority: int = 0,
-        max_attempts: int = 5,
-        timeout_seconds: float | None = None,
-        queue: str = "default",
-        tags: Iterable[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        concurrency_key: str | None = None,
-        expires_at: datetime | None = None,
         conn: Any = None,
         strict: bool | None = None,
+        **options: Unpack[JobOptions],
+    ) -> int: ...
+
+    async def enqueue(
+        self,
+        job_type: str | NewJob,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        **options: Unpack[JobOptions],
     ) -> int:
         """Add a job and return its id; see JobStore.enqueue."""
-        job = NewJob(
-            job_type=job_type,
-            payload=payload,
-            dedupe_key=dedupe_key,
-            run_after=run_after,
-            priority=priority,
-            max_attempts=max_attempts,
-            timeout_seconds=timeout_seconds,
-            queue=queue,
-            tags=tags,  # type: ignore[arg-type]  # row() makes a list of any iterable, or refuses it
-            metadata=metadata,  # type: ignore[arg-type]  # and an object of any mapping
-            concurrency_key=concurrency_key,
-            expires_at=expires_at,
-        )
+        job = specified(job_type, payload, options)
+        if self._middleware:
+            job = passed_through(self._middleware, job)
         values = row(job, self._max_payload_bytes)
         if conn is not None:
             callers = await self._lent(conn, strict, "A job was enqueued")
             return int((await callers.fetch(self._sql.enqueue, *values, None))[0][0])
-        if dedupe_key is None:
+        if job.dedupe_key is None:
             if self._coalescer is None:
                 raise NotStarted(NOT_STARTED)
             return await self._coalescer.write(values)
@@ -308,7 +308,7 @@ class PgJobStore:
                 job_id = int((await own.fetch(self._sql.enqueue, *values, KEY_WAIT))[0][0])
         except asyncpg.LockNotAvailableError:
             raise DedupeKeyBusy(
-                f"A transaction that has not ended holds the dedupe key {dedupe_key!r}; nothing was enqueued."
+                f"A transaction that has not ended holds the dedupe key {job.dedupe_key!r}; nothing was enqueued."
             ) from None
         self._enqueued()
         return job_id
@@ -323,6 +323,8 @@ class PgJobStore:
     ) -> list[Enqueued]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
         callers = None if conn is None else await self._lent(conn, strict, "Jobs were enqueued")
+        if self._middleware:
+            jobs = all_passed_through(self._middleware, jobs)
         batch = await batch_of(jobs, self._max_payload_bytes)
         if batch.total == 0:
             return []

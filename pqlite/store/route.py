@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import Any
@@ -53,15 +53,15 @@ class Route:
         self._connect = connect
         self._name = name
         self._hosts = [] if self._dsn is None else several_hosts(self._dsn)
-        self._turn = 0
+        self._first = 0
         self.pooling: Pooling | None = None
         """What the latest connection met; None before the first."""
         self.reported = False
         """Whether it was looked for settings that cannot be changed behind a pooler."""
 
-    async def connection(self, label: str) -> asyncpg.Connection[Any]:
+    async def connection(self, label: str, settings: Mapping[str, str]) -> asyncpg.Connection[Any]:
         """Return a new connection, which is the caller's; `label` is its application_name (a user's function gives it
-        one of its own).
+        one of its own). Its session gets the settings, unless others use it as well; they are pqlite's own constants.
 
         Raises:
             OSError: nobody is there, or no host accepts writes.
@@ -71,19 +71,22 @@ class Route:
         prepares = self._prepares
         conn = await self._open(label, prepares)
         try:
-            # As text, and answered by a count of rows: nothing is prepared, whatever stands between.
+            # As text, and answered by a count of rows: nothing is prepared, whatever stands between; and nothing is set
+            # where it would be set for somebody else.
             greeter = int(conn.get_server_pid() or 0)
-            if await conn.execute(f"select where pg_backend_pid() = {greeter}") == "SELECT 1":
+            if await conn.execute(f"{setting(settings)} and pg_backend_pid() = {greeter}") != "SELECT 0":
                 self.pooling = Pooling.NONE
             elif self.pooling in (None, Pooling.NONE):
                 self.pooling = await _pooling(lambda: self._open(label, False))
+            if self.pooling is Pooling.SESSION:
+                await conn.execute(setting(settings))
         except BaseException:
             conn.terminate()
             raise
         if prepares == self._prepares or self._connect is not None:
             return conn
         await _say_goodbye(conn)
-        return await self._open(label, self._prepares)
+        return await self.connection(label, settings)
 
     @property
     def _prepares(self) -> bool:
@@ -118,22 +121,23 @@ class Route:
         kind: type[ConnectionError] = ConnectionRefusedError
         if not says_which(self._dsn or ""):
             options |= {"target_session_attrs": "read-write"}
-        for _ in self._hosts:
-            host = self._hosts[self._turn % len(self._hosts)]
-            self._turn += 1  # also for the next attempt, if this one is cut short
+        first = self._first
+        for place in range(first, first + len(self._hosts)):
+            number = place % len(self._hosts)
+            host = self._hosts[number]
+            self._first = number + 1  # unless this one serves, also if the attempt is cut short
             try:
                 async with asyncio.timeout(HOST_SECONDS):
-                    conn: asyncpg.Connection[Any] = await asyncpg.connect(
-                        self._dsn, host=host.name, port=host.port, **options
-                    )
+                    conn: asyncpg.Connection[Any]
+                    conn = await asyncpg.connect(self._dsn, host=host.name, port=host.port, **options)
             except asyncpg.TargetServerAttributeNotMatched:
-                reasons.append(f"{host.name}:{host.port} is a standby, or has default_transaction_read_only")
+                reasons.append(f"host {number + 1} is a standby, or has default_transaction_read_only")
             except (OSError, asyncpg.CannotConnectNowError) as error:
-                reasons.append(f"{host.name}:{host.port}: {str(error) or 'no answer'}")
+                reasons.append(f"host {number + 1}: {str(error) or 'no answer'}")
                 if not isinstance(error, (ConnectionRefusedError, FileNotFoundError, asyncpg.CannotConnectNowError)):
                     kind = ConnectionError  # it may yet be there
             else:
-                self._turn -= 1
+                self._first = number
                 return conn
         raise kind(f"No host of the {self._name} accepts writes ({'; '.join(reasons)})")
 
@@ -145,6 +149,18 @@ def _reason(error: Exception) -> str:
     return (
         "a part of it cannot be read (it is not shown here: it may hold a password); "
         "it must look like postgresql://user:password@host:5432/database"
+    )
+
+
+def setting(settings: Mapping[str, str]) -> str:
+    """Return the statement that sets these for the session, where the server knows them (some are of later versions).
+
+    To be sent as text, so that one message does; every value is a constant of pqlite's.
+    """
+    values = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
+    return (
+        f"select set_config(name, value, false) from (values {values}) s (name, value) "  # noqa: S608 - constants
+        "where current_setting(name, true) is not null"
     )
 
 

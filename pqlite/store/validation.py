@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from pqlite.errors import InvalidJob
-from pqlite.job import NewJob
+from pqlite.job import PAYLOAD_VERSION, NewJob
 from pqlite.store.encoding import encode
 
 MAX_DELAY = timedelta(days=36525)
@@ -44,7 +44,7 @@ def row(job: NewJob, max_payload_bytes: int) -> Row:
         None if job.timeout_seconds is None else _timeout(job.timeout_seconds),
         "default" if job.queue == "default" else name("queue", job.queue, 200),
         () if job.tags == () else _tags(job.tags),
-        "{}" if job.metadata is None else _metadata(job.metadata, max_payload_bytes),
+        "{}" if job.metadata is None and job.version == 1 else _metadata(job, max_payload_bytes),
         None if job.concurrency_key is None else name("concurrency_key", job.concurrency_key, 1024),
         None if job.expires_at is None else _aware("expires_at", job.expires_at),
     )
@@ -110,10 +110,15 @@ def _tags(value: Any) -> list[str]:
     return [name("a tag", tag, 200) for tag in tags]
 
 
-def _metadata(value: Any, max_bytes: int) -> str:
-    text = encode(dict(value) if isinstance(value, Mapping) else value, what="metadata", max_bytes=max_bytes)
+def _metadata(job: NewJob, max_bytes: int) -> str:
+    metadata: Any = {} if job.metadata is None else job.metadata
+    if isinstance(metadata, Mapping):
+        metadata = dict(metadata)
+        if job.version != 1:
+            metadata[PAYLOAD_VERSION] = _integer("version", job.version, 1)
+    text = encode(metadata, what="metadata", max_bytes=max_bytes)
     if not text.startswith("{"):
-        raise InvalidJob(f"metadata must be a JSON object, not {value!r}")
+        raise InvalidJob(f"metadata must be a JSON object, not {metadata!r}")
     return text
 
 

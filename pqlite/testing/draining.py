@@ -6,10 +6,11 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
-from pqlite.backoff import BackoffPolicy
+from pqlite.backoff import Backoff, BackoffPolicy, policy_of
 from pqlite.events import Announcer, Observer
-from pqlite.handlers import Handler, checked
+from pqlite.handlers import AnyHandler, Middleware, checked
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.engine import Engine, WorkerStore
@@ -33,13 +34,15 @@ class AttemptFailed(AssertionError):
 
 async def drain(
     store: WorkerStore,
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, AnyHandler],
     *,
     max_jobs: int = 1000,
     raises: bool = True,
     queues: Sequence[str] | None = None,
-    backoff: BackoffPolicy | None = None,
+    backoff: Backoff | None = None,
     observers: Sequence[Observer] = (),
+    resources: Mapping[str, Any] | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> list[Job]:
     """Run the jobs that are due, and those that they make due, until none is; return them as they are after each
     attempt, in the order in which they ran: suspects first, then best priority first, then by due time.
@@ -51,13 +54,13 @@ async def drain(
         max_jobs: a job that brings forth another for ever is an error after so many attempts.
         raises: an attempt that ends in a retry or FAILED raises AttemptFailed, after that was written. Pass False in a
             test of what becomes of jobs that fail.
-        queues, backoff, observers: as for Worker.
+        queues, backoff, observers, middleware: as for Worker; resources: a mapping.
 
     Raises:
         AttemptFailed: see `raises`.
         AssertionError: see `max_jobs`.
     """
-    return await Drain(store, handlers, max_jobs, raises, queues, backoff, observers).run()
+    return await Drain(store, handlers, max_jobs, raises, queues, backoff, observers, resources or {}, middleware).run()
 
 
 class Drain:
@@ -66,12 +69,14 @@ class Drain:
     def __init__(
         self,
         store: WorkerStore,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, AnyHandler],
         max_jobs: int,
         raises: bool,
         queues: Sequence[str] | None,
-        backoff: BackoffPolicy | None,
+        backoff: Backoff | None,
         observers: Sequence[Observer],
+        resources: Mapping[str, Any],
+        middleware: Sequence[Middleware],
     ) -> None:
         self._store = store
         self._handlers = checked(handlers)
@@ -82,10 +87,12 @@ class Drain:
         self._outcomes: list[Outcome] = []
         self._executor = Executor(
             handlers=self._handlers,
+            middleware=middleware,
+            resources=resources,
             store=store,
             worker_id=PURPOSE,
             concurrency=1,
-            backoff=backoff or BackoffPolicy(),
+            backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
             announce=Announcer(observers),
             submit=self._outcomes.append,
             wanting=lambda: None,

@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
-from pqlite.backoff import BackoffPolicy
-from pqlite.handlers import Handler
+from pqlite.backoff import Backoff
+from pqlite.handlers import AnyHandler
 from pqlite.job import Job
 from pqlite.store.engine import WorkerStore
 from pqlite.testing.draining import drain
@@ -21,11 +21,11 @@ _inside: ContextVar[bool] = ContextVar("pqlite_inline", default=False)
 @asynccontextmanager
 async def inline(
     store: WorkerStore,
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, AnyHandler],
     *,
     max_jobs: int = 1000,
     raises: bool = True,
-    backoff: BackoffPolicy | None = None,
+    backoff: Backoff | None = None,
 ) -> AsyncIterator[Callable[[], Awaitable[list[Job]]]]:
     """Within the block, `store.enqueue` and `enqueue_many` return when the jobs that are due have run.
 

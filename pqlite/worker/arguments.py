@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from pqlite.errors import ConfigurationError, InvalidJob
+from pqlite.handlers import Hooks, Middleware, with_hooks
 from pqlite.store.validation import name, names
 
 Duration = float | timedelta
@@ -40,3 +41,16 @@ def served(queues: Iterable[str] | None) -> list[str] | None:
         return None if queues is None else names("queues", queues, 200)
     except InvalidJob as error:
         raise ConfigurationError(str(error)) from None
+
+
+def around(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
+    """Return what is wrapped around each attempt, outermost first: hooks, then middleware.
+
+    Raises:
+        ConfigurationError: one of them cannot be called.
+    """
+    layers = (*(with_hooks(each) for each in ([hooks] if isinstance(hooks, Hooks) else hooks)), *middleware)
+    for layer in layers:
+        if not callable(layer):
+            raise ConfigurationError(f"middleware must be an async function of (ctx, call_next), not {layer!r}")
+    return layers

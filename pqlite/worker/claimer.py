@@ -52,8 +52,8 @@ class Claimer:
         accept: Callable[[Sequence[Job]], None],
         lost: Callable[[], None],
         look_everywhere: Callable[[], None],
-        audit: Callable[[Unknown], None],
         hears: Callable[[], bool],
+        audit: Callable[[Unknown], None],
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
@@ -67,8 +67,8 @@ class Claimer:
         self._accept = accept
         self._lost = lost
         self._look_everywhere = look_everywhere
-        self._audit_aside = audit
         self._hears = hears
+        self._audit_aside = audit
         self._lanes = lanes
         self._listening = Listening()
         self._hoped = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from pqlite.backoff import BackoffPolicy, retry_seconds, seconds
 from pqlite.errors import Cancel, Fail, PayloadError, RetryAfter, Snooze
+from pqlite.handlers import Retrying
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.encoding import clean_text, encode_clean, format_error
@@ -18,7 +19,7 @@ MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 
 def decide(
-    job: Job, stop_reason: str | None, error: BaseException | None, cancelling: int, backoff: BackoffPolicy
+    job: Job, stop_reason: str | None, error: BaseException | None, cancelling: int, retrying: Retrying
 ) -> Outcome:
     """Return the outcome of an attempt that raised `error`, or completed its job by itself. The one place where an
     exception becomes an outcome. `cancelling` is how often somebody has asked the attempt's task to cancel.
@@ -38,14 +39,14 @@ def decide(
         case RetryAfter():
             return Outcome(job, Verb.RETRY, error=_reason(error) or "RetryAfter", delay=seconds(error.delay))
         case asyncio.CancelledError():
-            return _cancelled(job, stop_reason, cancelling, backoff)
+            return _cancelled(job, stop_reason, error, cancelling, retrying)
         case _ if stop_reason in ("shutdown", "lease"):
             # It was asked to stop and stumbled on the way out: a deploy never costs an attempt.
             return _interrupted(job)
         case _ if stop_reason == "cancel":
             return Outcome(job, Verb.CANCELLED, error=format_error(error))
         case _:
-            return Outcome(job, Verb.RETRY, error=format_error(error), delay=_retry_delay(job, backoff))
+            return _failed(job, error, format_error(error), retrying)
 
 
 def returned(job: Job, result: Any) -> Outcome:
@@ -57,11 +58,11 @@ def returned(job: Job, result: Any) -> Outcome:
         return Outcome(job, Verb.FAILED, error=f"The handler finished, but its result cannot be stored: {error}")
 
 
-def _cancelled(job: Job, stop_reason: str | None, cancelling: int, backoff: BackoffPolicy) -> Outcome:
+def _cancelled(job: Job, stop_reason: str | None, error: BaseException, cancelling: int, retrying: Retrying) -> Outcome:
     match stop_reason:
         case "timeout":
-            error = f"TimeoutError: the attempt took longer than timeout_seconds ({job.timeout_seconds:g} s)"
-            return Outcome(job, Verb.RETRY, error=error, delay=_retry_delay(job, backoff))
+            text = f"TimeoutError: the attempt took longer than timeout_seconds ({job.timeout_seconds:g} s)"
+            return _failed(job, TimeoutError(), text, retrying)
         case "cancel":
             return Outcome(job, Verb.CANCELLED, error="cancelled")
         case "shutdown" | "lease":
@@ -70,8 +71,14 @@ def _cancelled(job: Job, stop_reason: str | None, cancelling: int, backoff: Back
             # Somebody else cancels every task: the event loop is being torn down.
             return _interrupted(job)
         case _:
-            error = "CancelledError: the handler raised it, nobody had asked it to stop"
-            return Outcome(job, Verb.RETRY, error=error, delay=_retry_delay(job, backoff))
+            return _failed(job, error, "CancelledError: the handler raised it, nobody had asked it to stop", retrying)
+
+
+def _failed(job: Job, error: BaseException, text: str, retrying: Retrying) -> Outcome:
+    """Return the outcome of an attempt that ended with an error: another attempt, unless its type rules that out."""
+    if not retrying.again(error):
+        return Outcome(job, Verb.FAILED, error=text)
+    return Outcome(job, Verb.RETRY, error=text, delay=_retry_delay(job, retrying.backoff or BackoffPolicy()))
 
 
 def _interrupted(job: Job) -> Outcome:

@@ -12,10 +12,11 @@ from typing import Any
 
 import anyio.to_thread
 
+from pqlite import current
 from pqlite.backoff import BackoffPolicy
 from pqlite.errors import Fail
 from pqlite.events import Announcer, JobEnded, JobStarted, JobStuck
-from pqlite.handlers import Handler, JobContext, is_async
+from pqlite.handlers import AnyHandler, Handler, JobContext, Middleware, Retrying, TypedHandler, compiled
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
@@ -68,7 +69,9 @@ class Executor:
     def __init__(
         self,
         *,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, AnyHandler],
+        middleware: Sequence[Middleware],
+        resources: Mapping[str, Any],
         store: JobStore,
         worker_id: str,
         concurrency: int,
@@ -77,21 +80,19 @@ class Executor:
         submit: Callable[[Outcome], None],
         wanting: Callable[[], None],
     ) -> None:
-        self._handlers = {job_type: (handler, is_async(handler)) for job_type, handler in handlers.items()}
-        self._store = store
-        self._worker_id = worker_id
-        self._concurrency = concurrency
-        self._backoff = backoff
+        self._handlers = {t: compiled(each, self._in_thread, middleware) for t, each in handlers.items()}
+        self._retrying = {t: each.rules(backoff) for t, each in handlers.items() if isinstance(each, TypedHandler)}
+        self._store, self._resources = store, resources
+        self._worker_id, self._concurrency = worker_id, concurrency
+        self._retrying_plain = Retrying(backoff)
         self._announce = announce
-        self._submit = submit
-        self._wanting = wanting
+        self._submit, self._wanting = submit, wanting
         self._threads = anyio.CapacityLimiter(concurrency)
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
-        self._last_end = 0.0
-        self._asked = self._starting = False
+        self._last_end, self._asked, self._starting = 0.0, False, False
         self.running: dict[int, Attempt] = {}
         self.waiting = WaitingRoom(self._release)
         self.pace: float | None = None
@@ -134,7 +135,7 @@ class Executor:
 
     def start(self, job: Job) -> None:
         """Start an attempt of a claimed job."""
-        attempt = Attempt(job, JobContext(job, self._store, self._worker_id))
+        attempt = Attempt(job, JobContext(job, self._store, self._worker_id, self._resources))
         if not self.running:
             self._idle.clear()
         self.running[job.id] = attempt
@@ -195,6 +196,8 @@ class Executor:
         """Call the handler, and end the attempt with whatever becomes of it; nothing leaves here but an outcome."""
         attempt.entered, context = True, attempt.context
         attempt.task = asyncio.current_task()
+        if current.wanted:
+            current.job.set(context.job)
         result: Any = None
         error: BaseException | None = None
         try:
@@ -267,7 +270,8 @@ class Executor:
             if error is None and attempt.job.status is not DONE:
                 return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
             cancelling = 0 if attempt.task is None else attempt.task.cancelling()
-            return decide(attempt.job, attempt.context.stop_requested, error, cancelling, self._backoff)
+            retrying = self._retrying.get(attempt.job.job_type, self._retrying_plain)
+            return decide(attempt.job, attempt.context.stop_requested, error, cancelling, retrying)
         except Exception as bug:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
             return Outcome(attempt.job, Verb.RETRY, error=format_error(bug), delay=60.0)

@@ -27,6 +27,11 @@ RATION = 20
 REMEMBERED = 5000
 """Most lanes whose watermark is kept."""
 
+WORTH_KNOWING = 3
+"""After so many claims that got something, a look begins at a lane's watermark. Before, there are so few dead index
+entries that a range of its own would cost more than stepping over them: there may be many lanes with a job each.
+"""
+
 Asked = Sequence[tuple[Lane, Mark]]
 
 
@@ -37,6 +42,7 @@ class Lanes:
         # By priority; of one priority, the lane that was served longest ago comes first.
         self._active: dict[int, OrderedDict[Lane, None]] = {}
         self._marks: OrderedDict[Lane, Mark] = OrderedDict()
+        self._claims: dict[Lane, int] = {}
         self._once: set[Lane] = set()
 
     @property
@@ -102,6 +108,7 @@ class Lanes:
             # The one that was not served for the longest; a sweep finds its jobs if it has any.
             oldest, _ = self._marks.popitem(last=False)
             self._once.discard(oldest)
+            self._claims.pop(oldest, None)
         self._marks[lane] = max(before, mark)
 
     def ask(self, *, prefetching: bool = False) -> Asked:
@@ -133,6 +140,8 @@ class Lanes:
             counts[lane] = len(jobs)
             if self._marks.get(lane, BEGINNING) >= began[lane]:
                 self._advance(lane, Mark(last.run_after, last.id))
+            if lane in self._marks:
+                self._claims[lane] = self._claims.get(lane, 0) + 1
             if last.max_attempts == 1:
                 self._once.add(lane)
             else:
@@ -150,13 +159,17 @@ class Lanes:
             yield lane, mark, self.active(lane)
 
     def known(self, back: timedelta = timedelta(0)) -> Asked:
-        """Return the lanes found or claimed from so far, each with its watermark, or with a place so far before it."""
-        if not back:
-            return list(self._marks.items())
-        return [(lane, _back(mark, back)) for lane, mark in self._marks.items()]
+        """Return the lanes that a look need not begin at the beginning of, each with its watermark, or with a place so
+        far before it.
+        """
+        return [
+            (lane, _back(self._marks[lane], back)) for lane, claims in self._claims.items() if claims >= WORTH_KNOWING
+        ]
 
 
 def _back(mark: Mark, back: timedelta) -> Mark:
+    if not back:
+        return mark
     try:
         return Mark(mark.run_after - back, 0)
     except OverflowError:

@@ -6,12 +6,13 @@ import asyncio
 import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
 from pqlite.events import Announcer, LoopBlocked, LoopFailed, LoopRecovered, WorkerFenced, WorkerRegistered
-from pqlite.handlers import Handler
+from pqlite.handlers import AnyHandler, Middleware
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
@@ -37,7 +38,8 @@ class Plan:
     """What a worker is to run, and how."""
 
     store: WorkerStore
-    handlers: Mapping[str, Handler]
+    handlers: Mapping[str, AnyHandler]
+    middleware: Sequence[Middleware]
     settings: WorkerSettings
     worker_id: str
     queues: Sequence[str] | None
@@ -47,6 +49,7 @@ class Plan:
     backoff: BackoffPolicy
     loop_errors: LoopErrorPolicy
     announce: Announcer
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Parts:
@@ -91,6 +94,8 @@ class Parts:
         )
         self.executor = Executor(
             handlers=plan.handlers,
+            middleware=plan.middleware,
+            resources=plan.resources,
             store=plan.store,
             worker_id=plan.worker_id,
             concurrency=plan.settings.concurrency,
@@ -115,8 +120,8 @@ class Parts:
             accept=self._accept,
             lost=self.sentinel.hurry,
             look_everywhere=lambda: self.notified(everywhere=True),
-            audit=self._audit_soon,
             hears=lambda: self.sentinel.hears,
+            audit=self._audit_soon,
         )
         self.reaper = Reaper(
             reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),

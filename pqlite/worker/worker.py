@@ -10,17 +10,18 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
-from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
+from pqlite.backoff import Backoff, BackoffPolicy, IdlePollPolicy, LoopErrorPolicy, policy_of
 from pqlite.errors import ConfigurationError, WorkerError
 from pqlite.events import Announcer, Observer
-from pqlite.handlers import Handler, checked
+from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import Duration, duration, label, served
+from pqlite.worker.arguments import Duration, around, duration, label, served
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
+from pqlite.worker.resources import Resources, held, known
 from pqlite.worker.running import Running
 
 logger = logging.getLogger(__name__)
@@ -33,11 +34,13 @@ class Worker:
 
     Args:
         store: where the jobs are (a PgJobStore). If it is not started, the worker starts it, and closes it at the end.
-        handlers: functions by job type. Jobs of other types are left for workers that know them.
+        handlers: functions by job type, or a `Handlers` registry. Jobs of other types are left for workers that know
+            them.
         concurrency: how many jobs run at once in this process.
         enabled: False runs nothing (the store still works): the same code serves an API-only process.
         enable_reaper: whether this process takes over what dead workers held.
-        idle_policy, backoff, loop_error_policy: how long to wait when idle, before a retry, after an error.
+        idle_policy, backoff, loop_error_policy: how long to wait when idle, before a retry (a policy, or a function of
+            the number of the attempt that failed), after an error.
         reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are given back, if they are
             older than their `timeout_seconds`, or than `default_stale_after`.
         shutdown_grace: how long running jobs may go on after a stop; then they are cancelled.
@@ -51,6 +54,10 @@ class Worker:
         unknown_job_types: "leave" jobs of unknown types to others, or "fail" them.
         startup: with the database away, "wait" for it in the background and serve, or "fail".
         observers: called with every event; the logging one is always there.
+        resources: what handlers find in `ctx.resources`: a mapping, or a function that returns an async context
+            manager of one. That is entered before anything is claimed, and exited after the last attempt.
+        hooks: called before and after each attempt, outside of the middleware.
+        middleware: `async def middleware(ctx, call_next)` around each attempt, the first one outermost.
 
     The environment wins over `enabled`, `concurrency`, `enable_reaper`, `reap_stale_every_seconds`,
     `default_stale_after`, `shutdown_grace` and `shutdown_timeout`: see pqlite.settings.
@@ -62,13 +69,13 @@ class Worker:
     def __init__(
         self,
         store: WorkerStore,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, AnyHandler],
         *,
         concurrency: int = 10,
         enabled: bool = True,
         enable_reaper: bool = True,
         idle_policy: IdlePollPolicy | None = None,
-        backoff: BackoffPolicy | None = None,
+        backoff: Backoff | None = None,
         loop_error_policy: LoopErrorPolicy | None = None,
         reap_stale_every_seconds: Duration = 60.0,
         default_stale_after: Duration = timedelta(minutes=20),
@@ -82,6 +89,9 @@ class Worker:
         unknown_job_types: Literal["leave", "fail"] = "leave",
         startup: Literal["wait", "fail"] = "wait",
         observers: Sequence[Observer] = (),
+        resources: Resources = None,
+        hooks: Hooks | Sequence[Hooks] = (),
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         for argument, value, accepted in (
             ("unknown_job_types", unknown_job_types, ("leave", "fail")),
@@ -115,10 +125,12 @@ class Worker:
             unknown_job_types=unknown_job_types,
             startup=startup,
             idle=idle_policy or IdlePollPolicy(),
-            backoff=backoff or BackoffPolicy(),
+            backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
             loop_errors=loop_error_policy or LoopErrorPolicy(),
             announce=self.events,
+            middleware=around(hooks, middleware),
         )
+        self._resources = known(resources)
         self._task: asyncio.Task[None] | None = None
         self._running: Running | None = None
         self._drain = asyncio.Event()
@@ -267,17 +279,19 @@ class Worker:
             started.set_result(None)
             await self._exit.wait()
             return
-        plan = replace(self._plan, startup="fail") if self._once else self._plan
-        running = Running(plan, self._drain, once=self._once)
-        try:
-            await running.start()
-            self._running = running
-            started.set_result(None)
-            await self._drain.wait()
-        finally:
-            self._running = None
-            await self._stop(running)
-            self._attempts = running.attempts
+        async with held(self._resources, self._exit) as resources:
+            startup = "fail" if self._once else self._plan.startup
+            plan = replace(self._plan, resources=resources, startup=startup)
+            running = Running(plan, self._drain, once=self._once)
+            try:
+                await running.start()
+                self._running = running
+                started.set_result(None)
+                await self._drain.wait()
+            finally:
+                self._running = None
+                await self._stop(running)
+                self._attempts = running.attempts
         # The app may still answer requests, which enqueue: the store stays open until the lifespan ends.
         await self._exit.wait()
 

@@ -7,6 +7,7 @@ import pytest
 
 from pqlite import PgJobStore
 from pqlite.store import route
+from pqlite.store.connecting import OWN
 from pqlite.store.route import Pooling, Route
 from tests.poolers.conftest import Bounce
 
@@ -14,7 +15,7 @@ PREPARED = "select count(*) from pg_prepared_statements"
 
 
 async def found(made: Route) -> Pooling | None:
-    conn = await made.connection("test")
+    conn = await made.connection("test", OWN)
     try:
         await conn.fetchval("select $1::int", 1)
     finally:
@@ -27,7 +28,7 @@ async def test_a_direct_connection_is_direct_and_prepares_its_statements(dsn: st
 
     assert made.pooling is None
     assert await found(made) is Pooling.NONE
-    conn = await made.connection("test")
+    conn = await made.connection("test", OWN)
     assert await conn.fetchval(PREPARED) > 0
     await conn.close()
 
@@ -53,7 +54,7 @@ async def test_a_pooler_in_session_mode_is_as_good_as_none(dsn: str, bounce: Bou
     made = Route(pooler.dsn(dsn))
 
     assert await found(made) is Pooling.SESSION
-    conn = await made.connection("test")
+    conn = await made.connection("test", OWN)
     assert await conn.fetchval(PREPARED) > 0
     await conn.close()
 
@@ -89,7 +90,7 @@ async def test_several_hosts_may_be_poolers(dsn: str, bounce: Bounce) -> None:
     made = Route(pooler.dsn(dsn).replace(f"127.0.0.1:{pooler.port}", hosts))
 
     assert await found(made) is Pooling.TRANSACTION
-    conn = await made.connection("test")
+    conn = await made.connection("test", OWN)
     assert await conn.fetchval(PREPARED) == 0
     await conn.close()
 

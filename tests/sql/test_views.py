@@ -231,11 +231,6 @@ async def test_a_view_of_an_older_version_is_replaced_with_its_columns_and_keeps
     before = await definition(conn)
     await conn.execute("create role pqlite_test_role; create role pqlite_test_owner superuser")
     try:
-<<<<<<< HEAD
-        granted = (await definition(conn))[0]
-        await schema.migrate(conn)
-        [(oid, grants, text, owner)] = await definition(conn)
-=======
         await conn.execute(
             """
             call pqlite.replace_view('queue_stats', 'select 1 as formerly, 2 as due');
@@ -245,7 +240,6 @@ async def test_a_view_of_an_older_version_is_replaced_with_its_columns_and_keeps
             """
         )
         [(old, *granted)] = await definition(conn)
->>>>>>> sql
 
         await schema.migrate(conn)
 

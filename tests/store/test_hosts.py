@@ -9,6 +9,7 @@ import pytest
 
 from pqlite import PgJobStore
 from pqlite.store import route
+from pqlite.store.connecting import OWN
 from pqlite.store.hosts import Host, says_which, several_hosts
 from pqlite.store.link import says_server_is_down
 from pqlite.store.route import Pooling, Route
@@ -39,14 +40,21 @@ def with_others(dsn: str, *before: tuple[str, int]) -> str:
 async def test_a_host_that_does_not_answer_is_passed_over_and_not_asked_again(dsn: str, silent: socket.socket) -> None:
     made = Route(with_others(dsn, silent.getsockname(), ("127.0.0.1", 1)))
     async with asyncio.timeout(2.0):
-        await (await made.connection("test")).close()
+        await (await made.connection("test", OWN)).close()
     assert made.pooling is Pooling.NONE
     silent.close()  # nobody would be passed over now
 
-    conn = await made.connection("test")
+    conn = await made.connection("test", OWN)
     await conn.fetchval("select $1::int", 1)
     assert await conn.fetchval("select count(*) from pg_prepared_statements") > 0
     await conn.close()
+
+
+async def test_many_connections_at_once_all_find_the_one_that_answers(dsn: str) -> None:
+    made = Route(with_others(dsn, ("127.0.0.1", 1), ("127.0.0.1", 1)))
+
+    for conn in await asyncio.gather(*(made.connection("test", OWN) for _ in range(10))):
+        await conn.close()
 
 
 async def test_an_attempt_that_is_cut_short_goes_on_with_the_next_host(dsn: str, silent: socket.socket) -> None:
@@ -54,15 +62,15 @@ async def test_an_attempt_that_is_cut_short_goes_on_with_the_next_host(dsn: str,
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await made.connection("test")
+            await made.connection("test", OWN)
     async with asyncio.timeout(2.0):
-        await (await made.connection("test")).close()
+        await (await made.connection("test", OWN)).close()
 
 
 async def test_where_nobody_accepts_writes_it_says_why(dsn: str, conn: asyncpg.Connection) -> None:
     await set_for_the_database(conn, {"default_transaction_read_only": "on"})
     async with PgJobStore(dsn=with_others(dsn, ("127.0.0.1", 1))) as store:
-        says = r"No host of the dsn accepts writes \(127.0.0.1:1: .*; .* is a standby"
+        says = r"No host of the dsn accepts writes \(host 1: .*; host 2 is a standby"
         with pytest.raises(ConnectionRefusedError, match=says):
             await store.enqueue("t")
 
@@ -71,7 +79,7 @@ async def test_where_one_does_not_answer_nothing_shows_that_the_server_is_down(s
     made = Route(f"postgresql://127.0.0.1:1,127.0.0.1:{silent.getsockname()[1]}/db")
 
     with pytest.raises(ConnectionError, match="no answer") as caught:
-        await made.connection("test")
+        await made.connection("test", OWN)
     assert not says_server_is_down(caught.value, direct=True)
 
 
@@ -85,7 +93,7 @@ async def test_a_wrong_password_or_database_is_no_reason_to_ask_another_host(dsn
     elsewhere = with_others(dsn, ("127.0.0.1", 1)).replace(urlsplit(dsn).path, "/no_such_database")
 
     with pytest.raises(asyncpg.InvalidCatalogNameError):
-        await Route(elsewhere).connection("test")
+        await Route(elsewhere).connection("test", OWN)
 
 
 @pytest.mark.parametrize(

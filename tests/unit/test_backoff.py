@@ -1,12 +1,21 @@
 import math
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pqlite import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
-from pqlite.backoff import MAX_RETRY_DELAY, retry_seconds, seconds
+from pqlite import (
+    BackoffPolicy,
+    ConfigurationError,
+    Constant,
+    Exponential,
+    IdlePollPolicy,
+    Linear,
+    LoopErrorPolicy,
+)
+from pqlite.backoff import MAX_RETRY_DELAY, policy_of, retry_seconds, seconds
 
 
 @pytest.mark.parametrize(
@@ -41,6 +50,67 @@ def test_a_delay_is_kept_between_now_and_a_year(delay: timedelta | float, expect
 def test_a_delay_that_is_no_number_is_an_error(nonsense: float, error: type[Exception]) -> None:
     with pytest.raises(error):
         seconds(nonsense)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (Exponential(jitter=0), [2.0, 2.0, 4.0, 8.0, 16.0]),
+        (
+            Exponential(base=timedelta(minutes=1), factor=10, cap=timedelta(hours=1), jitter=0),
+            [60, 60, 600, 3600, 3600],
+        ),
+        (Exponential(base=5, factor=1, jitter=0), [5.0] * 5),
+        (Linear(jitter=0), [60.0, 60.0, 120.0, 180.0, 240.0]),
+        (Linear(step=timedelta(seconds=1), cap=2.5, jitter=0), [1.0, 1.0, 2.0, 2.5, 2.5]),
+        (Constant(), [60.0] * 5),
+        (Constant(timedelta(seconds=3)), [3.0] * 5),
+    ],
+)
+def test_a_policy_without_jitter_waits_as_long_as_it_says(policy: BackoffPolicy, expected: list[float]) -> None:
+    assert [retry_seconds(policy, attempts) for attempts in range(5)] == expected
+    assert retry_seconds(policy, 10**9) <= 86400
+
+
+@given(attempts=st.integers(1, 2000), jitter=st.floats(0, 1))
+def test_jitter_only_shortens_a_delay_and_by_no_more_than_its_share(attempts: int, jitter: float) -> None:
+    for kind in (Exponential, Linear):
+        longest = retry_seconds(kind(jitter=0), attempts)
+        delay = retry_seconds(kind(jitter=jitter), attempts)
+        assert longest * (1 - jitter) - 1e-9 <= delay <= longest <= 86400
+
+
+def test_jobs_that_failed_together_come_back_apart() -> None:
+    assert len({retry_seconds(Exponential(), 5) for _ in range(100)}) > 90
+    assert len({retry_seconds(Constant(60, jitter=True), 1) for _ in range(100)}) > 90
+
+
+@pytest.mark.parametrize(
+    ("policy", "arguments", "sentence"),
+    [
+        (Exponential, {"base": -1}, "base must be from 0 seconds to a year, not -1"),
+        (Exponential, {"factor": 0.5}, "factor must be 1.0 or more, not 0.5"),
+        (Exponential, {"factor": math.nan}, "factor must be 1.0 or more"),
+        (Exponential, {"cap": timedelta(days=366)}, "cap must be from 0 seconds to a year"),
+        (Linear, {"jitter": 1.1}, "jitter must be from 0.0 to 1.0, not 1.1"),
+        (Constant, {"delay": math.inf}, "delay must be from 0 seconds to a year"),
+    ],
+)
+def test_a_policy_that_cannot_work_says_why(
+    policy: type[BackoffPolicy], arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        policy(**arguments)
+
+
+def test_a_function_of_the_attempt_is_a_policy_and_a_class_or_a_number_is_none() -> None:
+    policy = Linear()
+
+    assert retry_seconds(policy_of(lambda attempts: timedelta(seconds=attempts)), 3) == 3.0
+    assert policy_of(policy) is policy
+    for mistake in (Exponential, 60, None):
+        with pytest.raises(ConfigurationError, match="backoff must be a BackoffPolicy or a function of the attempt"):
+            policy_of(mistake)  # type: ignore[arg-type]
 
 
 def test_an_idle_worker_polls_after_one_two_five_and_ten_seconds() -> None:

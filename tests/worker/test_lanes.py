@@ -5,7 +5,7 @@ from typing import Any
 
 from pqlite import Job, JobStatus
 from pqlite.store.engine import Claimed, Head, Lane, Mark
-from pqlite.worker.lanes import BEGINNING, HOPEFUL, MOST, REMEMBERED, Lanes
+from pqlite.worker.lanes import BEGINNING, HOPEFUL, MOST, REMEMBERED, WORTH_KNOWING, Lanes
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, HIGH = Lane("q", "a", 0), Lane("q", "b", 0), Lane("q", "a", 9)
@@ -129,10 +129,20 @@ def test_a_lane_of_jobs_that_start_only_once_is_not_asked_for_jobs_that_would_wa
 
 def test_a_look_back_begins_before_the_watermark_and_a_plain_look_at_it() -> None:
     lanes = lanes_with(A)
-    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(10, 7))])])
+    for _ in range(WORTH_KNOWING):
+        lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(10, 7))])])
 
     assert list(lanes.known()) == [(A, at(10, 7))]
     assert list(lanes.known(timedelta(seconds=5))) == [(A, Mark(T0 + timedelta(seconds=5), 0))]
+
+
+def test_looks_begin_at_the_beginning_of_a_lane_that_was_hardly_claimed_from() -> None:
+    lanes = lanes_with(A)
+    for _ in range(WORTH_KNOWING - 1):
+        lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(10, 7))])])
+
+    assert lanes.known() == []
+    assert lanes.marks == {A: at(10, 7)}
 
 
 def test_what_was_ahead_of_the_mark_when_a_look_began_does_not_rewind_it() -> None:
@@ -178,7 +188,7 @@ def test_the_lane_that_was_not_served_for_the_longest_is_forgotten_first() -> No
     lanes.claimed([(many[0], lanes.marks[many[0]])], 1, [Claimed(many[0], [job(many[0], at(9))])])
     lanes.found([head(Lane("q", "new", 0), at(1))])
 
-    remembered = {lane for lane, _ in lanes.known()}
+    remembered = lanes.marks.keys()
     assert many[0] in remembered
     assert many[1] not in remembered
     assert len(remembered) == REMEMBERED

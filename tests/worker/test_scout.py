@@ -12,7 +12,7 @@ from pqlite import PgJobStore, Worker
 from pqlite.events import JobStarted, WorkerRegistered
 from pqlite.store.engine import Head, Lane, Mark
 from pqlite.worker import scout
-from pqlite.worker.lanes import Asked, Lanes
+from pqlite.worker.lanes import WORTH_KNOWING, Asked, Lanes
 from pqlite.worker.scout import Scout
 from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
@@ -34,10 +34,11 @@ end $$
 
 
 async def test_claims_go_on_while_a_sweep_is_slow(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
-    await conn.execute(SLOW_SWEEPS)
     sweep = "select query_start from pg_stat_activity where query like '%pqlite.lanes%' and wait_event = 'PgSleep'"
     async with run({"t": lambda _ctx: None}):
-        await ended(store, await store.enqueue("t"))
+        for _ in range(WORTH_KNOWING):
+            await ended(store, await store.enqueue("t"))
+        await conn.execute(SLOW_SWEEPS)
         before = await until(lambda: conn.fetchval(sweep), "a sweep")
         for _ in range(20):
             await ended(store, await store.enqueue("t"))
@@ -68,7 +69,7 @@ async def test_jobs_are_found_after_the_servers_clock_was_set_back(
         await ended(store, await store.enqueue("t"))
         # The same as a clock set back by an hour: the watermark is an hour ahead of new jobs.
         parts = worker._running._parts  # type: ignore[union-attr]
-        for lane, mark in parts.lanes.known():
+        for lane, mark in parts.lanes.marks.items():
             parts.lanes._marks[lane] = mark._replace(run_after=mark.run_after + timedelta(hours=1))
         job_id = await conn.fetchval("insert into pqlite.jobs (job_type) values ('t') returning id")
         job = await ended(store, job_id, patience=4.0)
@@ -93,9 +94,11 @@ async def test_a_diagnosis_tells_the_lanes_their_watermarks_and_how_long_a_job_c
 
 
 async def test_the_bounds_grow_with_what_a_look_costs(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
-    await conn.execute(SLOW_SWEEPS)
     async with run({"t": lambda _ctx: None}) as worker:
-        await ended(store, await store.enqueue("t"))
+        for _ in range(WORTH_KNOWING):
+            await ended(store, await store.enqueue("t"))
+        await conn.execute(SLOW_SWEEPS)
+        await store.enqueue("t")
         diagnosis = await until(lambda: (found := worker.diagnosis()) and found.anything_within > 6 and found)
 
     assert diagnosis.anything_within >= 20 * 2
@@ -116,8 +119,8 @@ async def test_a_look_that_fails_is_rationed_by_the_time_it_took_and_looks_back_
             raise TimeoutError
         return []
 
+    monkeypatch.setattr(Lanes, "known", lambda *_: [(Lane("q", "t", 0), Mark(datetime.now(UTC), 1))])
     lanes = Lanes()
-    lanes.found([Head(Lane("q", "t", 0), Mark(datetime.now(UTC), 1), -1.0)])
     watcher = Scout(lanes=lanes, look=look, found=lambda: None)
     began = time.monotonic()
     while time.monotonic() - began < 0.9:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, overload
 
 from pqlite.backoff import seconds
 from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, LeaseLost, NotStarted
-from pqlite.job import Enqueued, Job, JobStatus, NewJob, NewJobs
+from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.batches import checked_row
 from pqlite.store.by_hand import ByHand
 from pqlite.store.encoding import clean_text, encode_clean
+from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified
 from pqlite.store.validation import COLUMNS, Row, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
@@ -49,18 +50,25 @@ class MemoryJobStore:
         clock: the store's time; `store.clock.advance(timedelta(hours=1))` makes due what is due in an hour.
         max_payload_bytes: a larger payload is refused by `enqueue`.
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
+        middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
     """
 
     schema = "memory"
     pooling = listen_pooling = None
 
     def __init__(
-        self, *, clock: Clock | None = None, max_payload_bytes: int = 1024 * 1024, strict: bool = False
+        self,
+        *,
+        clock: Clock | None = None,
+        max_payload_bytes: int = 1024 * 1024,
+        strict: bool = False,
+        middleware: Sequence[EnqueueMiddleware] = (),
     ) -> None:
         self.clock = clock or Clock()
         self._table = Table(self.clock)
         self._max_payload_bytes = max_payload_bytes
         self._strict = strict
+        self._middleware = tuple(middleware)
         self._by_hand = ByHand()
         self._started = False
         self._enqueue_listeners: list[tuple[asyncio.AbstractEventLoop | None, Callable[[], None]]] = []
@@ -140,39 +148,33 @@ class MemoryJobStore:
         self._enqueue_listeners.append(entry)
         return lambda: self._enqueue_listeners.remove(entry)
 
+    @overload
+    async def enqueue(
+        self, job: NewJob, /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
+    ) -> int: ...
+
+    @overload
     async def enqueue(
         self,
         job_type: str,
         payload: Any = None,
         *,
-        dedupe_key: str | None = None,
-        run_after: datetime | timedelta | None = None,
-        priority: int = 0,
-        max_attempts: int = 5,
-        timeout_seconds: float | None = None,
-        queue: str = "default",
-        tags: Iterable[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        concurrency_key: str | None = None,
-        expires_at: datetime | None = None,
         conn: Any = None,
         strict: bool | None = None,
+        **options: Unpack[JobOptions],
+    ) -> int: ...
+
+    async def enqueue(
+        self,
+        job_type: str | NewJob,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        **options: Unpack[JobOptions],
     ) -> int:
         """Add a job and return its id; see JobStore.enqueue."""
-        job = NewJob(
-            job_type=job_type,
-            payload=payload,
-            dedupe_key=dedupe_key,
-            run_after=run_after,
-            priority=priority,
-            max_attempts=max_attempts,
-            timeout_seconds=timeout_seconds,
-            queue=queue,
-            tags=tags,  # type: ignore[arg-type]  # row() makes a list of any iterable, or refuses it
-            metadata=metadata,  # type: ignore[arg-type]  # and an object of any mapping
-            concurrency_key=concurrency_key,
-            expires_at=expires_at,
-        )
+        job = passed_through(self._middleware, specified(job_type, payload, options))
         tx = self._lent(conn, strict, "A job was enqueued")
         enqueued = await self._add(row(job, self._max_payload_bytes), tx)
         if conn is None:
@@ -189,7 +191,7 @@ class MemoryJobStore:
     ) -> list[Enqueued]:
         """Add many jobs, all or none; see JobStore.enqueue_many."""
         self._lent(conn, strict, "Jobs were enqueued")
-        rows = await self._drawn(jobs)
+        rows = await self._drawn(all_passed_through(self._middleware, jobs) if self._middleware else jobs)
         if conn is not None:
             async with conn.transaction():
                 return await self._add_all(rows, conn, progress)

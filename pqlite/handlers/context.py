@@ -1,31 +1,39 @@
-"""The user's side: handlers by job type, and the context a handler is called with."""
+"""The context a handler is called with."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from types import MappingProxyType
 from typing import Any, overload
 
-from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.job import Job
 from pqlite.store.base import JobStore
-from pqlite.store.validation import name
 
-Handler = Callable[["JobContext"], Awaitable[Any] | Any]
-"""Runs a job: `async def` on the event loop, plain `def` in a thread. What it returns is kept in `jobs.result`."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_logger = logging.getLogger("pqlite.jobs")
 
 
 class JobContext:
-    """What a handler is called with: the claimed job, the store for follow-up jobs, and the worker's label."""
+    """What a handler is called with: the claimed job, the store for follow-up jobs, and the worker's label.
 
-    __slots__ = ("_completed_on", "_stop_reason", "job", "store", "worker_id")
+    `resources` is what `Worker(resources=)` made, by name. Its values have no types here; a dependency gives them one:
 
-    def __init__(self, job: Job, store: JobStore, worker_id: str) -> None:
+        def get_pool(ctx: JobContext) -> asyncpg.Pool:
+            pool: asyncpg.Pool = ctx.resources["pool"]
+            return pool
+
+        async def send(to: str, pool: asyncpg.Pool = Depends(get_pool)) -> None: ...
+    """
+
+    __slots__ = ("_completed_on", "_stop_reason", "job", "resources", "store", "worker_id")
+
+    def __init__(self, job: Job, store: JobStore, worker_id: str, resources: Mapping[str, Any] = _NOTHING) -> None:
         self.job = job
         self.store = store
         self.worker_id = worker_id
+        self.resources = resources
         self._stop_reason: str | None = None
         self._completed_on = False
 
@@ -38,6 +46,14 @@ class JobContext:
     def fence_token(self) -> str:
         """Return `id:claims`, which grows with every claim of the job: for systems that can refuse an older token."""
         return f"{self.job.id}:{self.job.claims}"
+
+    @property
+    def log(self) -> JobLog:
+        """Return the logger `pqlite.jobs`, whose records carry `job_id`, `job_type` and `attempt`.
+
+        For the records of every other logger as well, put a `pqlite.observability.JobFields` on the log's handler.
+        """
+        return JobLog(self.job)
 
     @property
     def stop_requested(self) -> str | None:
@@ -81,26 +97,13 @@ class JobContext:
         return self.store.complete_on(conn, self.job, result=result)
 
 
-def checked(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
-    """Return the handlers by job type.
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """Logs for one attempt of a job."""
 
-    Raises:
-        ConfigurationError: there are none, a job type is no name, or a handler cannot be called.
-    """
-    if not handlers:
-        raise ConfigurationError("A worker without handlers would do nothing: handlers={'job_type': function}")
-    for job_type, handler in handlers.items():
-        try:
-            name("job_type", job_type, 200)
-        except InvalidJob as error:
-            raise ConfigurationError(str(error)) from None
-        if not callable(handler):
-            raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {handler!r}")
-    return dict(handlers)
+    def __init__(self, job: Job) -> None:
+        super().__init__(_logger, {"job_id": job.id, "job_type": job.job_type, "attempt": job.attempts})
 
-
-def is_async(handler: Handler) -> bool:
-    """Return whether calling the handler gives a coroutine, so that it belongs on the event loop."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the attempt's fields to those that the caller gives."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs

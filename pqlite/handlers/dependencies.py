@@ -1,0 +1,168 @@
+"""Dependencies: what a handler needs beside its payload, made for each attempt and closed after it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, overload
+
+from pqlite.errors import ConfigurationError
+from pqlite.handlers.context import JobContext
+from pqlite.handlers.signature import Dependency, signature_of
+
+T = TypeVar("T")
+
+Replacements: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]
+"""Which function is called instead of which."""
+
+NONE: Replacements = {}
+
+
+@overload
+def Depends(dependency: Callable[..., AsyncIterator[T]]) -> T: ...
+@overload
+def Depends(dependency: Callable[..., Iterator[T]]) -> T: ...
+@overload
+def Depends(dependency: Callable[..., Coroutine[Any, Any, T]]) -> T: ...
+@overload
+def Depends(dependency: Callable[..., T]) -> T: ...
+def Depends(dependency: Callable[..., Any]) -> Any:
+    """Mark a parameter as injected: `async def send(to: str, pool: Pool = Depends(get_pool))`.
+
+    It is no part of the payload. The dependency is called once for each attempt, however many ask for it, with its own
+    dependencies and, if one of its parameters is a JobContext, with that. It may be a function, a class, or a generator
+    that yields once: what follows the `yield` runs after the attempt, in reverse order, with the exception if there was
+    one (which it cannot swallow). Each of these may be async.
+
+    Plain functions and generators are called on the event loop and must not block. For a plain `def` handler whose
+    dependencies are all plain, all of them run in the handler's thread.
+    """
+    if not callable(dependency):
+        raise ConfigurationError(f"Depends takes a function, not {dependency!r}")
+    return Dependency(dependency)
+
+
+class _Kind(Enum):
+    FUNCTION = auto()
+    COROUTINE = auto()
+    GENERATOR = auto()
+    ASYNC_GENERATOR = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One call: `arguments` are names, and which earlier step's value they get; None stands for the context."""
+
+    call: Callable[..., Any]
+    kind: _Kind
+    arguments: tuple[tuple[str, int | None], ...]
+
+    def with_values(self, ctx: JobContext, values: Sequence[Any]) -> dict[str, Any]:
+        return {name: ctx if step is None else values[step] for name, step in self.arguments}
+
+
+class Injection:
+    """How the injected parameters of a function get their values: calls in the order in which they need each other.
+
+    Raises:
+        ConfigurationError: a dependency asks for what nobody can give, or for itself.
+    """
+
+    def __init__(self, injected: Mapping[str, Dependency], replaced: Replacements = NONE) -> None:
+        self._replaced = replaced
+        self._steps: list[_Step] = []
+        self._places: dict[Callable[..., Any], int] = {}
+        self._asked: set[Callable[..., Any]] = set()
+        self._injected = injected
+        self._parameters = {name: self._place(each.call, ()) for name, each in injected.items()}
+        self.plain = all(step.kind in (_Kind.FUNCTION, _Kind.GENERATOR) for step in self._steps)
+        """Whether nothing in it needs the event loop."""
+
+    def _place(self, call: Callable[..., Any], inside: tuple[Callable[..., Any], ...]) -> int:
+        self._asked.add(call)
+        call = self._replaced.get(call, call)
+        if call in inside:
+            raise ConfigurationError(f"The dependency {_title(call)} depends on itself")
+        if call not in self._places:
+            signature = signature_of(call, f"the dependency {_title(call)}", data=False)
+            for name, (_, default) in signature.payload.items():
+                if default is inspect.Parameter.empty:
+                    raise ConfigurationError(
+                        f"Parameter {name!r} of the dependency {_title(call)} has no value: it needs a default, such "
+                        f"as Depends(...), or the annotation JobContext"
+                    )
+            arguments: list[tuple[str, int | None]] = [
+                (name, self._place(each.call, (*inside, call))) for name, each in signature.injected.items()
+            ]
+            if signature.context is not None:
+                arguments.append((signature.context, None))
+            kind = _kind(call)
+            self._places[call] = len(self._steps)
+            self._steps.append(_Step(_opener(call, kind), kind, tuple(arguments)))
+        return self._places[call]
+
+    def asks_for(self, call: Callable[..., Any]) -> bool:
+        """Return whether somebody in it depends on the function, replaced or not."""
+        return call in self._asked
+
+    def replacing(self, replaced: Replacements) -> Injection:
+        """Return the same with other functions in the place of some, beside those that are replaced already.
+
+        Raises:
+            ConfigurationError: a replacement cannot be called, or depends on itself.
+        """
+        return Injection(self._injected, {**self._replaced, **replaced})
+
+    async def enter(self, ctx: JobContext, stack: AsyncExitStack) -> dict[str, Any]:
+        """Return the parameters' values; the stack closes what has to be closed."""
+        values: list[Any] = []
+        for step in self._steps:
+            made = step.call(**step.with_values(ctx, values))
+            match step.kind:
+                case _Kind.COROUTINE:
+                    made = await made
+                case _Kind.GENERATOR:
+                    made = stack.enter_context(made)
+                case _Kind.ASYNC_GENERATOR:
+                    made = await stack.enter_async_context(made)
+            values.append(made)
+        return {name: values[step] for name, step in self._parameters.items()}
+
+    def enter_plain(self, ctx: JobContext, stack: ExitStack) -> dict[str, Any]:
+        """The same without an event loop, where all of it is `plain`."""
+        values: list[Any] = []
+        for step in self._steps:
+            made = step.call(**step.with_values(ctx, values))
+            values.append(stack.enter_context(made) if step.kind is _Kind.GENERATOR else made)
+        return {name: values[step] for name, step in self._parameters.items()}
+
+
+def _kind(call: Callable[..., Any]) -> _Kind:
+    while isinstance(call, partial):
+        call = call.func
+    for function in (call, None if isinstance(call, type) else getattr(call, "__call__", None)):  # noqa: B004
+        if inspect.isasyncgenfunction(function):
+            return _Kind.ASYNC_GENERATOR
+        if inspect.isgeneratorfunction(function):
+            return _Kind.GENERATOR
+        if inspect.iscoroutinefunction(function):
+            return _Kind.COROUTINE
+    return _Kind.FUNCTION
+
+
+def _opener(call: Callable[..., Any], kind: _Kind) -> Callable[..., Any]:
+    match kind:
+        case _Kind.ASYNC_GENERATOR:
+            return asynccontextmanager(call)
+        case _Kind.GENERATOR:
+            return contextmanager(call)
+        case _:
+            return call
+
+
+def _title(call: Callable[..., Any]) -> str:
+    return str(getattr(call, "__qualname__", None) or repr(call))

@@ -1,0 +1,87 @@
+"""What is wrapped around every attempt of a worker: middleware and hooks."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from pqlite.handlers.context import JobContext
+
+logger = logging.getLogger(__name__)
+
+CallNext: TypeAlias = Callable[[JobContext], Awaitable[Any]]
+"""Runs the rest of an attempt; returns what the handler returns, raises what it raises."""
+
+Middleware: TypeAlias = Callable[[JobContext, CallNext], Awaitable[Any]]
+"""An `async def middleware(ctx, call_next)` around each attempt. What it returns is the job's result, what it raises is
+how the attempt ends: return what `call_next(ctx)` returns, and let what that raises pass.
+"""
+
+
+class AfterJob(Protocol):
+    """Called when an attempt has ended. `error` is what it raised, None if it returned its `result`."""
+
+    def __call__(self, ctx: JobContext, /, *, result: Any, error: BaseException | None) -> Awaitable[None] | None:
+        """See how the attempt ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Functions, plain or `async def`, called before and after each attempt. They run on the event loop.
+
+    What `before_job` raises ends the attempt as if the handler had raised it. `after_job` is called whenever
+    `before_job` has returned, also after a cancellation; what it raises is logged and changes nothing. To change how
+    an attempt ends, use middleware.
+    """
+
+    before_job: Callable[[JobContext], Awaitable[None] | None] | None = None
+    after_job: AfterJob | None = None
+
+
+def with_hooks(hooks: Hooks) -> Middleware:
+    """Return hooks as middleware."""
+
+    async def around(ctx: JobContext, call_next: CallNext) -> Any:
+        if hooks.before_job is not None:
+            await _awaited(hooks.before_job(ctx))
+        try:
+            result = await call_next(ctx)
+        except BaseException as error:
+            await _after(hooks, ctx, None, error)
+            raise
+        await _after(hooks, ctx, result, None)
+        return result
+
+    return around
+
+
+def wrapped(call: CallNext, middleware: Sequence[Middleware]) -> CallNext:
+    """Return the call with the middleware around it, the first one outermost."""
+    for each in reversed(middleware):
+        call = _around(each, call)
+    return call
+
+
+def _around(middleware: Middleware, call_next: CallNext) -> CallNext:
+    def call(ctx: JobContext) -> Awaitable[Any]:
+        return middleware(ctx, call_next)
+
+    return call
+
+
+async def _after(hooks: Hooks, ctx: JobContext, result: Any, error: BaseException | None) -> None:
+    if hooks.after_job is None:
+        return
+    try:
+        await _awaited(hooks.after_job(ctx, result=result, error=error))
+    except Exception:
+        logger.exception("after_job failed for job %s (%s).", ctx.job.id, ctx.job.job_type)
+
+
+async def _awaited(answer: Awaitable[None] | None) -> None:
+    if inspect.isawaitable(answer):
+        await answer

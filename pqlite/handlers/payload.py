@@ -1,0 +1,188 @@
+"""Arguments to payload and back: checked when a job is made, and again before it runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError, to_json
+
+from pqlite.errors import ConfigurationError, Fail, PayloadError, Snooze
+from pqlite.handlers.signature import Signature
+from pqlite.job import PAYLOAD_VERSION, Job
+
+Upgrade: TypeAlias = Callable[[Any], Any]
+"""Makes a payload of one version one of the next. It gets a copy of the JSON value, and may change it."""
+
+NEWER_WORKER_WITHIN = 30.0
+"""How long a job whose payload is too new for this worker is left to others, in seconds."""
+
+_MISSING = inspect.Parameter.empty
+_CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+_UNFIT = (PydanticUserError, TypeError, NameError)
+_REPORTED = 5
+_MASK = b'"**********"'
+
+
+class Payload:
+    """The payload of one job type: an object of its arguments, or, where that is the only one, a pydantic model.
+
+    Args:
+        job_type: for messages.
+        signature: the handler's.
+        version, upgrade: which version it has now, and how one of version n becomes one of n + 1; a version without an
+            upgrade is taken as it is.
+
+    Raises:
+        ConfigurationError: a parameter's annotation is nothing that JSON can be read as; an upgrade is out of place.
+    """
+
+    def __init__(self, job_type: str, signature: Signature, version: int, upgrade: Mapping[int, Upgrade]) -> None:
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise ConfigurationError(f"version of {job_type!r} must be a whole number of 1 or more, not {version!r}")
+        for number, function in upgrade.items():
+            if number not in range(1, version):
+                raise ConfigurationError(
+                    f"upgrade of {job_type!r} has the key {number!r}; version is {version}, so keys are 1 to "
+                    f"{version - 1}: {{n: function from version n to n + 1}}"
+                )
+            if not callable(function):
+                raise ConfigurationError(f"upgrade {number} of {job_type!r} must be a function, not {function!r}")
+        self.version = version
+        self._job_type = job_type
+        self._signature = signature
+        self._upgrade = dict(upgrade)
+        self._names = {f"argument_{number}": name for number, name in enumerate(signature.payload)}
+        self._whole: tuple[str, type[BaseModel]] | None = None
+        if len(signature.payload) == 1:
+            ((name, (annotation, _)),) = signature.payload.items()
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                self._whole = name, annotation
+        self._model = self._whole[1] if self._whole is not None else self._made_model()
+
+    def _made_model(self) -> type[BaseModel]:
+        # The names are ours, the arguments' are aliases: any name can be an argument's, also one that BaseModel has.
+        fields: dict[str, Any] = {}
+        for field, name in self._names.items():
+            annotation, default = self._signature.payload[name]
+            fields[field] = annotation, Field(alias=name) if default is _MISSING else Field(default=None, alias=name)
+        try:
+            return _model(fields)
+        except _UNFIT as error:
+            for field, name in self._names.items():
+                try:
+                    _model({field: fields[field]})
+                except _UNFIT as reason:
+                    raise ConfigurationError(
+                        f"Parameter {name!r} of {self._job_type!r} cannot be a part of its payload: "
+                        f"{str(reason).partition(chr(10))[0]} What is no data can be injected: {name} = Depends(...)"
+                    ) from None
+            raise ConfigurationError(f"The arguments of {self._job_type!r} cannot be a payload: {error}") from None
+
+    def of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the payload that calls the handler with these arguments: what was left out stays out.
+
+        Raises:
+            PayloadError: they do not fit the signature, or could not be read back.
+        """
+        values = self._bound(args, kwargs)
+        try:
+            if self._whole is None:
+                model = self._model.model_validate(values)
+                given = model.model_fields_set
+            else:
+                model = self._model.model_validate(self._the_whole(values))
+                given = None
+        except ValidationError as error:
+            raise PayloadError(f"The arguments of {self._job_type!r} do not fit: {_described(error)}") from None
+        try:
+            payload = model.model_dump(mode="json", by_alias=True, round_trip=True, include=given, warnings="error")
+            text = to_json(payload, inf_nan_mode="constants")
+            self._model.model_validate_json(text)
+        except ValidationError as error:
+            raise PayloadError(
+                f"The arguments of {self._job_type!r} cannot be read back from JSON: {_described(error)}"
+            ) from None
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            raise PayloadError(f"The arguments of {self._job_type!r} cannot be stored as JSON: {error}") from None
+        if _MASK in text:
+            raise PayloadError(f"The arguments of {self._job_type!r} hold a secret, which JSON hides: pass a reference")
+        return payload
+
+    def arguments(self, job: Job) -> dict[str, Any]:
+        """Return the handler's arguments, by name.
+
+        Raises:
+            Fail: the payload does not fit, and never will.
+            Snooze: it has a version that this worker does not know yet.
+            Exception: what an upgrade raised.
+        """
+        payload = job.payload
+        version = job.metadata.get(PAYLOAD_VERSION, 1) if job.metadata else 1
+        if version != self.version:
+            payload = self._upgraded(payload, version)
+        try:
+            model = self._model.model_validate_json(to_json(payload))
+        except ValidationError as error:
+            raise Fail(f"The payload does not fit the handler of {self._job_type!r}: {_described(error)}") from None
+        if self._whole is not None:
+            return {self._whole[0]: model}
+        values = model.__dict__
+        return {self._names[field]: values[field] for field in model.model_fields_set}
+
+    def _upgraded(self, payload: Any, version: Any) -> Any:
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise Fail(f"The job's metadata say {PAYLOAD_VERSION}: {version!r}, which is no version")
+        if version > self.version:
+            # It is neither an error nor an attempt: while a new release is being rolled out, both are at work.
+            raise Snooze(
+                NEWER_WORKER_WITHIN,
+                f"The payload has version {version}; this worker knows {self._job_type!r} up to version "
+                f"{self.version} and leaves it to a newer one.",
+            )
+        payload = deepcopy(payload)
+        for number in range(version, self.version):
+            if (function := self._upgrade.get(number)) is not None:
+                payload = function(payload)
+        return payload
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        positional = self._signature.positional
+        if len(args) > len(positional):
+            raise PayloadError(f"{self._job_type!r} takes {len(positional)} arguments by position, not {len(args)}")
+        values = dict(zip(positional, args, strict=False))
+        for name, value in kwargs.items():
+            if name in values:
+                raise PayloadError(f"{self._job_type!r} was given its argument {name!r} twice")
+            values[name] = value
+        for name in values:
+            if name in self._signature.injected:
+                raise PayloadError(f"{name!r} of {self._job_type!r} is injected when the job runs, and no part of it")
+        return values
+
+    def _the_whole(self, values: dict[str, Any]) -> Any:
+        assert self._whole is not None
+        name, _ = self._whole
+        for other in values:
+            if other != name:
+                raise PayloadError(f"The arguments of {self._job_type!r} do not fit: there is no {other!r}")
+        value = values.get(name, self._signature.payload[name][1])
+        if value is _MISSING:
+            raise PayloadError(f"The arguments of {self._job_type!r} do not fit: {name}: Field required")
+        return value
+
+
+def _model(fields: dict[str, Any]) -> type[BaseModel]:
+    model: type[BaseModel] = create_model("Arguments", __config__=_CONFIG, **fields)
+    return model
+
+
+def _described(error: ValidationError) -> str:
+    """Return what is wrong and where. Not the values: they may be secrets, and end in logs."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    parts = [f"{'.'.join(map(str, each['loc'])) or 'payload'}: {each['msg']}" for each in found[:_REPORTED]]
+    return "; ".join(parts) + (f" (and {len(found) - _REPORTED} more)" if len(found) > _REPORTED else "")

@@ -1,0 +1,44 @@
+"""What a worker is given: functions by job type, plain or declared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from pqlite.errors import ConfigurationError, InvalidJob
+from pqlite.handlers.context import JobContext
+from pqlite.handlers.typed import TypedHandler
+from pqlite.store.validation import name
+
+Handler: TypeAlias = Callable[[JobContext], Awaitable[Any] | Any]
+"""Runs a job: `async def` on the event loop, plain `def` in a thread. What it returns is kept in `jobs.result`."""
+
+AnyHandler: TypeAlias = Handler | TypedHandler[..., Any, ..., Any]
+"""A plain handler, or one that was declared in a `Handlers` registry."""
+
+
+def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
+    """Return the handlers by job type.
+
+    Raises:
+        ConfigurationError: there are none, a job type is no name, or a handler cannot be called.
+    """
+    if not handlers:
+        raise ConfigurationError("A worker without handlers would do nothing: handlers={'job_type': function}")
+    for job_type, handler in handlers.items():
+        try:
+            name("job_type", job_type, 200)
+        except InvalidJob as error:
+            raise ConfigurationError(str(error)) from None
+        if not callable(handler):
+            raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {handler!r}")
+    return dict(handlers)
+
+
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Return whether calling the handler gives a coroutine, so that it belongs on the event loop."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

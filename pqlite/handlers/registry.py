@@ -1,0 +1,181 @@
+"""Handlers: a registry of declared jobs. An object of the app's; there is no global one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+from pqlite.backoff import Backoff, policy_of
+from pqlite.errors import ConfigurationError
+from pqlite.handlers.context import JobContext
+from pqlite.handlers.dependencies import Replacements
+from pqlite.handlers.payload import Upgrade
+from pqlite.handlers.retrying import Errors, Retrying, errors
+from pqlite.handlers.typed import TypedHandler
+from pqlite.job import JobOptions
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Declare(Protocol):
+    """What `handlers.job(...)` returns: makes a TypedHandler of a function.
+
+    `async def` runs on the event loop, plain `def` in a thread. A first parameter that is annotated JobContext gets the
+    context, those with a default of `Depends(...)` are injected, the others are the payload.
+    """
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> TypedHandler[Concatenate[JobContext, P], Coroutine[Any, Any, R], P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> TypedHandler[P, Coroutine[Any, Any, R], P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[JobContext, P], R], /
+    ) -> TypedHandler[Concatenate[JobContext, P], R, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> TypedHandler[P, R, P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> TypedHandler[..., Any, ..., Any]:
+        """Declare the function."""
+        ...
+
+
+class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
+    """Declared jobs by job type, also by their old names. `Worker(handlers=...)` takes what is declared by then.
+
+        handlers = Handlers()
+
+        @handlers.job("send_welcome", max_attempts=3, timeout=30)
+        async def send_welcome(ctx: JobContext, user_id: int, template: str = "plain") -> Receipt: ...
+
+        await store.enqueue(send_welcome.new(42))
+
+    Together with plain handlers: `Worker(handlers={**handlers, "other": function})`.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, TypedHandler[..., Any, ..., Any]] = {}
+
+    def job(
+        self,
+        job_type: str,
+        *,
+        queue: str = "default",
+        priority: int = 0,
+        max_attempts: int = 5,
+        timeout: float | timedelta | None = None,
+        tags: Iterable[str] = (),
+        backoff: Backoff | None = None,
+        retry_on: Errors | None = None,
+        never_retry_on: Errors = (),
+        aliases: Iterable[str] = (),
+        version: int = 1,
+        upgrade: Mapping[int, Upgrade] | None = None,
+    ) -> Declare:
+        """Declare the decorated function as the handler of a job type.
+
+        Args:
+            job_type: its name in the database; it stays, whatever becomes of the function's name.
+            queue, priority, max_attempts, tags: of the jobs that `new` makes, unless they say otherwise.
+            timeout: an attempt that takes longer, in seconds, is cancelled; it counts as a TimeoutError.
+            backoff: the delay before the next attempt, instead of the worker's: a policy, or a function of the number
+                of the attempt that failed.
+            retry_on: only these exceptions are worth another attempt; with others the job is FAILED at once.
+            never_retry_on: with these the job is FAILED at once. `Fail`, `RetryAfter` and `Snooze` stay what they are.
+            aliases: names that the job type had before. Jobs that have them are run too.
+            version: of the payload. Raise it when older workers could not run what `new` makes: they leave it to newer
+                ones, and no attempt is counted.
+            upgrade: functions by version; that of version n makes a payload of version n (a JSON value) one of n + 1.
+                A version that has none is taken as it is.
+
+        Raises:
+            ConfigurationError: the name or an alias is taken, or something in the declaration cannot work.
+        """
+        defaults: JobOptions = {"queue": queue, "priority": priority, "max_attempts": max_attempts}
+        if timeout is not None:
+            defaults["timeout_seconds"] = timeout
+        if tags := _names("tags", tags):
+            defaults["tags"] = tags
+        retrying = Retrying(
+            None if backoff is None else policy_of(backoff),
+            None if retry_on is None else errors("retry_on", retry_on),
+            errors("never_retry_on", never_retry_on),
+        )
+        old_names = _names("aliases", aliases)
+
+        def declare(function: Callable[..., Any], /) -> TypedHandler[..., Any, ..., Any]:
+            handler: TypedHandler[..., Any, ..., Any] = TypedHandler(
+                function,
+                job_type,
+                defaults=defaults,
+                retrying=retrying,
+                aliases=old_names,
+                version=version,
+                upgrade=upgrade or {},
+            )
+            self._add(dict.fromkeys((job_type, *old_names), handler))
+            return handler
+
+        return declare  # type: ignore[return-value]  # one implementation of all its overloads
+
+    def include(self, other: Handlers) -> None:
+        """Add the jobs that another registry has now.
+
+        Raises:
+            ConfigurationError: a name or an alias is taken; nothing was added.
+        """
+        self._add(other._handlers)
+
+    @contextmanager
+    def override(self, replaced: Replacements) -> Iterator[None]:
+        """Call other dependencies within the block, for tests: `with handlers.override({get_mailer: FakeMailer}): ...`
+
+        It holds for the attempts that start within the block, of these jobs in every registry that has them. What
+        replaces a dependency may have dependencies of its own.
+
+        Raises:
+            ConfigurationError: none of the jobs depends on one of the functions, or a replacement cannot work.
+        """
+        affected = {id(each): each for each in self._handlers.values()}.values()
+        for function in replaced:
+            if not any(handler.injection.asks_for(function) for handler in affected):
+                raise ConfigurationError(f"No job here depends on {function!r}, so it cannot be overridden")
+        before = [(handler, handler.injection) for handler in affected]
+        within = [injection.replacing(replaced) for _, injection in before]
+        try:
+            for handler, injection in zip(affected, within, strict=True):
+                handler.injection = injection
+            yield
+        finally:
+            for handler, injection in before:
+                handler.injection = injection
+
+    def _add(self, handlers: Mapping[str, TypedHandler[..., Any, ..., Any]]) -> None:
+        for job_type, handler in handlers.items():
+            if (taken := self._handlers.get(job_type)) is not None and taken is not handler:
+                raise ConfigurationError(f"The job type {job_type!r} is declared already, by {taken!r}")
+        self._handlers.update(handlers)
+
+    def __getitem__(self, job_type: str) -> TypedHandler[..., Any, ..., Any]:
+        """Return the handler of a job type, or of an old name of one."""
+        return self._handlers[job_type]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the job types, and their old names."""
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._handlers)
+
+
+def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise ConfigurationError(f"{what} must be several names, not the string {given!r}")
+    return tuple(given)

@@ -1,0 +1,124 @@
+"""What a function's signature says: which parameter takes the context, which are injected, which are the payload."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from pqlite.errors import ConfigurationError
+from pqlite.handlers.context import JobContext
+
+_MISSING = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """The default value that marks an injected parameter."""
+
+    call: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A function's parameters.
+
+    `context` is the name of the one that takes the JobContext, `leads` says whether it is the first; `payload` has the
+    annotation and the default (or `inspect.Parameter.empty`) of those that are neither that nor injected, `positional`
+    the names of all but the context that may be given by position.
+    """
+
+    context: str | None
+    leads: bool
+    injected: Mapping[str, Dependency]
+    payload: Mapping[str, tuple[Any, Any]]
+    positional: tuple[str, ...]
+
+
+def signature_of(function: Callable[..., Any], title: str, *, data: bool = True) -> Signature:
+    """Return what a function's signature says.
+
+    Where the rest of the parameters is no payload (`data=False`), it is only told which of them there are.
+
+    Raises:
+        ConfigurationError: it cannot be read, or asks for what nobody can give.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError, NameError) as error:
+        if not data and not isinstance(error, NameError):
+            return Signature(None, False, {}, {}, ())  # something built in
+        raise ConfigurationError(f"The signature of {title} cannot be read: {error}") from None
+    first = next(iter(parameters.values()), None)
+    context: str | None = None
+    leads = False
+    injected: dict[str, Dependency] = {}
+    payload: dict[str, tuple[Any, Any]] = {}
+    positional: list[str] = []
+    for name, parameter in parameters.items():
+        where = f"Parameter {name!r} of {title}"
+        if isinstance(parameter.default, Dependency):
+            injected[name] = parameter.default
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            if data:
+                raise ConfigurationError(f"{where} takes any number of arguments; a job's arguments have names")
+            continue
+        else:
+            annotation = _resolved(parameter, function, where, data)
+            if annotation is JobContext:
+                if context is not None:
+                    raise ConfigurationError(f"{where} is a second JobContext; there is one")
+                context = name
+                leads = parameter is first and parameter.kind is not parameter.KEYWORD_ONLY
+                continue
+            _refuse_marks(annotation, parameter.default, where)
+            payload[name] = annotation, parameter.default
+        if parameter.kind is parameter.POSITIONAL_ONLY and data:
+            raise ConfigurationError(f"{where} is positional-only; a job's arguments have names")
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            positional.append(name)
+    return Signature(context, leads, injected, payload, tuple(positional))
+
+
+def _resolved(parameter: inspect.Parameter, function: Callable[..., Any], where: str, data: bool) -> Any:
+    """Return the annotation as an object; where it is not needed, `Any` for one that cannot be resolved."""
+    annotation = parameter.annotation
+    if annotation is _MISSING:
+        return JobContext if parameter.name == "ctx" else Any
+    holder = type("holder", (), {"__annotations__": {parameter.name: annotation}})
+    try:
+        annotation = get_type_hints(holder, globalns=_globals(function), include_extras=True)[parameter.name]
+    except Exception as error:
+        if isinstance(annotation, str) and annotation.rpartition(".")[2] == "JobContext":
+            return JobContext
+        if not data:
+            return Any
+        raise ConfigurationError(
+            f"{where} has the annotation {annotation!r}, which cannot be resolved: {error}. It is needed when the "
+            f"program runs: import it at the top of the module, not under TYPE_CHECKING"
+        ) from None
+    return JobContext if isinstance(annotation, type) and issubclass(annotation, JobContext) else annotation
+
+
+def _globals(function: Any) -> dict[str, Any]:
+    while isinstance(function, partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if isinstance(function, type):
+        return vars(sys.modules[function.__module__])
+    if not hasattr(function, "__globals__"):
+        function = getattr(type(function).__call__, "__func__", type(function).__call__)
+    return getattr(function, "__globals__", {})
+
+
+def _refuse_marks(annotation: Any, default: Any, where: str) -> None:
+    """Refuse what looks like an injected parameter and is none: it would become a part of the payload."""
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    if any(isinstance(mark, Dependency) for mark in marks):
+        raise ConfigurationError(f"{where} has Depends in its annotation; make it the default value: = Depends(...)")
+    for mark in (default, *marks):
+        if type(mark).__name__ == "Depends" and type(mark).__module__.partition(".")[0] == "fastapi":
+            raise ConfigurationError(f"{where} has FastAPI's Depends, which needs a request; use pqlite.Depends")

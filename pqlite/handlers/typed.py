@@ -1,0 +1,106 @@
+"""A declared handler: still the plain function, and the maker of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from pqlite.backoff import BackoffPolicy
+from pqlite.errors import ConfigurationError, InvalidJob
+from pqlite.handlers.dependencies import Injection
+from pqlite.handlers.payload import Payload, Upgrade
+from pqlite.handlers.retrying import Retrying
+from pqlite.handlers.signature import signature_of
+from pqlite.job import JobOptions, TypedJob
+from pqlite.store.validation import name, row
+
+Call = ParamSpec("Call")
+Answer_co = TypeVar("Answer_co", covariant=True)
+Arguments = ParamSpec("Arguments")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
+    """What `@handlers.job(...)` makes of a function.
+
+    Calling it calls the function, as if it had not been decorated: for unit tests, with a context and dependencies of
+    your own. `new` makes jobs of it. To the type checkers `Call` and `Answer_co` are the function's parameters and what
+    calling it gives, `Arguments` its parameters without the context, `Result_co` what the job's result is.
+
+    Attributes:
+        function: the plain function.
+        job_type, aliases: the names under which workers claim its jobs.
+        version: the version of the payloads that it makes.
+        injection: how its dependencies are made from the next attempt on.
+
+    Raises:
+        ConfigurationError: something in the declaration cannot work; the message says what.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        job_type: str,
+        *,
+        defaults: JobOptions,
+        retrying: Retrying,
+        aliases: tuple[str, ...],
+        version: int,
+        upgrade: Mapping[int, Upgrade],
+    ) -> None:
+        if isinstance(function, TypedHandler):  # it is declared under another name as well
+            function = function.function
+        if not callable(function):
+            raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {function!r}")
+        update_wrapper(self, function)
+        self.function: Callable[..., Any] = function
+        self.job_type = job_type
+        self.aliases = aliases
+        self.version = version
+        self.retrying = retrying
+        self.signature = signature_of(function, f"the handler of {job_type!r}")
+        self.takes_context = self.signature.context is not None
+        if self.takes_context and not self.signature.leads:
+            raise ConfigurationError(
+                f"Parameter {self.signature.context!r} of the handler of {job_type!r} takes the JobContext: it must be "
+                f"the first"
+            )
+        self.payload = Payload(job_type, self.signature, version, upgrade)
+        self.injection = Injection(self.signature.injected)
+        self._defaults = defaults
+        try:
+            for each in (job_type, *aliases):
+                name("job_type", each, 200)
+            row(TypedJob(job_type=job_type, **defaults), 1 << 20)
+        except InvalidJob as error:
+            raise ConfigurationError(f"The declaration of {job_type!r}: {error}") from None
+
+    def __call__(self, /, *args: Call.args, **kwargs: Call.kwargs) -> Answer_co:
+        """Call the plain function."""
+        answer: Answer_co = self.function(*args, **kwargs)
+        return answer
+
+    def new(self, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> TypedJob[Result_co]:
+        """Return a job that will call the handler with these arguments; nothing happens until it is enqueued.
+
+            await store.enqueue(send_welcome.new(42, template="short"), conn=session, priority=5)
+            await store.enqueue_many(send_welcome.new(i) for i in ids)
+
+        It has the declaration's queue, priority and so on; `.with_options(...)` and `enqueue` change them.
+
+        Raises:
+            PayloadError: the arguments do not fit the handler's signature, or no JSON value can carry them. The message
+                names the parameter.
+        """
+        payload = self.payload.of(args, kwargs)
+        return TypedJob(job_type=self.job_type, payload=payload, version=self.version, **self._defaults)
+
+    def rules(self, backoff: BackoffPolicy) -> Retrying:
+        """Return when its attempts are repeated, where the worker's policy is `backoff`."""
+        own = self.retrying
+        return own if own.backoff is not None else Retrying(backoff, own.retry_on, own.never_retry_on)
+
+    def __repr__(self) -> str:
+        """Name the job type and the function."""
+        return f"<TypedHandler {self.job_type!r}: {getattr(self.function, '__qualname__', self.function)}>"

@@ -1,0 +1,72 @@
+"""What `enqueue` and `enqueue_many` were given, as the jobs that are to be written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any, TypeAlias
+
+from pqlite.errors import InvalidJob
+from pqlite.job import JobOptions, NewJob, NewJobs
+
+EnqueueMiddleware: TypeAlias = Callable[[NewJob], NewJob]
+"""Called with each job before it is checked and written; returns it, changed or not, or another. It gets a copy of
+what the caller gave, and must not block. What it raises is raised by `enqueue`, and nothing is written.
+"""
+
+
+def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:
+    """Return what `enqueue` was asked for as a job. Options win over those of a given job.
+
+    Raises:
+        InvalidJob: there is a payload beside a job that has its own.
+    """
+    if not isinstance(job, NewJob):
+        return NewJob(job_type=job, payload=payload, **options)
+    if payload is not None:
+        raise InvalidJob(f"{job.job_type!r} has its payload already: enqueue(job, ...) takes options only")
+    return job.with_options(**options) if options else job
+
+
+def passed_through(middleware: Sequence[EnqueueMiddleware], job: NewJob) -> NewJob:
+    """Return the job as the middleware wants it, in the order given.
+
+    Raises:
+        InvalidJob: one of them did not return a job.
+    """
+    job = copy(job)
+    for each in middleware:
+        job = each(job)
+        if not isinstance(job, NewJob):
+            raise InvalidJob(f"the enqueue middleware {each!r} must return a NewJob, not {job!r}")
+    return job
+
+
+def all_passed_through(middleware: Sequence[EnqueueMiddleware], jobs: NewJobs) -> NewJobs:
+    """Return the jobs as they pass through the middleware, each when it is drawn."""
+    if isinstance(jobs, AsyncIterable):
+        return _later(middleware, jobs)
+    return _now(middleware, jobs)
+
+
+def _now(
+    middleware: Sequence[EnqueueMiddleware], jobs: Iterable[NewJob | Mapping[str, Any]]
+) -> Iterator[NewJob | Mapping[str, Any]]:
+    for job in jobs:
+        yield _one(middleware, job)
+
+
+async def _later(
+    middleware: Sequence[EnqueueMiddleware], jobs: AsyncIterable[NewJob | Mapping[str, Any]]
+) -> AsyncIterator[NewJob | Mapping[str, Any]]:
+    async for job in jobs:
+        yield _one(middleware, job)
+
+
+def _one(middleware: Sequence[EnqueueMiddleware], job: NewJob | Mapping[str, Any]) -> NewJob | Mapping[str, Any]:
+    if not isinstance(job, NewJob):
+        try:
+            job = NewJob(**job)
+        except TypeError:
+            return job  # who checks it says so, with its position
+    return passed_through(middleware, job)

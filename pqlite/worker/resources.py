@@ -1,0 +1,79 @@
+"""What handlers find in `ctx.resources`, for as long as a run lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+from pqlite.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 3.0
+
+Resources: TypeAlias = Mapping[str, Any] | Callable[[], AbstractAsyncContextManager[Mapping[str, Any]]] | None
+"""A mapping, or a function that returns an async context manager of one."""
+
+
+def known(resources: Resources) -> Resources:
+    """Return what was given.
+
+    Raises:
+        ConfigurationError: it is neither a mapping nor a function.
+    """
+    if resources is None or isinstance(resources, Mapping) or callable(resources):
+        return resources
+    raise ConfigurationError(
+        f"resources must be a mapping, or a function that returns an async context manager of one, not {resources!r}"
+    )
+
+
+@asynccontextmanager
+async def held(resources: Resources, stopped: asyncio.Event) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield the mapping; enter and exit its context manager in this task.
+
+    Entering is cancelled when `stopped` is set; exiting after 3 seconds. A failure to exit is logged: no attempt needs
+    the resources any more.
+
+    Raises:
+        TimeoutError: entering was cancelled.
+        ConfigurationError: there is no mapping in the context manager.
+        Exception: what entering raised.
+    """
+    if resources is None or isinstance(resources, Mapping):
+        yield resources or {}
+        return
+    manager = resources()
+    made = await _entered(manager, stopped)
+    try:
+        if not isinstance(made, Mapping):
+            raise ConfigurationError(f"resources must yield a mapping of names to what was made, not {made!r}")
+        yield made
+    finally:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await manager.__aexit__(None, None, None)
+        except Exception:
+            logger.exception("The worker's resources did not close.")
+
+
+async def _entered(
+    manager: AbstractAsyncContextManager[Mapping[str, Any]], stopped: asyncio.Event
+) -> Mapping[str, Any]:
+    async with asyncio.timeout(None) as patience:
+        entering = True
+
+        def give_up(_: asyncio.Task[Any]) -> None:
+            if entering:
+                patience.reschedule(asyncio.get_running_loop().time())
+
+        watching = asyncio.create_task(stopped.wait())
+        watching.add_done_callback(give_up)
+        try:
+            return await manager.__aenter__()
+        finally:
+            entering = False
+            watching.cancel()

@@ -1,0 +1,408 @@
+"""What a worker puts around attempts: hooks, middleware, resources, and the job in every log record."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from pqlite import (
+    CallNext,
+    ConfigurationError,
+    Depends,
+    Fail,
+    Handlers,
+    Hooks,
+    JobContext,
+    JobFields,
+    JobStatus,
+    PgJobStore,
+    Snooze,
+    Worker,
+)
+from pqlite.events import JobSettled
+from pqlite.worker import resources as resources_of_worker
+from tests.support import EventLog, ended
+from tests.worker.conftest import Run
+
+
+class Recorder:
+    """Middleware and hooks that write down when they were called, and with what."""
+
+    def __init__(self) -> None:
+        self.lines: list[Any] = []
+
+    def middleware(self, name: str) -> Any:
+        async def around(ctx: JobContext, call_next: CallNext) -> Any:
+            self.lines.append(f"{name} before")
+            try:
+                return await call_next(ctx)
+            finally:
+                self.lines.append(f"{name} after")
+
+        return around
+
+    def hooks(self, name: str) -> Hooks:
+        async def before(ctx: JobContext) -> None:
+            self.lines.append(f"{name} before {ctx.job.id}")
+
+        def after(ctx: JobContext, *, result: Any, error: BaseException | None) -> None:
+            self.lines.append(f"{name} after {ctx.job.id} {result!r} {error!r}")
+
+        return Hooks(before, after)
+
+
+@pytest.fixture
+def seen() -> Recorder:
+    return Recorder()
+
+
+async def coroutine(ctx: JobContext) -> str:
+    return "done"
+
+
+def function(ctx: JobContext) -> str:
+    assert threading.current_thread() is not threading.main_thread()
+    return "done"
+
+
+def typed_handlers() -> Handlers:
+    handlers = Handlers()
+
+    @handlers.job("t")
+    def handler(ctx: JobContext, value: str = Depends(lambda: "done")) -> str:
+        return value
+
+    return handlers
+
+
+@pytest.mark.parametrize("handlers", [{"t": coroutine}, {"t": function}, typed_handlers()], ids=str)
+async def test_hooks_and_middleware_are_around_every_handler_in_the_order_given(
+    run: Run, store: PgJobStore, seen: Recorder, handlers: Any
+) -> None:
+    layers = [seen.middleware("one"), seen.middleware("two")]
+    async with run(handlers, middleware=layers, hooks=[seen.hooks("first"), seen.hooks("second")]):
+        job = await ended(store, await store.enqueue("t"))
+
+    assert (job.status, job.result) == (JobStatus.DONE, "done")
+    assert seen.lines == [
+        f"first before {job.id}",
+        f"second before {job.id}",
+        *("one before", "two before", "two after", "one after"),
+        f"second after {job.id} 'done' None",
+        f"first after {job.id} 'done' None",
+    ]
+
+
+async def test_middleware_decides_what_an_attempt_returns_or_raises(run: Run, store: PgJobStore) -> None:
+    async def fails(ctx: JobContext) -> None:
+        raise ValueError("unlucky")
+
+    async def lenient(ctx: JobContext, call_next: CallNext) -> Any:
+        try:
+            return {"result": await call_next(ctx)}
+        except ValueError as error:
+            raise Fail(f"hopeless: {error}") from error
+
+    async with run({"t": coroutine, "fails": fails}, middleware=[lenient]):
+        done = await ended(store, await store.enqueue("t"))
+        failed = await ended(store, await store.enqueue("fails"))
+
+    assert done.result == {"result": "done"}
+    assert (failed.status, failed.last_error) == (JobStatus.FAILED, "hopeless: unlucky")
+
+
+async def test_middleware_need_not_call_the_handler(run: Run, store: PgJobStore) -> None:
+    async def never(ctx: JobContext) -> None:
+        raise AssertionError
+
+    async def instead(ctx: JobContext, call_next: CallNext) -> str:
+        return "instead"
+
+    async with run({"t": never}, middleware=[instead]):
+        job = await ended(store, await store.enqueue("t"))
+
+    assert job.result == "instead"
+
+
+async def test_a_hook_hears_of_every_end_and_changes_none_but_before(
+    run: Run, store: PgJobStore, log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[tuple[str, str]] = []
+    entered = asyncio.Event()
+
+    async def before(ctx: JobContext) -> None:
+        if ctx.job.job_type == "early":
+            raise Snooze(3600, "not yet")
+
+    async def after(ctx: JobContext, *, result: Any, error: BaseException | None) -> None:
+        heard.append((ctx.job.job_type, type(error).__name__))
+        raise RuntimeError("a broken hook")
+
+    async def fails(ctx: JobContext) -> None:
+        raise Fail("no")
+
+    async def waits(ctx: JobContext) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    handlers = {"t": coroutine, "fails": fails, "waits": waits, "early": coroutine}
+    async with run(handlers, hooks=Hooks(before_job=before, after_job=after)):
+        done = await ended(store, await store.enqueue("t"))
+        failed = await ended(store, await store.enqueue("fails"))
+        waiting = await store.enqueue("waits")
+        await entered.wait()
+        await store.cancel(waiting)
+        cancelled = await ended(store, waiting)
+        early = await store.enqueue("early")
+        await log.wait_for(JobSettled, lambda event: event.outcome.job.id == early)
+        snoozed = await store.get(early)
+
+    assert heard == [("t", "NoneType"), ("fails", "Fail"), ("waits", "CancelledError")]
+    assert [job.status for job in (done, failed, cancelled)] == ["DONE", "FAILED", "CANCELLED"]
+    assert (snoozed.attempts, snoozed.last_error) == (0, "not yet")
+    assert caplog.text.count("after_job failed for job") == 3
+    caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"middleware": [3]}, "middleware must be an async function"),
+        ({"resources": ["pool"]}, "resources must be a mapping, or a function"),
+        ({"backoff": 3}, "backoff must be a BackoffPolicy or a function"),
+    ],
+)
+async def test_what_cannot_be_called_is_refused(store: PgJobStore, options: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        Worker(store, {"t": coroutine}, **options)
+
+
+# Resources
+
+
+async def test_resources_are_there_before_the_first_attempt_and_until_after_the_last(
+    run: Run, store: PgJobStore
+) -> None:
+    happened: list[str] = []
+
+    @asynccontextmanager
+    async def resources() -> AsyncIterator[Mapping[str, str]]:
+        happened.append("open")
+        async with asyncio.TaskGroup():  # left in the task that entered it, or this fails
+            yield {"greeting": "hello"}
+        happened.append("closed")
+
+    def greeting(ctx: JobContext) -> str:
+        return str(ctx.resources["greeting"])
+
+    handlers = Handlers()
+    entered = asyncio.Event()
+
+    @handlers.job("t")
+    async def handler(ctx: JobContext, word: str = Depends(greeting)) -> str:
+        entered.set()
+        await ctx_stopping.wait()
+        happened.append(word)
+        return word
+
+    job_id = await store.enqueue(handler.new())
+    async with run(handlers, resources=resources) as worker:
+        ctx_stopping = worker._drain
+        await entered.wait()
+        worker.begin_shutdown()
+
+    assert happened == ["open", "hello", "closed"]
+    assert (await store.get(job_id)).result == "hello"
+
+
+async def test_a_mapping_of_resources_is_the_callers(run: Run, store: PgJobStore) -> None:
+    given = {"a": object()}
+    found: list[Any] = []
+
+    async def handler(ctx: JobContext) -> None:
+        found.append(ctx.resources)
+
+    async with run({"t": handler}, resources=given):
+        await ended(store, await store.enqueue("t"))
+    async with run({"t": handler}):
+        await ended(store, await store.enqueue("t"))
+
+    assert found == [given, {}]
+    assert found[0] is given
+
+
+async def test_each_run_of_a_worker_has_resources_of_its_own_and_a_disabled_one_none(store: PgJobStore) -> None:
+    opened: list[int] = []
+
+    @asynccontextmanager
+    async def resources() -> AsyncIterator[Mapping[str, int]]:
+        opened.append(1)
+        yield {"number": len(opened)}
+
+    worker = Worker(store, {"t": lambda ctx: ctx.resources["number"]}, resources=resources)
+    numbers = []
+    for _ in range(2):
+        async with worker:
+            numbers.append((await ended(store, await store.enqueue("t"))).result)
+    async with Worker(store, {"t": coroutine}, resources=resources, enabled=False):
+        pass
+
+    assert numbers == [1, 2]
+    assert opened == [1, 1]
+
+
+async def test_a_worker_whose_resources_cannot_be_made_does_not_start(store: PgJobStore) -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[Mapping[str, int]]:
+        raise ConnectionError("no redis")
+        yield {}
+
+    @asynccontextmanager
+    async def nothing() -> AsyncIterator[Any]:
+        yield None
+
+    with pytest.raises(ConnectionError, match="no redis"):
+        async with Worker(store, {"t": coroutine}, resources=broken):
+            raise AssertionError
+    with pytest.raises(ConfigurationError, match=r"resources must yield a mapping .* not None"):
+        async with Worker(store, {"t": coroutine}, resources=nothing):
+            raise AssertionError
+
+
+async def test_a_start_that_is_cancelled_does_not_wait_for_resources(store: PgJobStore) -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[Mapping[str, int]]:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        yield {}
+
+    worker = Worker(store, {"t": coroutine}, resources=slow)
+    starting = asyncio.create_task(worker.__aenter__())
+    await entered.wait()
+    starting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert cancelled.is_set()
+
+
+async def test_resources_that_do_not_close_stop_nothing(
+    store: PgJobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resources_of_worker, "CLOSE_SECONDS", 0.05)
+
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[Mapping[str, int]]:
+        yield {}
+        raise ConnectionError("gone")
+
+    @asynccontextmanager
+    async def hanging() -> AsyncIterator[Mapping[str, int]]:
+        yield {}
+        await asyncio.Event().wait()
+
+    for resources in (broken, hanging):
+        async with Worker(store, {"t": coroutine}, resources=resources):
+            job = await ended(store, await store.enqueue("t"))
+        assert job.status is JobStatus.DONE
+
+    assert caplog.text.count("The worker's resources did not close.") == 2
+    assert "ConnectionError: gone" in caplog.text
+    assert "TimeoutError" in caplog.text
+
+
+# Logs
+
+
+class Records(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(JobFields())
+        self.fields: dict[str, tuple[Any, ...]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = record.__dict__
+        found = (fields["job_id"], fields["job_type"], fields["attempt"])
+        self.fields[record.getMessage()] = found if "tenant" not in fields else (*found, fields["tenant"])
+
+
+async def test_every_record_of_an_attempt_names_its_job(run: Run, store: PgJobStore) -> None:
+    records, library = Records(), logging.getLogger("some.library")
+    handlers = Handlers()
+
+    async def depends(ctx: JobContext) -> AsyncIterator[None]:
+        library.warning("in a dependency")
+        yield
+        library.warning("in its end")
+
+    @handlers.job("a")
+    async def in_coroutine(_: None = Depends(depends)) -> None:
+        async def child() -> None:
+            await anyio.to_thread.run_sync(library.warning, "in a thread of a task")
+
+        await asyncio.create_task(child())
+        await ended(store, await store.enqueue("b"))
+        library.warning("after another job")
+
+    @handlers.job("b")
+    def in_thread(ctx: JobContext) -> None:
+        library.warning("in a function")
+        ctx.log.warning("from the context", extra={"tenant": 7})
+
+    root = logging.getLogger()
+    root.addHandler(records)
+    try:
+        async with run(handlers, concurrency=2):
+            library.warning("outside")
+            job = await ended(store, await store.enqueue(in_coroutine.new()))
+    finally:
+        root.removeHandler(records)
+
+    a, b = (job.id, "a", 1), (job.id + 1, "b", 1)
+    assert {message: fields for message, fields in records.fields.items() if message in EXPECTED} == {
+        "in a dependency": a,
+        "in its end": a,
+        "in a thread of a task": a,
+        "after another job": a,
+        "in a function": b,
+        "from the context": (*b, 7),
+        "outside": (None, None, None),
+    }
+
+
+EXPECTED = {
+    *("in a dependency", "in its end", "in a thread of a task", "after another job"),
+    *("in a function", "from the context", "outside"),
+}
+
+
+async def test_a_retry_is_another_attempt_in_the_log(run: Run, store: PgJobStore) -> None:
+    records = Records()
+    handlers = Handlers()
+
+    @handlers.job("t", backoff=lambda _: 0)
+    async def handler(ctx: JobContext) -> None:
+        ctx.log.warning("attempt %s", ctx.attempt)
+        if ctx.attempt == 1:
+            raise ValueError
+
+    logger = logging.getLogger("pqlite.jobs")
+    logger.addHandler(records)
+    try:
+        async with run(handlers):
+            job = await ended(store, await store.enqueue(handler.new()))
+    finally:
+        logger.removeHandler(records)
+
+    assert records.fields == {"attempt 1": (job.id, "t", 1), "attempt 2": (job.id, "t", 2)}
