@@ -1,4 +1,7 @@
-"""Worker: what an app configures and enters."""
+"""Worker: what an app configures and enters.
+
+(Over 300 lines because it is the whole public class, a third of it what its arguments mean; the work is elsewhere.)
+"""
 
 from __future__ import annotations
 

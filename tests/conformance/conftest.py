@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TypeAlias
@@ -20,9 +20,18 @@ Store: TypeAlias = MemoryJobStore | PgJobStore
 
 
 @pytest.fixture(params=["memory", "postgres"])
-def fresh_store(request: pytest.FixtureRequest) -> Store:
-    """A store that was never started, on a database of its own."""
-    return MemoryJobStore() if request.param == "memory" else PgJobStore(dsn=request.getfixturevalue("dsn"))
+def make_store(request: pytest.FixtureRequest) -> Callable[..., Store]:
+    """Return a function that makes stores of one kind; those of PostgreSQL share a database of the test's own."""
+    if request.param == "memory":
+        return MemoryJobStore
+    dsn = request.getfixturevalue("dsn")
+    return lambda **options: PgJobStore(dsn=dsn, **options)
+
+
+@pytest.fixture
+def fresh_store(make_store: Callable[..., Store]) -> Store:
+    """A store that was never started."""
+    return make_store()
 
 
 @pytest.fixture
