@@ -1,31 +1,36 @@
 """pqlite: a PostgreSQL job queue that lives in an ASGI app's lifespan."""
 
-from pqlite.backoff import BackoffPolicy, Constant, Exponential, IdlePollPolicy, Linear, LoopErrorPolicy
-from pqlite.errors import (
-    Cancel,
-    ConfigurationError,
-    DedupeConflict,
-    DedupeKeyBusy,
-    Fail,
-    InvalidJob,
-    JobCancelled,
-    JobNotFound,
-    LeaseLost,
-    NotCommitted,
-    NotInTransaction,
-    NotStarted,
-    PayloadError,
-    PqliteError,
-    RetryAfter,
-    SchemaError,
-    Snooze,
-    WorkerError,
-)
-from pqlite.handlers import CallNext, Depends, Handler, Handlers, Hooks, JobContext, Middleware, TypedHandler
-from pqlite.job import Enqueued, Job, JobStatus, NewJob, TypedJob
-from pqlite.observability import JobFields
-from pqlite.store import JobStore, PgJobStore
-from pqlite.worker import Worker
+from typing import TYPE_CHECKING
+
+from pqlite.lazily import lazily
+
+if TYPE_CHECKING:
+    from pqlite.backoff import BackoffPolicy, Constant, Exponential, IdlePollPolicy, Linear, LoopErrorPolicy
+    from pqlite.errors import (
+        Cancel,
+        ConfigurationError,
+        DedupeConflict,
+        DedupeKeyBusy,
+        Fail,
+        InvalidJob,
+        JobCancelled,
+        JobNotFound,
+        LeaseLost,
+        NotCommitted,
+        NotInTransaction,
+        NotStarted,
+        PayloadError,
+        PqliteError,
+        RetryAfter,
+        SchemaError,
+        Snooze,
+        WorkerError,
+    )
+    from pqlite.handlers import CallNext, Depends, Handler, Handlers, Hooks, JobContext, Middleware, TypedHandler
+    from pqlite.job import Enqueued, Job, JobStatus, NewJob, TypedJob
+    from pqlite.observability import JobFields
+    from pqlite.store import JobStore, PgJobStore
+    from pqlite.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -72,3 +77,10 @@ __all__ = [
     "Worker",
     "WorkerError",
 ]
+
+if not TYPE_CHECKING:  # to a type checker every name would exist
+    # Each name comes from its module when it is asked for: pytest loads our plugin in every project that has pqlite
+    # installed, and must not load asyncpg with it.
+    __getattr__ = lazily(
+        __name__, __all__, ("errors", "backoff", "job", "handlers", "observability", "store", "worker")
+    )

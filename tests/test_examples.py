@@ -17,6 +17,7 @@ import pytest
 
 from pqlite import JobStatus, PgJobStore
 from tests.support import ended
+from tests.testing.projects import passed, run_pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (CHECKOUT / "examples").glob("*.py"))
@@ -198,6 +199,12 @@ async def test_the_ledger_has_one_entry_although_the_deposit_started_twice(store
     job = await store.get(1)
     assert (job.status, job.attempts, job.result) == (JobStatus.DONE, 2, {"credited": 500})
     assert "the power fails" in job.errors[0]["error"]
+
+
+async def test_the_tests_that_newcomers_copy_pass(dsn: str) -> None:
+    ran = await asyncio.to_thread(run_pytest, CHECKOUT / "examples" / "testing_jobs", PQLITE_TEST_DSN=dsn)
+
+    assert passed(ran, 7)
 
 
 def load(name: str) -> ModuleType:

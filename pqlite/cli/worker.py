@@ -27,11 +27,15 @@ SIGTERM and SIGINT stop it gracefully: running jobs may go on for its
 shutdown_grace, and the stop takes its shutdown_timeout at most. A second signal
 stops it at once. Either way jobs that have not ended are given back, and the
 attempt is not counted.
+
+With --once it runs what is due now, and what that makes due, until nothing is:
+for a cron job. It then takes nothing over from workers that died.
 """
 
 EXAMPLES = """\
 examples:
   pqlite worker main:worker
+  pqlite worker main:worker --once
   WORKER_CONCURRENCY=50 pqlite worker shop.jobs:make_worker
 """
 
@@ -46,6 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("target", type=target.parse, metavar="MODULE:ATTRIBUTE", help="where the Worker is")
+    parser.add_argument("--once", action="store_true", help="end when nothing is due any more")
     parser.set_defaults(run=run)
 
 
@@ -59,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with asyncio.Runner() as runner:
             try:
-                return runner.run(_serve(worker))
+                return runner.run(_serve(worker, once=arguments.once))
             finally:
                 # The rest may wait for a handler that nobody can stop: Python joins its thread, asyncio its task.
                 # By now others may run its job.
@@ -71,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         watchdog.cancel()
 
 
-async def _serve(worker: Worker) -> int:
-    running = asyncio.create_task(worker.run(), name="pqlite worker command")
+async def _serve(worker: Worker, *, once: bool) -> int:
+    running = asyncio.create_task(_run_once(worker) if once else worker.run(), name="pqlite worker command")
     received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
@@ -93,6 +98,10 @@ async def _serve(worker: Worker) -> int:
         return 1
     running.result()
     return 0
+
+
+async def _run_once(worker: Worker) -> None:
+    print(f"Attempts: {await worker.run_once()}")
 
 
 def _leave_without_them() -> None:

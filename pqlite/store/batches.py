@@ -159,7 +159,7 @@ async def _insert_keyed(
 # Rows and columns
 
 
-def _checked(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int) -> Row:
+def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int) -> Row:
     try:
         return row(job if isinstance(job, NewJob) else NewJob(**job), max_payload_bytes)
     except (InvalidJob, TypeError) as error:
@@ -173,14 +173,14 @@ async def _slices(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[list[
         rows: list[Row] = []
         position = 0
         async for job in jobs:
-            rows.append(_checked(position, job, max_payload_bytes))
+            rows.append(checked_row(position, job, max_payload_bytes))
             position += 1
             if len(rows) == SLICE:
                 yield rows
                 rows = []
         yield rows
     else:
-        each = (_checked(position, job, max_payload_bytes) for position, job in enumerate(jobs))
+        each = (checked_row(position, job, max_payload_bytes) for position, job in enumerate(jobs))
         while rows := list(islice(each, SLICE)):
             yield rows
 

@@ -1,26 +1,20 @@
-"""What a worker says to the database, each verb one statement with a deadline, on a connection of the worker's own."""
+"""What a worker says to its store: the engine's verbs, and what it needs beside them.
+
+The docstrings are the specification, as those of JobStore are. `pg_engine.py` says it in SQL.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pydantic_core import to_json
-
-from pqlite.errors import LeaseLost
 from pqlite.job import Job, TakenOver
 from pqlite.outcome import Outcome, Verdict
-from pqlite.store.link import Link, sqlstate
-from pqlite.store.rows import claimed_job, taken_over
-from pqlite.store.statements import Statements
+from pqlite.store.base import JobStore
 
-_due = attrgetter("run_after", "id")
-
-MAX_DURATION_MS = 2**31 - 1
-"""What the column holds, 24 days: a longer attempt must not make its outcome unstorable."""
+if TYPE_CHECKING:
+    from pqlite.store.route import Pooling
 
 
 class Lane(NamedTuple):
@@ -70,14 +64,63 @@ class Refusal(NamedTuple):
     verdict: Verdict
 
 
-class Engine:
-    """The engine's verbs over one `Link`. `claim` and `renew` raise LeaseLost if the database calls the worker dead;
-    every verb raises TimeoutError, OSError or asyncpg's errors if the database cannot be reached.
+class EngineLink(Protocol):
+    """The connection that an engine's verbs go over. What is not connected connects by itself."""
+
+    @property
+    def connected(self) -> bool:
+        """Return whether the connection is believed to be up."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Return how many connections there have been; a change means that answers may have been lost."""
+        ...
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """Return what ended the latest connection, or kept the next from being made; None while connected."""
+        ...
+
+    @property
+    def lost_at(self) -> float:
+        """Return when the latest connection was thrown away (time.monotonic)."""
+        ...
+
+    @property
+    def socket(self) -> Any:
+        """Return the connection's socket, None if there is none."""
+        ...
+
+    async def fetch(self, sql: str, *args: Any, deadline: float) -> Sequence[Any]:
+        """Run one statement within `deadline` seconds (the sentinel's, about its session's advisory lock)."""
+        ...
+
+    async def connect(self, deadline: float) -> None:
+        """Make the connection if there is none."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection: a session's lock is free then, and nobody listens on it."""
+        ...
+
+    def holds(self, conn: object) -> bool:
+        """Return whether this is the connection in use."""
+        ...
+
+
+class Engine(Protocol):
+    """The engine's verbs. Each is one atomic act, safe to call from every process at any time.
+
+    `renew`, and a `claim` that would get something, raise LeaseLost if the worker is not registered or was declared
+    dead. Every verb raises TimeoutError, or what the connection raises, if the store cannot be reached; it has then
+    happened or not.
     """
 
-    def __init__(self, link: Link, statements: Statements) -> None:
-        self.link = link
-        self._sql = statements
+    @property
+    def link(self) -> EngineLink:
+        """Return the connection."""
+        ...
 
     async def claim(
         self,
@@ -90,39 +133,14 @@ class Engine:
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
     ) -> tuple[list[Claimed], bool]:
-        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane; return them by lane,
-        a suspect first, each lane's in the order they became due; and whether jobs were passed over that may not wait.
+        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane, each behind its
+        mark; return them by lane, a suspect first, each lane's in the order they became due; and whether jobs were
+        passed over that may not wait.
+
+        With `suspect`, one job that a dead worker held comes first. Neither it nor a job that may start only once is
+        claimed to wait; and while a suspect waits for room nothing is.
         """
-        async with _fenced():
-            rows = await self.link.fetch(
-                self._sql.claim,
-                holder,
-                room,
-                suspect,
-                queues,
-                types,
-                [lane.queue for lane, _ in lanes],
-                [lane.job_type for lane, _ in lanes],
-                [lane.priority for lane, _ in lanes],
-                [mark.run_after for _, mark in lanes],
-                [mark.id for _, mark in lanes],
-                prefetch,
-                deadline=10.0,
-            )
-        by_lane: dict[Lane | None, list[Job]] = {}
-        latest: tuple[Any, ...] = ()
-        for row in rows:
-            job = claimed_job(row, holder)
-            place = (job.queue, job.job_type, job.priority, job.crashes)
-            if place != latest:
-                latest = place
-                lane = None if job.crashes else Lane(*place[:3])
-                same = by_lane.setdefault(lane, [])
-            same.append(job)
-        for jobs in by_lane.values():
-            jobs.sort(key=_due)  # the database answers in the order of ids
-        order: list[Lane | None] = [None, *(lane for lane, _ in lanes)]
-        return [Claimed(lane, by_lane[lane]) for lane in order if lane in by_lane], bool(rows) and rows[0]["cut"]
+        ...
 
     async def lanes(
         self,
@@ -134,110 +152,122 @@ class Engine:
     ) -> list[Head]:
         """Return the lanes that have READY jobs of these types, each with its first job, best priority first.
 
-        A known lane is looked at behind its mark only.
+        A known lane is looked at behind its mark only. Of the lanes with nothing due only the soonest is returned.
         """
-        rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), deadline=deadline)
-        return heads(rows)
+        ...
 
     async def disown(self, unknown: Unknown) -> list[int]:
         """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
-        return [r[0] for r in await self.link.fetch(self._sql.disown, *unknown, deadline=10.0)]
+        ...
 
     async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
-        """Ask to be notified of new jobs in these queues (None: in any) for this long; return the server's time."""
-        rows = await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), queues, deadline=5.0)
-        now: datetime = rows[0][0]
-        return now
+        """Ask to be notified of new jobs in these queues (None: in any) for this long; return the store's time."""
+        ...
 
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
     ) -> list[Refusal]:
-        """Write outcomes of one holder's claims; return those that were not written. Safe to repeat."""
-        arguments = settlement(holder, outcomes, keep_done=keep_done)
-        rows = await self.link.fetch(self._sql.settle, *arguments, deadline=deadline)
-        return [Refusal(r[0], r[1], Verdict(r[2])) for r in rows]
+        """Write outcomes of one holder's claims; return those that were not written. Safe to repeat.
+
+        ALREADY: an earlier call with this claim had landed. BUSY: a stranger has locked the job; ask again. FENCED: the
+        claim is no longer current. Without `keep_done` a job that is DONE is deleted.
+        """
+        ...
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
-        """Announce the worker; from now on its lease speaks for its jobs."""
-        await self.link.fetch(self._sql.register, holder, label, lock_key, lease, to_json(info).decode(), deadline=5.0)
+        """Announce the worker; from now on its lease speaks for its jobs, and its advisory lock if it has one."""
+        ...
 
     async def renew(
         self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float
     ) -> list[tuple[int, int]]:
         """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
-        async with _fenced():
-            rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
-        return [(r[0], r[1]) for r in rows]
+        ...
 
     async def unregister(self, holder: str) -> bool:
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
-        return bool((await self.link.fetch(self._sql.unregister, holder, deadline=3.0))[0][0])
+        ...
 
     async def reap(self, judge: str) -> list[TakenOver]:
-        """Declare dead workers dead if the judge may, and take over what they held."""
-        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=2.5)]
+        """Declare dead workers dead if the judge may, and take over what they held.
+
+        Dead is whose lease has passed, or whose lock is free 8 seconds after its last renewal. A judge must have
+        renewed without a gap for 8 seconds, and over this very connection.
+        """
+        ...
 
     async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
         """Take over jobs that no registered worker owns, by age."""
-        return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=5.0)]
+        ...
 
     async def next_death(self, judge: str) -> float | None:
         """Return in how many seconds another worker could be declared dead at the earliest; None if no other worker is
         registered, dead or alive.
         """
-        seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
-        return None if seconds is None else float(seconds)
+        ...
 
 
-def settlement(holder: str, outcomes: Iterable[Outcome], *, keep_done: bool = True) -> list[Any]:
-    """Return the arguments of `Statements.settle`."""
-    batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
-    return [
-        holder,
-        # As literals: of each element of a list asyncpg asks whether it is a list itself, which costs more than this.
-        _literal([job_id for job_id, _, _ in batch]),
-        _literal([claims for _, claims, _ in batch]),
-        _literal([o.verb for _, _, o in batch]),
-        # Where the rest is null, the array may end.
-        [] if all(o.result is None for _, _, o in batch) else [o.result for _, _, o in batch],
-        [] if all(o.error is None for _, _, o in batch) else [o.error for _, _, o in batch],
-        _literal([int(o.delay * 1000) for _, _, o in batch]),
-        _literal(["null" if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch]),
-        keep_done,
-    ]
+class WorkerStore(JobStore, Protocol):
+    """A store that a Worker can run on."""
 
+    @property
+    def schema(self) -> str:
+        """Return the name by which the store's notifications are told from those of others."""
+        ...
 
-def _literal(values: Iterable[int | str]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
+    @property
+    def started(self) -> bool:
+        """Return whether the store can be used."""
+        ...
 
+    @property
+    def pooling(self) -> Pooling | None:
+        """Return what pooler the latest connection met, None where that is not known, or there is no connection."""
+        ...
 
-def look(queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]) -> list[Any]:
-    """Return the arguments of `Statements.lanes`."""
-    # The order of the index, whose text columns compare as bytes.
-    lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
-    return [
-        queues,
-        types,
-        [lane.queue for lane, _ in lanes],
-        [lane.job_type for lane, _ in lanes],
-        [lane.priority for lane, _ in lanes],
-        [mark.run_after for _, mark in lanes],
-        [mark.id for _, mark in lanes],
-    ]
+    @property
+    def listen_pooling(self) -> Pooling | None:
+        """Return the same of the connection that listens."""
+        ...
 
+    def engine(self, purpose: str) -> Engine:
+        """Return the engine's verbs over a new connection, which belongs to the running event loop.
 
-def heads(rows: Iterable[Any]) -> list[Head]:
-    """Return the rows of `Statements.lanes`, best priority first."""
-    found = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
-    return sorted(found, key=lambda head: (-head.lane.priority, head.mark))
+        Raises:
+            ConfigurationError: the store cannot make one.
+        """
+        ...
 
+    def listening_engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]]) -> Engine:
+        """Return the same over a connection that notifications reach; `on_connect` is called with each new one.
 
-@asynccontextmanager
-async def _fenced() -> AsyncIterator[None]:
-    """Turn the SQL functions' PQ001 into LeaseLost."""
-    try:
-        yield
-    except Exception as error:
-        if sqlstate(error) == "PQ001":
-            raise LeaseLost(str(error)) from None
-        raise
+        It is given what has asyncpg's `fetchrow`, `add_listener` and `add_termination_listener`, with one session
+        behind it, whose advisory lock is free when that ends.
+
+        Raises:
+            ConfigurationError: the store cannot make one.
+        """
+        ...
+
+    async def check_schema(self) -> None:
+        """Return if a worker can work here.
+
+        Raises:
+            SchemaError: the schema is missing, older or newer.
+        """
+        ...
+
+    def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each act of this store that has enqueued jobs, once it is committed; return a function
+        that stops that.
+        """
+        ...
+
+    async def prune(
+        self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
+    ) -> tuple[int | None, int]:
+        """Delete one chunk of jobs that finished longer ago than `done` (DONE) or `failed` (FAILED, CANCELLED).
+
+        None keeps them for ever. Returns where to go on (None: there is nothing further) and how many were deleted.
+        """
+        ...

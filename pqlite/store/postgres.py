@@ -36,8 +36,8 @@ from pqlite.store.completion import complete_on, completing, was_committed
 from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.engine import Engine, settlement
 from pqlite.store.link import Link
+from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
 from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified
@@ -195,17 +195,17 @@ class PgJobStore:
         async with self.connection() as conn, conn.transaction():
             yield conn
 
-    def engine(self, purpose: str) -> Engine:
+    def engine(self, purpose: str) -> PgEngine:
         """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
 
         Raises:
             ConfigurationError: the store only has a pool.
         """
-        return Engine(Link(partial(dedicated, route=self._own_route()), purpose), self._sql)
+        return PgEngine(Link(partial(dedicated, route=self._own_route()), purpose), self._sql)
 
     def listening_engine(
         self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]]
-    ) -> Engine:
+    ) -> PgEngine:
         """Return the same over a connection of `listen_dsn`, if there is one; `on_connect` is called with each new one.
 
         Raises:
@@ -213,7 +213,7 @@ class PgJobStore:
         """
         self._own_route()
         assert self._listen_route is not None
-        return Engine(Link(partial(dedicated, route=self._listen_route), purpose, on_connect), self._sql)
+        return PgEngine(Link(partial(dedicated, route=self._listen_route), purpose, on_connect), self._sql)
 
     def _own_route(self) -> Route:
         if self._route is None:

@@ -17,12 +17,12 @@ from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
-from pqlite.store.engine import Head
-from pqlite.store.postgres import PgJobStore
+from pqlite.store.engine import Head, WorkerStore
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import Asked, Lanes
+from pqlite.worker.once import Once
 from pqlite.worker.pruner import Pruner
 from pqlite.worker.reaper import Reaper
 from pqlite.worker.scout import PATIENCE_AT_MOST, Scout
@@ -37,7 +37,7 @@ GATE = 1.0
 class Plan:
     """What a worker is to run, and how."""
 
-    store: PgJobStore
+    store: WorkerStore
     handlers: Mapping[str, AnyHandler]
     middleware: Sequence[Middleware]
     settings: WorkerSettings
@@ -145,6 +145,24 @@ class Parts:
         self.reaping = self.loop("reaper", self.reaper.once)
         self.pruning = self.loop("pruner", self.pruner.once)
         self.settler.on_submit(self.settling.wake)
+
+    def once(self) -> Once:
+        """Let a single pass over what is due take the claimer's place; it begins to stop the worker at its end."""
+        once = Once(
+            engine=self.claim_engine,
+            queues=self.plan.queues,
+            types=self._types,
+            holder=lambda: self.claimer.holder,
+            room=lambda: self._capacity(0.0)[0],
+            suspect_held=lambda: self.executor.holds_suspect,
+            running=lambda: bool(self.executor.running),
+            undelivered=lambda: bool(self.settler.undelivered),
+            accept=self._accept,
+            lost=self.sentinel.hurry,
+            over=self._drain.set,
+        )
+        self.claiming = self.loop("claimer", once.once)
+        return once
 
     def diagnosis(self) -> Diagnosis:
         """Return the state of the parts."""

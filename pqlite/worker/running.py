@@ -24,12 +24,15 @@ HURRY_SECONDS = 3.0
 
 
 class Running:
-    """Made, started and stopped in one event loop."""
+    """Made, started and stopped in one event loop. With `once` it sets `drain` itself, when nothing is due any more;
+    it then takes over nothing and deletes nothing.
+    """
 
-    def __init__(self, plan: Plan, drain: asyncio.Event) -> None:
+    def __init__(self, plan: Plan, drain: asyncio.Event, *, once: bool = False) -> None:
         self._plan = plan
         self._drain = drain
         self._parts = Parts(plan, drain)
+        self._once = self._parts.once() if once else None
         self._starting = self._parts.loop("startup", self._see_schema_later)
         self._started = self._stopping = False
         self._tasks: dict[str, tuple[Loop, asyncio.Task[None]]] = {}
@@ -47,9 +50,10 @@ class Running:
         parts.sentinel.start()
         self._started = True
         self._tick()
-        loops = [self._starting, parts.claiming, parts.scouting, parts.settling, parts.pruning]
-        if self._plan.settings.enable_reaper:
-            loops.append(parts.reaping)
+        loops = [self._starting, parts.claiming, parts.settling]
+        if self._once is None:
+            loops += [parts.scouting, parts.pruning]
+            loops += [parts.reaping] if self._plan.settings.enable_reaper else []
         for loop in loops:
             self._tasks[loop.name] = loop, asyncio.create_task(loop.run(), name=f"pqlite {loop.name}")
         await self._unless_draining(parts.registered_now.wait(), START_SECONDS if parts.may_claim else 0.0)
@@ -92,6 +96,11 @@ class Running:
         await parts.settle_engine.link.close()
         await parts.scout_engine.link.close()
         self._plan.announce(WorkerStopped(self._plan.worker_id, len(parts.executor.running)))
+
+    @property
+    def attempts(self) -> int:
+        """Return how many attempts a single pass has begun."""
+        return 0 if self._once is None else self._once.attempts
 
     def trouble(self) -> str | None:
         """Return what is wrong, None if all is well."""

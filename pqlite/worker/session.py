@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from pqlite.store.link import Link, is_direct, says_server_is_down
+from pqlite.store.engine import EngineLink
+from pqlite.store.link import is_direct, says_server_is_down
 from pqlite.store.route import Pooling
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Session:
         # Anything may have been missed while there was no connection.
         self._notified(True)
 
-    async def lock(self, link: Link) -> None:
+    async def lock(self, link: EngineLink) -> None:
         """Take the lock, if it can be had and is not held."""
         if self.hears and not self.locked:
             rows = await link.fetch("select pg_try_advisory_lock($1)", self._key, deadline=TRY_SECONDS)

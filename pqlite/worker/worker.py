@@ -1,4 +1,7 @@
-"""Worker: what an app configures and enters."""
+"""Worker: what an app configures and enters.
+
+(Over 300 lines because it is the whole public class, a third of it what its arguments mean; the work is elsewhere.)
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from pqlite.events import Announcer, Observer
 from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
-from pqlite.store.postgres import PgJobStore
+from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.arguments import Duration, around, duration, label, served
 from pqlite.worker.diagnosis import Diagnosis
@@ -33,7 +36,7 @@ class Worker:
         app = FastAPI(lifespan=worker.lifespan)
 
     Args:
-        store: where the jobs are. If it is not started, the worker starts it, and closes it at the end.
+        store: where the jobs are (a PgJobStore). If it is not started, the worker starts it, and closes it at the end.
         handlers: functions by job type, or a `Handlers` registry. Jobs of other types are left for workers that know
             them.
         concurrency: how many jobs run at once in this process.
@@ -68,7 +71,7 @@ class Worker:
 
     def __init__(
         self,
-        store: PgJobStore,
+        store: WorkerStore,
         handlers: Mapping[str, AnyHandler],
         *,
         concurrency: int = 10,
@@ -136,7 +139,8 @@ class Worker:
         self._drain = asyncio.Event()
         self._exit = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._forced = self._stop_early = False
+        self._forced = self._once = self._stop_early = False
+        self._attempts = 0
         self._failure: BaseException | None = None
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
@@ -237,12 +241,24 @@ class Worker:
         Raises:
             WorkerError: it did not stop cleanly; and whatever entering the worker raises.
         """
-        self._forced, self._failure = True, None
+        await self._run(once=False)
+
+    async def run_once(self) -> int:
+        """Run what is due now, and what that makes due, until nothing is (or `begin_shutdown`), whatever `enabled`
+        says; return how many attempts began. Nothing is taken over from dead workers, and nothing deleted.
+
+        Raises: as for `run`, and WorkerError if the database cannot be reached.
+        """
+        await self._run(once=True)
+        return self._attempts
+
+    async def _run(self, *, once: bool) -> None:
+        self._forced, self._once, self._failure, self._attempts = True, once, None, 0
         try:
             async with self:
                 await self.wait_stopping()
         finally:
-            self._forced = False
+            self._forced = self._once = False
         if self._failure is not None:
             raise WorkerError("The worker did not stop cleanly.") from self._failure
 
@@ -267,7 +283,9 @@ class Worker:
             await self._exit.wait()
             return
         async with held(self._resources, self._exit) as resources:
-            running = Running(replace(self._plan, resources=resources), self._drain)
+            startup = "fail" if self._once else self._plan.startup
+            plan = replace(self._plan, resources=resources, startup=startup)
+            running = Running(plan, self._drain, once=self._once)
             try:
                 await running.start()
                 self._running = running
@@ -276,6 +294,7 @@ class Worker:
             finally:
                 self._running = None
                 await self._stop(running)
+                self._attempts = running.attempts
         # The app may still answer requests, which enqueue: the store stays open until the lifespan ends.
         await self._exit.wait()
 

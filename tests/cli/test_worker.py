@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -50,6 +51,25 @@ def app(tmp_path: Path) -> Path:
     """A directory with an app in main.py."""
     (tmp_path / "main.py").write_text(APP)
     return tmp_path
+
+
+async def test_once_it_runs_what_is_due_says_how_much_that_was_and_ends(store: PgJobStore, dsn: str, app: Path) -> None:
+    jobs = [await store.enqueue("quick") for _ in range(3)]
+    later = await store.enqueue("quick", run_after=timedelta(hours=1))
+
+    ran = await pqlite("worker", "main:worker", "--once", cwd=app, env={"APP_DSN": dsn, "WORKER_ENABLED": "false"})
+
+    assert ran.status == 0, ran.err
+    assert ran.out.splitlines() == ["quick is done"] * 3 + ["Attempts: 3"]
+    assert {(await store.get(job_id)).status for job_id in jobs} == {JobStatus.DONE}
+    assert (await store.get(later)).status is JobStatus.READY
+
+
+async def test_once_without_a_database_is_an_error(app: Path) -> None:
+    ran = await pqlite("worker", "main:worker", "--once", cwd=app, env={"APP_DSN": "postgresql://127.0.0.1:1/none"})
+
+    assert ran.status == 1
+    assert "cannot be reached" in ran.err
 
 
 @pytest.mark.parametrize("target", ["main:worker", "main:inner.worker", "main:make_worker"])

@@ -1,10 +1,9 @@
 import asyncio
-from datetime import timedelta
 
 import asyncpg
 import pytest
 
-from pqlite import DedupeConflict, JobNotFound, JobStatus, PgJobStore
+from pqlite import DedupeConflict, JobStatus, PgJobStore
 from pqlite.outcome import Verb
 from tests.store.conftest import Connect
 from tests.store.workers import RegisteredWorker, fetch_job, until_blocked
@@ -38,23 +37,6 @@ async def test_a_waiting_job_is_cancelled_at_once(store: PgJobStore, conn: async
     job = await store.get(job_id)
     assert job.status is JobStatus.CANCELLED
     assert job.finished_at is not None
-
-
-async def test_a_running_job_is_asked_to_cancel_and_its_worker_told_at_its_next_renewal(
-    store: PgJobStore, worker: RegisteredWorker
-) -> None:
-    for _ in range(2):
-        await store.enqueue("t")
-    wanted, _other = await worker.claim()
-
-    assert await store.cancel(wanted.id) is JobStatus.RUNNING
-
-    lease = timedelta(seconds=20)
-    assert await worker.engine.renew(worker.id, lease, None, deadline=5.0) == [(wanted.id, wanted.claims)]
-    first = (await store.get(wanted.id)).cancel_requested_at
-    assert first is not None
-    await store.cancel(wanted.id)
-    assert (await store.get(wanted.id)).cancel_requested_at == first
 
 
 @pytest.mark.parametrize("status", FINISHED)
@@ -116,25 +98,6 @@ async def test_a_retried_job_is_ready_now_with_an_attempt_left_and_without_its_p
     assert (await store.get(job_id)).status is JobStatus.FAILED
 
 
-async def test_a_retried_job_with_attempts_left_gets_no_more(store: PgJobStore, worker: RegisteredWorker) -> None:
-    await store.enqueue("t", max_attempts=3)
-    job = await worker.claim_one()
-    await worker.settle(job, Verb.FAILED)
-
-    await store.retry(job.id)
-
-    assert (await store.get(job.id)).max_attempts == 3
-
-
-async def test_a_waiting_job_becomes_due_by_retry(store: PgJobStore, worker: RegisteredWorker) -> None:
-    job_id = await store.enqueue("t", run_after=timedelta(hours=1))
-    assert await worker.claim() == []
-
-    assert await store.retry(job_id) is JobStatus.READY
-
-    assert [job.id for job in await worker.claim()] == [job_id]
-
-
 @pytest.mark.parametrize("status", ["RUNNING", "BLOCKED"])
 async def test_a_running_or_blocked_job_is_not_changed_by_retry(
     store: PgJobStore, conn: asyncpg.Connection, status: str
@@ -159,22 +122,3 @@ async def test_a_job_whose_key_a_newer_active_job_holds_cannot_be_retried(
         await store.retry(old)
 
     assert await fetch_job(conn, old) == before
-
-
-async def test_an_outcome_told_after_the_job_was_retried_changes_nothing(
-    store: PgJobStore, worker: RegisteredWorker
-) -> None:
-    await store.enqueue("t")
-    job = await worker.claim_one()
-    await worker.settle(job, Verb.FAILED)
-    await store.retry(job.id)
-
-    assert await worker.settle(job, Verb.FAILED) is not None
-
-    assert (await store.get(job.id)).status is JobStatus.READY
-
-
-async def test_a_job_that_does_not_exist_is_named(store: PgJobStore) -> None:
-    for verb in (store.get, store.cancel, store.retry):
-        with pytest.raises(JobNotFound, match="There is no job 404"):
-            await verb(404)

@@ -1,12 +1,8 @@
 """Claims whose answer was lost on the way are given back, with the attempt refunded."""
 
-from datetime import timedelta
-
 import asyncpg
 
-from pqlite import JobStatus, NewJob, PgJobStore
-from pqlite.store.engine import Unknown
-from tests.store.conftest import Register
+from pqlite import NewJob, PgJobStore
 from tests.store.workers import RegisteredWorker, fetch_job
 
 
@@ -26,14 +22,6 @@ async def test_what_a_worker_holds_by_name_and_does_not_know_is_ready_again_with
     assert (await fetch_job(conn, known.id))["status"] == "RUNNING"
 
 
-async def test_another_workers_jobs_are_never_disowned(store: PgJobStore, register: Register) -> None:
-    mine, other = await register(), await register()
-    await store.enqueue("t")
-    await other.claim_one()
-
-    assert await mine.disown() == []
-
-
 async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_left_alone(
     store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
 ) -> None:
@@ -44,28 +32,3 @@ async def test_claims_older_than_the_window_and_rows_locked_by_strangers_are_lef
     async with conn.transaction():
         await conn.execute("select from pqlite.jobs where id = $1 for update", locked.id)
         assert await worker.disown() == []
-
-
-async def test_a_lost_claim_that_was_asked_to_cancel_is_cancelled(store: PgJobStore, worker: RegisteredWorker) -> None:
-    await store.enqueue("t")
-    job = await worker.claim_one()
-    await store.cancel(job.id)
-
-    assert len(await worker.disown()) == 1
-
-    after = await store.get(job.id)
-    assert (after.status, after.attempts, after.finished_at is None) == (JobStatus.CANCELLED, 0, False)
-
-
-async def test_an_audit_that_arrives_late_leaves_alone_what_was_claimed_meanwhile(
-    store: PgJobStore, worker: RegisteredWorker
-) -> None:
-    await store.enqueue("t")
-    lost = await worker.claim_one()
-    audit = Unknown(worker.id, [], timedelta(seconds=90), await worker.engine.arm(timedelta(days=-1)))
-    await store.enqueue("t")
-    claimed_since = await worker.claim_one()
-
-    assert await worker.engine.disown(audit) == [lost.id]
-
-    assert (await store.get(claimed_since.id)).status is JobStatus.RUNNING

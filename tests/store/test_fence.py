@@ -100,30 +100,3 @@ async def test_a_reaped_worker_cannot_release_what_is_held_by_another(
 ) -> None:
     assert await stale.worker.disown() == []
     assert await unchanged()
-
-
-async def test_the_right_claim_number_is_not_enough_without_the_right_worker(
-    store: PgJobStore, register: Register
-) -> None:
-    """After a failover to a standby that lags, the counter can go back."""
-    mine, thief = await register(), await register()
-    await store.enqueue("t")
-    job = await mine.claim_one()
-
-    assert await thief.settle(job, Verb.DONE) is Verdict.FENCED
-    assert await mine.settle(job, Verb.DONE) is None
-
-
-async def test_the_right_worker_is_not_enough_without_the_right_claim_number(
-    store: PgJobStore, worker: RegisteredWorker
-) -> None:
-    await store.enqueue("t")
-    first = await worker.claim_one()
-    await worker.settle(first, Verb.RELEASED)
-    second = await worker.claim_one()
-
-    assert await worker.settle(first, Verb.DONE) is Verdict.FENCED
-    with pytest.raises(LeaseLost):
-        async with store.complete(first):
-            pass
-    assert await worker.settle(second, Verb.DONE) is None

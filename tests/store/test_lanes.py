@@ -1,5 +1,4 @@
 import json
-from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -46,18 +45,6 @@ async def test_lanes_are_exactly_those_that_have_ready_jobs_of_the_wanted_queues
     assert priorities == sorted(priorities, reverse=True)
 
 
-async def test_a_lane_comes_with_its_first_job_and_the_seconds_until_it_is_due(
-    store: PgJobStore, worker: RegisteredWorker
-) -> None:
-    await store.enqueue("t", run_after=timedelta(hours=2))
-    first = await store.enqueue("t", run_after=timedelta(hours=1))
-
-    [head] = await worker.engine.lanes(None, None)
-
-    assert head.mark == ((await store.get(first)).run_after, first)
-    assert 3500 < head.due_in <= 3600
-
-
 async def test_jobs_that_are_not_ready_and_suspects_make_no_lane(
     store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
 ) -> None:
@@ -96,21 +83,6 @@ async def test_ten_thousand_lanes_of_tomorrow_hide_none_of_today(
 
     assert [head.lane.queue for head in heads if head.due_in <= 0] == ["zz"]
     assert [head.lane.queue for head in heads if head.due_in > 0] == ["a1"]
-
-
-async def test_a_known_lane_is_looked_at_behind_its_mark_only_and_others_are_found_between(
-    store: PgJobStore, worker: RegisteredWorker
-) -> None:
-    for queue in "abcde":
-        for priority in (0, 5):
-            await store.enqueue("t", queue=queue, priority=priority)
-            await store.enqueue("unwanted", queue=queue, priority=priority)
-    heads = {head.lane: head.mark for head in await worker.engine.lanes(None, ["t"])}
-    known = [lane for lane in heads if lane.queue in "bd"]
-
-    found = await worker.engine.lanes(None, ["t"], [(lane, heads[lane]) for lane in known])
-
-    assert {head.lane for head in found} == set(heads) - set(known)
 
 
 async def test_what_others_did_in_their_queues_costs_a_look_into_ones_own_nothing(

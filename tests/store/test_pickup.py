@@ -1,14 +1,13 @@
 """One job at a time, for programs without a worker: pickup, mark_done, mark_error."""
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 from pydantic import BaseModel
 
-from pqlite import InvalidJob, JobStatus, LeaseLost, NewJob, PayloadError, PgJobStore
+from pqlite import JobStatus, LeaseLost, NewJob, PgJobStore
 from pqlite.job import Job
 from pqlite.store import by_hand, postgres
 from tests.store.workers import TellingAsyncio, fetch_job
@@ -18,25 +17,6 @@ async def pick_up(store: PgJobStore, **narrower: Any) -> Job:
     job = await store.pickup("me", **narrower)
     assert job is not None
     return job
-
-
-async def test_pickup_returns_the_best_due_job_of_any_type_and_queue_and_then_none(store: PgJobStore) -> None:
-    await store.enqueue("later", priority=9, run_after=timedelta(hours=1))
-    await store.enqueue("first", queue="a")
-    await store.enqueue("urgent", priority=5, queue="b")
-    await store.enqueue("second", queue="c")
-
-    assert [(await pick_up(store)).job_type for _ in range(3)] == ["urgent", "first", "second"]
-    assert await store.pickup("me") is None
-
-
-async def test_pickup_can_be_narrowed_to_queues_and_types(store: PgJobStore) -> None:
-    await store.enqueue("a", queue="q")
-    await store.enqueue("b", queue="r")
-
-    assert await store.pickup("me", queues=["q"], job_types=["b"]) is None
-    assert (await pick_up(store, queues=["r"])).job_type == "b"
-    assert (await pick_up(store, job_types=["a"])).job_type == "a"
 
 
 async def test_a_picked_up_job_is_fenced_by_a_name_of_its_own(store: PgJobStore, conn: asyncpg.Connection) -> None:
@@ -70,122 +50,11 @@ async def test_a_suspect_is_picked_up_when_nothing_else_is_due(store: PgJobStore
     assert [(await pick_up(store)).id for _ in range(2)] == [plain, suspect]
 
 
-async def test_a_worker_id_that_cannot_be_stored_is_refused(store: PgJobStore) -> None:
-    with pytest.raises(InvalidJob, match="worker_id must be 1 to 200 bytes long"):
-        await store.pickup("")
-
-
-async def test_concurrent_pickups_share_no_job(store: PgJobStore) -> None:
-    await store.enqueue_many([NewJob(job_type="t")] * 100)
-
-    async def drain() -> list[int]:
-        mine = []
-        while (job := await store.pickup("me")) is not None:
-            mine.append(job.id)
-        return mine
-
-    async with asyncio.TaskGroup() as tasks:
-        drains = [tasks.create_task(drain()) for _ in range(8)]
-
-    ids = [job_id for drain in drains for job_id in drain.result()]
-    assert len(ids) == len(set(ids)) == 100
-
-
 # Outcomes
 
 
 class Report(BaseModel):
     rows: int
-
-
-@pytest.mark.parametrize("by_id", [True, False])
-async def test_a_job_marked_done_keeps_its_result_and_duration(store: PgJobStore, by_id: bool) -> None:
-    await store.enqueue("t")
-    job = await pick_up(store)
-
-    for _ in range(2):  # repeating it is harmless
-        await store.mark_done(job.id if by_id else job, result=Report(rows=3), duration_ms=12)
-
-    done = await store.get(job.id)
-    assert (done.status, done.result, done.duration_ms) == (JobStatus.DONE, {"rows": 3}, 12)
-
-
-@pytest.mark.parametrize("result", ["text", 7, [1], {"a": None}, False])
-async def test_a_result_may_be_any_json_value(store: PgJobStore, result: Any) -> None:
-    await store.enqueue("t")
-    job = await pick_up(store)
-
-    await store.mark_done(job, result=result)
-
-    assert (await store.get(job.id)).result == result
-
-
-async def test_a_result_with_a_nul_or_nan_is_cleaned_and_never_lost(store: PgJobStore) -> None:
-    await store.enqueue("t")
-    job = await pick_up(store)
-
-    await store.mark_done(job, result={"a\x00": ["b\x00", float("nan")]})
-
-    assert (await store.get(job.id)).result == {"a\\x00": ["b\\x00", None]}
-
-
-async def test_a_result_that_cannot_be_stored_is_refused_and_the_job_still_runs(store: PgJobStore) -> None:
-    await store.enqueue("t")
-    job = await pick_up(store)
-
-    with pytest.raises(PayloadError, match="result cannot be stored as JSON: it is a object"):
-        await store.mark_done(job, result=object())
-
-    assert (await store.get(job.id)).status is JobStatus.RUNNING
-    await store.mark_done(job)
-
-
-async def test_an_error_makes_the_job_ready_again_after_a_minute_or_as_long_as_given(store: PgJobStore) -> None:
-    for retry_after in (None, timedelta(hours=2), timedelta(seconds=-1)):
-        await store.enqueue("t")
-        job = await pick_up(store)
-
-        await store.mark_error(job.id, "boom", retry_after=retry_after, duration_ms=5)
-
-        after = await store.get(job.id)
-        assert (after.status, after.last_error, after.attempts, after.duration_ms) == (JobStatus.READY, "boom", 1, 5)
-        assert after.updated_at is not None
-        expected = timedelta(minutes=1) if retry_after is None else max(retry_after, timedelta(0))
-        assert after.run_after - after.updated_at == expected
-        await store.cancel(job.id)
-
-
-async def test_a_delay_beyond_all_bounds_is_a_year(store: PgJobStore) -> None:
-    await store.enqueue("t")
-    job = await pick_up(store)
-
-    await store.mark_error(job, "boom", retry_after=timedelta.max)
-
-    after = await store.get(job.id)
-    assert after.updated_at is not None
-    assert after.run_after - after.updated_at == timedelta(days=365)
-
-
-@pytest.mark.parametrize(("terminal", "max_attempts"), [(True, 5), (False, 1)])
-async def test_a_terminal_error_or_the_last_one_makes_the_job_failed(
-    store: PgJobStore, terminal: bool, max_attempts: int
-) -> None:
-    await store.enqueue("t", max_attempts=max_attempts)
-    job = await pick_up(store)
-
-    await store.mark_error(job, "boom", terminal=terminal, result={"partial": 1})
-
-    after = await store.get(job.id)
-    assert (after.status, after.last_error, after.result) == (JobStatus.FAILED, "boom", {"partial": 1})
-
-
-async def test_an_error_text_with_a_nul_or_a_surrogate_is_cleaned_and_never_lost(store: PgJobStore) -> None:
-    await store.enqueue("t")
-    job = await pick_up(store)
-
-    await store.mark_error(job, "a\x00b\ud800")
-
-    assert (await store.get(job.id)).last_error == "a\\x00b\\ud800"
 
 
 async def test_a_job_another_store_picked_up_cannot_be_marked_by_its_id(store: PgJobStore, dsn: str) -> None:

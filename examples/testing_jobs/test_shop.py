@@ -1,0 +1,142 @@
+"""How to test jobs, from the quickest way to the most thorough. Copy what you need:
+
+    pip install "pqlite-queue[embedded]" pytest httpx fastapi
+    pytest examples/testing_jobs
+
+The fixtures pqlite_store, pqlite_dsn and pqlite_memory_store come with pqlite.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+from shop import TABLES, Mailer, make_app, make_handlers
+
+from pqlite import JobStatus, PgJobStore, Worker
+from pqlite.events import JobSettled
+from pqlite.testing import EventLog, MemoryJobStore, assert_enqueued, bound, drain, inline
+
+pytestmark = pytest.mark.anyio  # pytest-asyncio works as well
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Mailbox(Mailer):
+    """Remembers what would have been sent."""
+
+    def __init__(self) -> None:
+        self.mails: list[tuple[str, str]] = []
+
+    async def send(self, address: str, text: str) -> None:
+        self.mails.append((address, text))
+
+
+def client_of(store: object) -> httpx.AsyncClient:
+    """Return a client of an app that only enqueues. It runs no lifespan."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=make_app(store)), base_url="http://shop")
+
+
+# In memory: no database, milliseconds.
+
+
+async def test_a_new_customer_is_to_be_welcomed_once(pqlite_memory_store: MemoryJobStore) -> None:
+    async with client_of(pqlite_memory_store) as client:
+        for _ in range(2):
+            await client.post("/customers", params={"address": "ada@example.org"})
+
+    await assert_enqueued(pqlite_memory_store, "welcome", payload={"address": "ada@example.org"}, count=1)
+
+
+async def test_a_customer_is_welcomed_and_reminded_a_week_later(pqlite_memory_store: MemoryJobStore) -> None:
+    store, mailbox = pqlite_memory_store, Mailbox()
+    await store.enqueue("welcome", {"address": "ada@example.org"})
+
+    [job] = await drain(store, make_handlers(mailbox))
+    assert (job.status, job.result) == (JobStatus.DONE, {"sent_to": "ada@example.org"})
+    assert mailbox.mails == [("ada@example.org", "Welcome!")]
+
+    store.clock.advance(timedelta(days=7))
+    await drain(store, make_handlers(mailbox))
+    assert mailbox.mails[1:] == [("ada@example.org", "Still there?")]
+
+
+async def test_a_welcome_that_fails_is_sent_again_a_minute_later(pqlite_memory_store: MemoryJobStore) -> None:
+    class Broken(Mailbox):
+        async def send(self, address: str, text: str) -> None:
+            raise ConnectionError("the mail server is away")
+
+    store, mailbox = pqlite_memory_store, Mailbox()
+    await store.enqueue("welcome", {"address": "ada@example.org"})
+
+    [job] = await drain(store, make_handlers(Broken()), raises=False)
+    assert (job.status, job.attempts) == (JobStatus.READY, 1)
+    assert "the mail server is away" in (job.last_error or "")
+
+    store.clock.advance(timedelta(minutes=1))
+    await drain(store, make_handlers(mailbox))
+    assert mailbox.mails == [("ada@example.org", "Welcome!")]
+
+
+async def test_a_request_and_its_job_in_one_go(pqlite_memory_store: MemoryJobStore) -> None:
+    mailbox = Mailbox()
+    async with inline(pqlite_memory_store, make_handlers(mailbox)), client_of(pqlite_memory_store) as client:
+        await client.post("/customers", params={"address": "ada@example.org"})
+        assert mailbox.mails == [("ada@example.org", "Welcome!")]
+
+
+# On PostgreSQL: what runs SQL. A fresh database for each test, with the app's tables in it.
+
+
+@pytest.fixture(scope="session")
+def pqlite_sql() -> str:
+    return TABLES
+
+
+async def test_an_order_is_charged_and_packed(pqlite_store: PgJobStore) -> None:
+    async with pqlite_store as store, client_of(store) as client:
+        await client.post("/orders", params={"item": "lamp"})
+        await drain(store, make_handlers(Mailbox()))
+
+        await assert_enqueued(store, "charge", status=JobStatus.DONE)
+        await assert_enqueued(store, "pack", status=JobStatus.READY, count=1)
+        async with store.connection() as conn:
+            assert await conn.fetchval("select charged from orders")
+
+
+async def test_the_whole_app_with_its_worker(pqlite_store: PgJobStore) -> None:
+    log, mailbox = EventLog(), Mailbox()
+    worker = Worker(store=pqlite_store, handlers=make_handlers(mailbox), observers=[log])
+    app = make_app(pqlite_store, worker)
+    async with app.router.lifespan_context(app), client_of(pqlite_store) as client:
+        await client.post("/customers", params={"address": "ada@example.org"})
+        await log.wait_for(JobSettled)  # events, and never time
+
+    assert mailbox.mails == [("ada@example.org", "Welcome!")]
+
+
+# Inside a transaction of the test's own, which is rolled back: for suites that share one database.
+
+
+@pytest.fixture
+async def conn(pqlite_dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(pqlite_dsn)
+    transaction = connection.transaction()
+    await transaction.start()
+    yield connection
+    await transaction.rollback()
+    await connection.close()
+
+
+async def test_an_order_is_charged_in_a_transaction_that_is_rolled_back(conn: asyncpg.Connection) -> None:
+    store = bound(conn)
+    async with client_of(store) as client:
+        await client.post("/orders", params={"item": "lamp"})
+
+    await drain(store, make_handlers(Mailbox()))
+
+    assert await conn.fetchval("select charged from orders")

@@ -1,0 +1,190 @@
+"""The engine's verbs in PostgreSQL: each one statement with a deadline, on a connection of the worker's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any
+
+from pydantic_core import to_json
+
+from pqlite.errors import LeaseLost
+from pqlite.job import Job, TakenOver
+from pqlite.outcome import Outcome, Verdict
+from pqlite.store.engine import Claimed, EngineLink, Head, Lane, Mark, Refusal, Unknown
+from pqlite.store.link import sqlstate
+from pqlite.store.rows import claimed_job, taken_over
+from pqlite.store.statements import Statements
+
+_due = attrgetter("run_after", "id")
+
+MAX_DURATION_MS = 2**31 - 1
+"""What the column holds, 24 days: a longer attempt must not make its outcome unstorable."""
+
+
+class PgEngine:
+    """The engine's verbs over one link; see Engine. They raise what the link raises: TimeoutError, OSError, asyncpg's
+    errors.
+    """
+
+    def __init__(self, link: EngineLink, statements: Statements) -> None:
+        self.link = link
+        self._sql = statements
+
+    async def claim(
+        self,
+        holder: str,
+        room: int,
+        *,
+        prefetch: int = 0,
+        suspect: bool,
+        queues: Sequence[str] | None,
+        types: Sequence[str] | None,
+        lanes: Sequence[tuple[Lane, Mark]],
+    ) -> tuple[list[Claimed], bool]:
+        """Claim due jobs; see Engine.claim."""
+        async with _fenced():
+            rows = await self.link.fetch(
+                self._sql.claim,
+                holder,
+                room,
+                suspect,
+                queues,
+                types,
+                [lane.queue for lane, _ in lanes],
+                [lane.job_type for lane, _ in lanes],
+                [lane.priority for lane, _ in lanes],
+                [mark.run_after for _, mark in lanes],
+                [mark.id for _, mark in lanes],
+                prefetch,
+                deadline=10.0,
+            )
+        by_lane: dict[Lane | None, list[Job]] = {}
+        latest: tuple[Any, ...] = ()
+        for row in rows:
+            job = claimed_job(row, holder)
+            place = (job.queue, job.job_type, job.priority, job.crashes)
+            if place != latest:
+                latest = place
+                lane = None if job.crashes else Lane(*place[:3])
+                same = by_lane.setdefault(lane, [])
+            same.append(job)
+        for jobs in by_lane.values():
+            jobs.sort(key=_due)  # the database answers in the order of ids
+        order: list[Lane | None] = [None, *(lane for lane, _ in lanes)]
+        return [Claimed(lane, by_lane[lane]) for lane in order if lane in by_lane], bool(rows) and rows[0]["cut"]
+
+    async def lanes(
+        self,
+        queues: Sequence[str] | None,
+        types: Sequence[str] | None,
+        known: Iterable[tuple[Lane, Mark]] = (),
+        *,
+        deadline: float = 10.0,
+    ) -> list[Head]:
+        """Return the lanes that have READY jobs; see Engine.lanes."""
+        rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), deadline=deadline)
+        return heads(rows)
+
+    async def disown(self, unknown: Unknown) -> list[int]:
+        """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
+        return [r[0] for r in await self.link.fetch(self._sql.disown, *unknown, deadline=10.0)]
+
+    async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
+        """Ask to be notified of new jobs; see Engine.arm."""
+        rows = await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), queues, deadline=5.0)
+        now: datetime = rows[0][0]
+        return now
+
+    async def settle(
+        self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
+    ) -> list[Refusal]:
+        """Write outcomes of one holder's claims; see Engine.settle."""
+        arguments = settlement(holder, outcomes, keep_done=keep_done)
+        rows = await self.link.fetch(self._sql.settle, *arguments, deadline=deadline)
+        return [Refusal(r[0], r[1], Verdict(r[2])) for r in rows]
+
+    async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
+        """Announce the worker; from now on its lease speaks for its jobs."""
+        await self.link.fetch(self._sql.register, holder, label, lock_key, lease, to_json(info).decode(), deadline=5.0)
+
+    async def renew(
+        self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float
+    ) -> list[tuple[int, int]]:
+        """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
+        async with _fenced():
+            rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
+        return [(r[0], r[1]) for r in rows]
+
+    async def unregister(self, holder: str) -> bool:
+        """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
+        return bool((await self.link.fetch(self._sql.unregister, holder, deadline=3.0))[0][0])
+
+    async def reap(self, judge: str) -> list[TakenOver]:
+        """Declare dead workers dead if the judge may, and take over what they held."""
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=2.5)]
+
+    async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
+        """Take over jobs that no registered worker owns, by age."""
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=5.0)]
+
+    async def next_death(self, judge: str) -> float | None:
+        """Return when another worker could be dead; see Engine.next_death."""
+        seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
+        return None if seconds is None else float(seconds)
+
+
+def settlement(holder: str, outcomes: Iterable[Outcome], *, keep_done: bool = True) -> list[Any]:
+    """Return the arguments of `Statements.settle`."""
+    batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
+    return [
+        holder,
+        # As literals: of each element of a list asyncpg asks whether it is a list itself, which costs more than this.
+        _literal([job_id for job_id, _, _ in batch]),
+        _literal([claims for _, claims, _ in batch]),
+        _literal([o.verb for _, _, o in batch]),
+        # Where the rest is null, the array may end.
+        [] if all(o.result is None for _, _, o in batch) else [o.result for _, _, o in batch],
+        [] if all(o.error is None for _, _, o in batch) else [o.error for _, _, o in batch],
+        _literal([int(o.delay * 1000) for _, _, o in batch]),
+        _literal(["null" if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch]),
+        keep_done,
+    ]
+
+
+def _literal(values: Iterable[int | str]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def look(queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]) -> list[Any]:
+    """Return the arguments of `Statements.lanes`."""
+    # The order of the index, whose text columns compare as bytes.
+    lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
+    return [
+        queues,
+        types,
+        [lane.queue for lane, _ in lanes],
+        [lane.job_type for lane, _ in lanes],
+        [lane.priority for lane, _ in lanes],
+        [mark.run_after for _, mark in lanes],
+        [mark.id for _, mark in lanes],
+    ]
+
+
+def heads(rows: Iterable[Any]) -> list[Head]:
+    """Return the rows of `Statements.lanes`, best priority first."""
+    found = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
+    return sorted(found, key=lambda head: (-head.lane.priority, head.mark))
+
+
+@asynccontextmanager
+async def _fenced() -> AsyncIterator[None]:
+    """Turn the SQL functions' PQ001 into LeaseLost."""
+    try:
+        yield
+    except Exception as error:
+        if sqlstate(error) == "PQ001":
+            raise LeaseLost(str(error)) from None
+        raise

@@ -1,0 +1,33 @@
+"""For those who test their jobs: a store in memory, ways to run jobs without a worker, and what to wait on.
+
+`pytest_plugin` gives the fixtures `pqlite_store`, `pqlite_dsn`, `pqlite_server` and `pqlite_memory_store`.
+"""
+
+from typing import TYPE_CHECKING
+
+from pqlite.lazily import lazily
+
+if TYPE_CHECKING:
+    from pqlite.testing.asserting import assert_enqueued, jobs_of
+    from pqlite.testing.binding import bound
+    from pqlite.testing.draining import AttemptFailed, drain
+    from pqlite.testing.inlining import inline
+    from pqlite.testing.log import EventLog
+    from pqlite.testing.memory import Clock, MemoryConnection, MemoryJobStore
+
+__all__ = [
+    "AttemptFailed",
+    "Clock",
+    "EventLog",
+    "MemoryConnection",
+    "MemoryJobStore",
+    "assert_enqueued",
+    "bound",
+    "drain",
+    "inline",
+    "jobs_of",
+]
+
+if not TYPE_CHECKING:
+    # See pqlite/__init__.py: the plugin is in this package, and loaded by every pytest.
+    __getattr__ = lazily(__name__, __all__, ("log", "memory", "draining", "inlining", "asserting", "binding"))

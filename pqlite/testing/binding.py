@@ -1,0 +1,133 @@
+"""A store on one connection of the test's own, inside its transaction: the rollback takes every job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from pqlite import schema as ddl
+from pqlite.errors import ConfigurationError, NotInTransaction
+from pqlite.store.pg_engine import PgEngine
+from pqlite.store.postgres import PgJobStore
+from pqlite.store.validation import Row
+from pqlite.testing.draining import PURPOSE
+
+
+def bound(conn: Any, *, schema: str = ddl.DEFAULT, strict: bool = False) -> PgJobStore:
+    """Return a store whose every verb runs on one asyncpg connection, in its transaction.
+
+        transaction = conn.transaction()
+        await transaction.start()
+        store = bound(conn)
+        await store.enqueue("mail", {"to": 7})
+        await drain(store, handlers)            # runs it, in the transaction
+        await transaction.rollback()            # and nothing of it has ever been
+
+    Each verb is a savepoint, so that one that fails leaves the transaction usable. It is started already, and has
+    nothing to close; no other session sees its jobs, so a Worker cannot run them, but `drain` and `inline` do. The
+    connection must be the test's alone, and one thing at a time be done with it. A SQLAlchemy session has it, after its
+    first statement, as `(await (await session.connection()).get_raw_connection()).driver_connection`.
+
+    Raises:
+        NotInTransaction: the connection is in no transaction (begin it with `conn.transaction()`).
+    """
+    if not conn.is_in_transaction():
+        raise NotInTransaction("bound() needs a connection in a transaction, or its jobs would stay.")
+    return BoundJobStore(OneConnection(conn), schema=schema, strict=strict)
+
+
+class OneConnection:
+    """Lends one connection to one task at a time, each time with a savepoint. To PgJobStore it is a pool."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self._free = asyncio.Lock()
+        self._lent_to: asyncio.Task[Any] | None = None
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[Any]:
+        """Yield the connection; to who has it already, too.
+
+        Raises:
+            TimeoutError: another task does not give it back for so many seconds.
+        """
+        task = asyncio.current_task()
+        if self._lent_to is task:
+            async with self._conn.transaction():
+                yield self._conn
+            return
+        async with asyncio.timeout(timeout):
+            await self._free.acquire()
+        self._lent_to = task
+        try:
+            async with self._conn.transaction():
+                yield self._conn
+        finally:
+            self._lent_to = None
+            self._free.release()
+
+    async def expire_connections(self) -> None:
+        """Do nothing: there is no other connection."""
+
+
+class BoundLink:
+    """The link of an engine whose verbs share the test's connection."""
+
+    connected = True
+    generation = 1
+    last_error = None
+    lost_at = 0.0
+    socket = None
+
+    def __init__(self, one: OneConnection) -> None:
+        self._one = one
+
+    async def fetch(self, sql: str, *args: Any, deadline: float) -> Sequence[Any]:
+        """Run one statement within `deadline` seconds."""
+        async with asyncio.timeout(deadline), self._one.acquire() as conn:
+            rows: Sequence[Any] = await conn.fetch(sql, *args)
+            return rows
+
+    async def connect(self, deadline: float) -> None:
+        """Do nothing: it is the caller who connected."""
+
+    async def close(self) -> None:
+        """Do nothing: it is the caller's."""
+
+    def holds(self, conn: object) -> bool:
+        """Return whether this is the connection in use."""
+        return False
+
+
+class _OneByOne:
+    """Takes the place of the coalescer, whose writers would use the connection after their callers went on."""
+
+    def __init__(self, write: Callable[[Row], Awaitable[int]]) -> None:
+        self.write = write
+
+
+class BoundJobStore(PgJobStore):
+    """A PgJobStore on one connection; see `bound`."""
+
+    def __init__(self, one: OneConnection, *, schema: str, strict: bool) -> None:
+        super().__init__(pool=cast(Any, one), schema=schema, strict=strict)
+        self._one = one
+        self._coalescer = cast(Any, _OneByOne(self._write))
+
+    async def _write(self, values: Row) -> int:
+        async with self.connection() as conn:
+            job_id = int((await conn.fetch(self._sql.enqueue, *values, None))[0][0])
+        self._enqueued()
+        return job_id
+
+    def engine(self, purpose: str) -> PgEngine:
+        """Return the engine's verbs on the same connection.
+
+        Raises:
+            ConfigurationError: a Worker asks, which needs connections of its own.
+        """
+        if purpose != PURPOSE:
+            raise ConfigurationError("A store bound to one connection cannot serve a Worker: run its jobs with drain()")
+        return PgEngine(BoundLink(self._one), self._sql)

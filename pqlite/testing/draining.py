@@ -1,0 +1,159 @@
+"""Runs what is due, here and now, one job after the other: no worker, no loop in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from pqlite.backoff import Backoff, BackoffPolicy, policy_of
+from pqlite.events import Announcer, Observer
+from pqlite.handlers import AnyHandler, Middleware, checked
+from pqlite.job import Job
+from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.store.engine import Engine, WorkerStore
+from pqlite.uninterrupted import uninterrupted
+from pqlite.worker.executor import Executor
+from pqlite.worker.lanes import BEGINNING
+
+PURPOSE = "drain"
+LEASE = timedelta(hours=1)
+BUSY_PAUSE = 0.02
+
+
+class AttemptFailed(AssertionError):
+    """An attempt failed that no test expected to; the message has its traceback."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        job = outcome.job
+        super().__init__(f"Job {job.id} ({job.job_type}), attempt {job.attempts}: {outcome.verb}\n{outcome.error}")
+        self.outcome = outcome
+
+
+async def drain(
+    store: WorkerStore,
+    handlers: Mapping[str, AnyHandler],
+    *,
+    max_jobs: int = 1000,
+    raises: bool = True,
+    queues: Sequence[str] | None = None,
+    backoff: Backoff | None = None,
+    observers: Sequence[Observer] = (),
+    resources: Mapping[str, Any] | None = None,
+    middleware: Sequence[Middleware] = (),
+) -> list[Job]:
+    """Run the jobs that are due, and those that they make due, until none is; return them as they are after each
+    attempt, in the order in which they ran: suspects first, then best priority first, then by due time.
+
+    A job whose retry is due later is left waiting (see MemoryJobStore.clock). Jobs of other types than the handlers'
+    are left alone. The store must have been started.
+
+    Args:
+        max_jobs: a job that brings forth another for ever is an error after so many attempts.
+        raises: an attempt that ends in a retry or FAILED raises AttemptFailed, after that was written. Pass False in a
+            test of what becomes of jobs that fail.
+        queues, backoff, observers, middleware: as for Worker; resources: a mapping.
+
+    Raises:
+        AttemptFailed: see `raises`.
+        AssertionError: see `max_jobs`.
+    """
+    return await Drain(store, handlers, max_jobs, raises, queues, backoff, observers, resources or {}, middleware).run()
+
+
+class Drain:
+    """One run of `drain`."""
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        handlers: Mapping[str, AnyHandler],
+        max_jobs: int,
+        raises: bool,
+        queues: Sequence[str] | None,
+        backoff: Backoff | None,
+        observers: Sequence[Observer],
+        resources: Mapping[str, Any],
+        middleware: Sequence[Middleware],
+    ) -> None:
+        self._store = store
+        self._handlers = checked(handlers)
+        self._max_jobs = max_jobs
+        self._raises = raises
+        self._queues = None if queues is None else list(queues)
+        self._holder = f"drain-{secrets.token_hex(4)}"
+        self._outcomes: list[Outcome] = []
+        self._executor = Executor(
+            handlers=self._handlers,
+            middleware=middleware,
+            resources=resources,
+            store=store,
+            worker_id=PURPOSE,
+            concurrency=1,
+            backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
+            announce=Announcer(observers),
+            submit=self._outcomes.append,
+            wanting=lambda: None,
+        )
+
+    async def run(self) -> list[Job]:
+        """Run what is due; see `drain`."""
+        engine = self._store.engine(PURPOSE)
+        ran: list[Job] = []
+        try:
+            await engine.register(self._holder, PURPOSE, None, LEASE, {})
+            while (job := await self._claim(engine)) is not None:
+                if len(ran) == self._max_jobs:
+                    await self._settle(engine, Outcome(job, Verb.RELEASED))
+                    raise AssertionError(
+                        f"{self._max_jobs} attempts were made and a job of type {job.job_type!r} is still due: does "
+                        "it enqueue itself, or retry at once, for ever? (max_jobs=)"
+                    )
+                outcome = await self._attempt(engine, job)
+                ran.append(await self._store.get(job.id))
+                if self._raises and outcome.verb in (Verb.RETRY, Verb.FAILED):
+                    raise AttemptFailed(outcome)
+        finally:
+            await uninterrupted(self._leave(engine))
+        return ran
+
+    async def _claim(self, engine: Engine) -> Job | None:
+        types = list(self._handlers)
+        heads = await engine.lanes(self._queues, types)
+        claimed, _ = await engine.claim(
+            self._holder,
+            1,
+            suspect=True,
+            queues=self._queues,
+            types=types,
+            lanes=[(head.lane, BEGINNING) for head in heads if head.due_in <= 0],
+        )
+        return claimed[0].jobs[0] if claimed else None
+
+    async def _attempt(self, engine: Engine, job: Job) -> Outcome:
+        self._executor.start(job)
+        try:
+            await self._executor.drained()
+        finally:
+            if self._executor.running:  # the test was cancelled
+                self._executor.cancel_all("shutdown")
+                await uninterrupted(self._executor.drained())
+            outcome = self._outcomes.pop()
+            if not outcome.committed:
+                await uninterrupted(self._settle(engine, outcome))
+        return outcome
+
+    async def _settle(self, engine: Engine, outcome: Outcome) -> None:
+        while True:
+            refused = await engine.settle(self._holder, [outcome])
+            if not refused or refused[0].verdict is not Verdict.BUSY:
+                return
+            await asyncio.sleep(BUSY_PAUSE)
+
+    async def _leave(self, engine: Engine) -> None:
+        try:
+            await engine.unregister(self._holder)
+        finally:
+            await engine.link.close()

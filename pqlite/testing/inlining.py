@@ -1,0 +1,76 @@
+"""Runs jobs as they are enqueued, so that a test sees at once what they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+from pqlite.backoff import Backoff
+from pqlite.handlers import AnyHandler
+from pqlite.job import Job
+from pqlite.store.engine import WorkerStore
+from pqlite.testing.draining import drain
+
+_inside: ContextVar[bool] = ContextVar("pqlite_inline", default=False)
+
+
+@asynccontextmanager
+async def inline(
+    store: WorkerStore,
+    handlers: Mapping[str, AnyHandler],
+    *,
+    max_jobs: int = 1000,
+    raises: bool = True,
+    backoff: Backoff | None = None,
+) -> AsyncIterator[Callable[[], Awaitable[list[Job]]]]:
+    """Within the block, `store.enqueue` and `enqueue_many` return when the jobs that are due have run.
+
+        async with inline(store, handlers):
+            await client.post("/orders")        # its job has run when this returns
+            assert mailbox == ["your order"]
+
+    What is enqueued on a connection of the caller's (`conn=`) is not there before its commit: it runs with the next
+    job that is enqueued without one, when the block ends, or when what the block yields is called: `await run()`. What
+    a handler enqueues runs after that handler has ended, as in a worker.
+
+    The arguments are those of `drain`, whose errors `enqueue` raises in its caller.
+    """
+    busy = asyncio.Lock()
+    originals = {name: getattr(store, name) for name in ("enqueue", "enqueue_many")}
+    nested = "enqueue" in vars(store)
+
+    async def run() -> list[Job]:
+        async with busy:
+            # Seen by the handlers, whose tasks inherit it: what they enqueue is run by this very drain.
+            token = _inside.set(True)
+            try:
+                return await drain(store, handlers, max_jobs=max_jobs, raises=raises, backoff=backoff)
+            finally:
+                _inside.reset(token)
+
+    def running(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @wraps(original)
+        async def enqueue_and_run(*args: Any, **kwargs: Any) -> Any:
+            answer = await original(*args, **kwargs)
+            if kwargs.get("conn") is None and not _inside.get():
+                await run()
+            return answer
+
+        return enqueue_and_run
+
+    for name, original in originals.items():
+        setattr(store, name, running(original))
+    try:
+        yield run
+        if store.started:
+            await run()
+    finally:
+        for name, original in originals.items():
+            if nested:
+                setattr(store, name, original)
+            else:
+                delattr(store, name)

@@ -1,0 +1,43 @@
+"""A clock to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+
+class Clock:
+    """The time of a store in memory: what is due follows it.
+
+    It goes like the machine's clock and can be set forward; with `start` it stands there, and only moves when told to.
+    A naive `start` is local time.
+    """
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._stands_at = None if start is None else start.astimezone(UTC)
+        self._ahead = timedelta(0)
+        self._listeners: list[Callable[[], None]] = []
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        return datetime.now(UTC) + self._ahead if self._stands_at is None else self._stands_at
+
+    def advance(self, by: timedelta) -> datetime:
+        """Set the clock forward and tell workers that something may be due; return the new time.
+
+        Raises:
+            ValueError: it would go back.
+        """
+        if by < timedelta(0):
+            raise ValueError(f"a clock is set forward, not by {by!r}")
+        if self._stands_at is None:
+            self._ahead += by
+        else:
+            self._stands_at += by
+        for listener in tuple(self._listeners):
+            listener()
+        return self.now()
+
+    def on_advance(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the clock was set forward."""
+        self._listeners.append(listener)

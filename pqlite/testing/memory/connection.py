@@ -1,0 +1,78 @@
+"""What stands where a database's connection would: `enqueue(conn=...)` takes it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pqlite.errors import ConfigurationError, NotInTransaction
+from pqlite.testing.memory.table import Table, Transaction
+
+
+class MemoryConnection:
+    """A connection to a MemoryJobStore. Its transactions decide about jobs; it knows no SQL."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._transaction: Transaction | None = None
+        self._closed = False
+
+    def is_in_transaction(self) -> bool:
+        """Return whether what is done now is committed, or rolled back, by the caller."""
+        return self._transaction is not None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint."""
+        if (outer := self._transaction) is not None:
+            rows, notes = dict(outer.rows), list(outer.notes)
+            try:
+                yield
+            except BaseException:
+                outer.rows, outer.notes, outer.failed = rows, notes, False
+                raise
+            return
+        with self._table.lock:
+            self._transaction = transaction = self._table.begin()
+        commits = False
+        try:
+            yield
+            commits = True
+        finally:
+            self._transaction = None
+            with self._table.lock:
+                self._table.end(transaction, commit=commits)
+
+    def close(self) -> None:
+        """Refuse whatever is done on it from now on."""
+        self._closed = True
+
+    def __getattr__(self, name: str) -> Any:
+        """Say why what a database's connection has is not here."""
+        raise AttributeError(
+            f"A MemoryJobStore knows no SQL, so there is no {name!r}: test what runs SQL on PostgreSQL."
+        )
+
+
+def transaction_of(conn: Any, table: Table, *, strict: bool, what: str) -> Transaction | None:
+    """Return the transaction of a caller's connection, None if it is in none.
+
+    Raises:
+        ConfigurationError: it is no connection of this store.
+        NotInTransaction: with `strict`, if it is in none; or that one has failed.
+    """
+    if not isinstance(conn, MemoryConnection) or conn._table is not table or conn._closed:
+        raise ConfigurationError(
+            f"conn must be a connection of this MemoryJobStore that is in use (store.connection(), store.transaction() "
+            f"or ctx.complete()), not {conn!r}"
+        )
+    transaction = conn._transaction
+    if transaction is None and strict:
+        raise NotInTransaction(
+            f"Refused (strict): {what} on a connection that is in no transaction: committed at once, a rollback will "
+            "not undo it."
+        )
+    if transaction is not None and transaction.failed:
+        raise NotInTransaction(f"{what} in a transaction that has failed: roll it back.")
+    return transaction

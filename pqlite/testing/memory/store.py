@@ -1,0 +1,406 @@
+"""MemoryJobStore: the contract of JobStore, and the engine's, without a database. The verbs are in verbs.py.
+
+(Over 300 lines because it is a whole public store, half of it signatures and docstrings.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar, Unpack, overload
+
+from pqlite.backoff import seconds
+from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, LeaseLost, NotStarted
+from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
+from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.store.batches import checked_row
+from pqlite.store.by_hand import ByHand
+from pqlite.store.encoding import clean_text, encode_clean
+from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified
+from pqlite.store.validation import COLUMNS, Row, name, names, row
+from pqlite.testing.memory import verbs
+from pqlite.testing.memory.clock import Clock
+from pqlite.testing.memory.connection import MemoryConnection, transaction_of
+from pqlite.testing.memory.engine import MemoryEngine, MemoryLink
+from pqlite.testing.memory.settling import settle
+from pqlite.testing.memory.table import Locked, Table, Transaction, read
+
+T = TypeVar("T")
+
+KEY_WAIT = 5.0
+LOOKUP_SECONDS = 10.0
+BUSY_PAUSE = 0.05
+CHUNK = 2000
+_KEY = COLUMNS.index("dedupe_key")
+NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
+
+
+class MemoryJobStore:
+    """Jobs in memory, for tests: what a PgJobStore promises, but for SQL and for surviving the process.
+
+    A Worker runs on it as it is. It may be used from several event loops and threads at once. What it holds stays
+    when it is closed, and is there when it is started again.
+
+    Args:
+        clock: the store's time; `store.clock.advance(timedelta(hours=1))` makes due what is due in an hour.
+        max_payload_bytes: a larger payload is refused by `enqueue`.
+        strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
+        middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
+    """
+
+    schema = "memory"
+    pooling = listen_pooling = None
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        max_payload_bytes: int = 1024 * 1024,
+        strict: bool = False,
+        middleware: Sequence[EnqueueMiddleware] = (),
+    ) -> None:
+        self.clock = clock or Clock()
+        self._table = Table(self.clock)
+        self._max_payload_bytes = max_payload_bytes
+        self._strict = strict
+        self._middleware = tuple(middleware)
+        self._by_hand = ByHand()
+        self._started = False
+        self._enqueue_listeners: list[tuple[asyncio.AbstractEventLoop | None, Callable[[], None]]] = []
+        self.clock.on_advance(lambda: self._table.notify("rewind"))
+
+    def __repr__(self) -> str:
+        """Say how many jobs there are."""
+        return f"<MemoryJobStore jobs={len(self._table.jobs)} started={self.started}>"
+
+    # Lifetime
+
+    @property
+    def started(self) -> bool:
+        """Return whether the store can be used."""
+        return self._started
+
+    async def start(self) -> None:
+        """Make the store usable."""
+        self._started = True
+
+    async def close(self) -> None:
+        """Make it unusable; nothing is lost."""
+        self._started = False
+
+    async def __aenter__(self) -> MemoryJobStore:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close."""
+        await self.close()
+
+    async def migrate(self) -> list[int]:
+        """Do nothing: there is no schema."""
+        return []
+
+    async def check_schema(self) -> None:
+        """Do nothing: there is no schema."""
+
+    # Connections
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[MemoryConnection]:
+        """Yield what stands for a connection: `conn.transaction()` begins a transaction."""
+        self._see_started()
+        conn = MemoryConnection(self._table)
+        try:
+            yield conn
+        finally:
+            conn.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryConnection]:
+        """Yield a connection in a transaction: committed when the block ends, undone when it raises."""
+        async with self.connection() as conn, conn.transaction():
+            yield conn
+
+    def engine(self, purpose: str) -> MemoryEngine:
+        """Return the engine's verbs; see WorkerStore.engine."""
+        return MemoryEngine(self._table, MemoryLink(self._table))
+
+    def listening_engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]]) -> MemoryEngine:
+        """Return the same, for the sentinel; see WorkerStore.listening_engine."""
+        return MemoryEngine(self._table, MemoryLink(self._table, on_connect))
+
+    # Enqueue
+
+    def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each act of this store that has enqueued jobs, on the event loop that runs now (without
+        one: in the enqueuing thread); return a function that stops that.
+        """
+        loop = None
+        with suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+        entry = (loop, listener)
+        self._enqueue_listeners.append(entry)
+        return lambda: self._enqueue_listeners.remove(entry)
+
+    @overload
+    async def enqueue(
+        self, job: NewJob, /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
+    ) -> int: ...
+
+    @overload
+    async def enqueue(
+        self,
+        job_type: str,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        **options: Unpack[JobOptions],
+    ) -> int: ...
+
+    async def enqueue(
+        self,
+        job_type: str | NewJob,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        **options: Unpack[JobOptions],
+    ) -> int:
+        """Add a job and return its id; see JobStore.enqueue."""
+        job = passed_through(self._middleware, specified(job_type, payload, options))
+        tx = self._lent(conn, strict, "A job was enqueued")
+        enqueued = await self._add(row(job, self._max_payload_bytes), tx)
+        if conn is None:
+            self._enqueued()
+        return enqueued.id
+
+    async def enqueue_many(
+        self,
+        jobs: NewJobs,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Enqueued]:
+        """Add many jobs, all or none; see JobStore.enqueue_many."""
+        self._lent(conn, strict, "Jobs were enqueued")
+        rows = await self._drawn(all_passed_through(self._middleware, jobs) if self._middleware else jobs)
+        if conn is not None:
+            async with conn.transaction():
+                return await self._add_all(rows, conn, progress)
+        async with self.transaction() as own:
+            verdicts = await self._add_all(rows, own, progress)
+        if rows:
+            self._enqueued()
+        return verdicts
+
+    async def _drawn(self, jobs: NewJobs) -> list[Row]:
+        if not isinstance(jobs, AsyncIterable):
+            return [checked_row(at, job, self._max_payload_bytes) for at, job in enumerate(jobs)]
+        rows: list[Row] = []
+        async for job in jobs:
+            rows.append(checked_row(len(rows), job, self._max_payload_bytes))
+        return rows
+
+    async def _add_all(
+        self, rows: list[Row], conn: MemoryConnection, progress: Callable[[int, int], None] | None
+    ) -> list[Enqueued]:
+        tx = self._lent(conn, True, "Jobs were enqueued")
+        verdicts: dict[int, Enqueued] = {}
+        # By key: two batches with the same keys must not wait for each other.
+        for at in sorted(range(len(rows)), key=lambda at: (rows[at][_KEY] is not None, rows[at][_KEY] or "")):
+            verdicts[at] = await self._add(rows[at], tx)
+            if progress is not None and (len(verdicts) % CHUNK == 0 or len(verdicts) == len(rows)):
+                progress(len(verdicts), len(rows))
+        return [verdicts[at] for at in range(len(rows))]
+
+    async def _add(self, values: Row, tx: Transaction | None) -> Enqueued:
+        try:
+            return await self._when_free(partial(verbs.enqueue, self._table, values, tx), KEY_WAIT)
+        except TimeoutError:
+            key = values[_KEY]
+            raise DedupeKeyBusy(
+                f"A transaction that has not ended holds the dedupe key {key!r}; nothing was enqueued."
+            ) from None
+
+    def _lent(self, conn: Any, strict: bool | None, what: str) -> Transaction | None:
+        self._see_started()
+        if conn is None:
+            return None
+        return transaction_of(conn, self._table, strict=self._strict if strict is None else strict, what=what)
+
+    def _enqueued(self) -> None:
+        running = asyncio.get_running_loop()
+        for loop, listener in tuple(self._enqueue_listeners):
+            if loop is None or loop is running:
+                listener()
+            else:
+                with suppress(RuntimeError):  # that loop is closed
+                    loop.call_soon_threadsafe(listener)
+
+    # Look and act
+
+    async def get(self, job_id: int) -> Job:
+        """Return a job; see JobStore.get."""
+        self._see_started()
+        with self._table.lock:
+            found = self._table.get(_job_id(job_id))
+        if found is None:
+            raise JobNotFound(f"There is no job {job_id}.")
+        return read(found)
+
+    async def jobs(self, *, conn: Any = None) -> list[Job]:
+        """Return all jobs, in the order of their ids; with `conn` as the transaction on it sees them."""
+        tx = self._lent(conn, False, "Jobs were looked at")
+        with self._table.lock:
+            seen = self._table.jobs if tx is None else self._table.jobs | tx.rows
+            return [read(found) for _, found in sorted(seen.items())]
+
+    async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
+        """Cancel a job; see JobStore.cancel."""
+        tx = self._lent(conn, strict, "A job was cancelled")
+        return await self._when_free(partial(verbs.cancel, self._table, _job_id(job_id), tx))
+
+    async def retry(self, job_id: int) -> JobStatus:
+        """Run a job again, now; see JobStore.retry."""
+        self._see_started()
+        before = await self._when_free(partial(verbs.retry, self._table, _job_id(job_id)))
+        if before in (JobStatus.RUNNING, JobStatus.BLOCKED):
+            return before
+        self._enqueued()
+        return JobStatus.READY
+
+    # One job at a time, without a worker
+
+    async def pickup(
+        self, worker_id: str, *, queues: Iterable[str] | None = None, job_types: Iterable[str] | None = None
+    ) -> Job | None:
+        """Claim the best due job of any type (or of some queues and types); see JobStore.pickup."""
+        self._see_started()
+        holder = f"{name('worker_id', worker_id, 200)}-{secrets.token_hex(4)}"
+        with self._table.lock:
+            found = verbs.pickup(
+                self._table,
+                holder,
+                None if queues is None else names("queues", queues, 200),
+                None if job_types is None else names("job_types", job_types, 200),
+            )
+        if found is None:
+            return None
+        job = read(found)
+        self._by_hand.picked_up(job)
+        return job
+
+    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: int | None = None) -> None:
+        """Record that a claimed job is done; see JobStore.mark_done."""
+        await self._settle_one(job, Verb.DONE, result, None, 0.0, duration_ms)
+
+    async def mark_error(
+        self,
+        job: Job | int,
+        error: str,
+        *,
+        retry_after: timedelta | None = None,
+        terminal: bool = False,
+        duration_ms: int | None = None,
+        result: Any = None,
+    ) -> None:
+        """Record that an attempt failed; see JobStore.mark_error."""
+        verb = Verb.FAILED if terminal else Verb.RETRY
+        delay = 60.0 if retry_after is None else seconds(retry_after)
+        await self._settle_one(job, verb, result, clean_text(error), delay, duration_ms)
+
+    async def _settle_one(
+        self, job: Job | int, verb: Verb, result: Any, error: str | None, delay: float, duration_ms: int | None
+    ) -> None:
+        self._see_started()
+        claimed = self._by_hand.claim_of(job)
+        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
+        outcome = Outcome(claimed, verb, result=encoded, error=error, delay=delay, duration_ms=duration_ms)
+        while True:
+            with self._table.lock:
+                refused = settle(self._table, claimed.locked_by or "", [outcome])
+            if not refused or refused[0].verdict is not Verdict.BUSY:
+                break
+            await asyncio.sleep(BUSY_PAUSE)
+        self._by_hand.settled(claimed)
+        if refused and refused[0].verdict is Verdict.FENCED:
+            raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
+
+    async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
+        """Give back abandoned RUNNING jobs, by age; see JobStore.reap_stale."""
+        self._see_started()
+        with self._table.lock:
+            return len(verbs.reap_stale(self._table, default_stale_after))
+
+    async def prune(
+        self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
+    ) -> tuple[int | None, int]:
+        """Delete one chunk of finished jobs; see WorkerStore.prune."""
+        self._see_started()
+        with self._table.lock:
+            return verbs.prune(self._table, done, failed, cursor, chunk)
+
+    # Completion in a transaction
+
+    @asynccontextmanager
+    async def complete(self, job: Job, *, result: Any = None) -> AsyncIterator[MemoryConnection]:
+        """Yield a connection in a transaction whose last act is to make the job DONE; see JobStore.complete."""
+        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
+        if job.locked_by is None:
+            raise LeaseLost(f"Job {job.id} is not claimed.")
+        async with self.transaction() as conn:
+            yield conn
+            await self._complete(conn, job, encoded)
+        job.status = JobStatus.DONE
+
+    async def complete_on(self, conn: Any, job: Job, *, result: Any = None) -> None:
+        """Make the job DONE in the transaction of a connection of the caller's; see JobStore.complete_on."""
+        await self._complete(conn, job, encode_clean(result, max_bytes=self._max_payload_bytes))
+
+    async def _complete(self, conn: Any, job: Job, result: str | None) -> None:
+        tx = self._lent(conn, True, f"Job {job.id} was completed")
+        assert tx is not None
+        await self._when_free(partial(verbs.complete, self._table, tx, job, result))
+
+    async def was_completed(self, job: Job) -> bool:
+        """Return whether this claim of the job ended as DONE; see JobStore.was_completed."""
+        self._see_started()
+        return await self._when_free(partial(verbs.was_completed, self._table, job), LOOKUP_SECONDS)
+
+    # Waiting
+
+    def _see_started(self) -> None:
+        if not self._started:
+            raise NotStarted(NOT_STARTED)
+
+    async def _when_free(self, act: Callable[[], T], patience: float | None = None) -> T:
+        """Act once no other transaction stands in the way.
+
+        Raises:
+            TimeoutError: one does, after so many seconds.
+        """
+        deadline = None if patience is None else time.monotonic() + patience
+        while True:
+            try:
+                with self._table.lock:
+                    return act()
+            except Locked as locked:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError from None
+                # Not `wait_for`: it would cancel the future, which is everybody's.
+                await asyncio.wait([asyncio.wrap_future(locked.by.ended)], timeout=left)
+
+
+def _job_id(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJob(f"a job's id is a whole number, not {value!r}")
+    return value

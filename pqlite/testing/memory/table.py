@@ -1,0 +1,205 @@
+"""What is kept: rows by id, workers, sessions, and the transactions that have not ended. It knows no verb.
+
+Rows are never changed, only replaced: whoever has one keeps what it has seen. Their JSON columns hold text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pqlite.job import Job, JobStatus
+from pqlite.store.encoding import decode
+from pqlite.testing.memory.clock import Clock
+
+ACTIVE = (JobStatus.READY, JobStatus.BLOCKED, JobStatus.RUNNING)
+
+
+class Locked(Exception):
+    """A row, or a dedupe key, is held by a transaction that has not ended."""
+
+    def __init__(self, by: Transaction) -> None:
+        super().__init__()
+        self.by = by
+
+
+class Transaction:
+    """Versions of rows that only their maker sees. Until it ends, nobody else may change those rows."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Job] = {}
+        self.notes: list[str] = []
+        """What to notify at the commit."""
+        self.failed = False
+        self.ended: Future[None] = Future()
+        """Done at its end; to be waited for from any event loop."""
+
+
+@dataclass(slots=True)
+class Registration:
+    """A worker, as the workers table has it."""
+
+    id: str
+    lock_key: int | None
+    renewed_at: datetime
+    steady_since: datetime
+    lease_until: datetime
+    dead_at: datetime | None = None
+
+
+class Session:
+    """What a worker's sentinel has of a connection: an advisory lock, and ears."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._loop = asyncio.get_running_loop()
+        self._callbacks: list[tuple[Callable[..., None], str]] = []
+        self.connected_at = table.clock.now()
+        self.locks: set[int] = set()
+
+    async def fetchrow(self, sql: str, lock_key: int) -> tuple[bool, None, None]:
+        """Take the lock, which is all that is ever asked; say whether it was free, and that there is no server."""
+        return self._table.try_lock(self, lock_key), None, None
+
+    async def add_listener(self, channel: str, callback: Callable[..., None]) -> None:
+        """Call `callback(session, pid, channel, payload)` with each notification."""
+        self._callbacks.append((callback, channel))
+
+    def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
+        """Never call it: memory is not lost."""
+
+    def hear(self, payload: str) -> None:
+        """Deliver a notification, on the session's event loop."""
+        for callback, channel in self._callbacks:
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(callback, self, 0, channel, payload)
+
+
+class Table:
+    """Everything a store in memory holds. `lock` is held while any of it is read or changed, and never awaited under:
+    a worker's sentinel calls from a thread of its own.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.lock = threading.RLock()
+        self.clock = clock
+        self.jobs: dict[int, Job] = {}
+        self.workers: dict[str, Registration] = {}
+        self.sessions: list[Session] = []
+        self._open: list[Transaction] = []
+        self._ids = itertools.count(1)
+
+    def next_id(self) -> int:
+        """Return an id that no job has had."""
+        return next(self._ids)
+
+    # Rows
+
+    def get(self, job_id: int, tx: Transaction | None = None) -> Job | None:
+        """Return a row as the transaction (or everybody) sees it."""
+        own = None if tx is None else tx.rows.get(job_id)
+        return self.jobs.get(job_id) if own is None else own
+
+    def for_update(self, job_id: int, tx: Transaction | None = None) -> Job | None:
+        """Return a row that may be replaced; until the transaction ends, by nobody else.
+
+        Raises:
+            Locked: another transaction has locked it.
+        """
+        if (by := self.locked_by(job_id, tx)) is not None:
+            raise Locked(by)
+        row = self.get(job_id, tx)
+        if tx is not None and row is not None:
+            tx.rows[job_id] = row
+        return row
+
+    def locked_by(self, job_id: int, tx: Transaction | None = None) -> Transaction | None:
+        """Return the other transaction that has locked a row."""
+        return next((other for other in self._open if other is not tx and job_id in other.rows), None)
+
+    def free(self) -> Iterator[Job]:
+        """Yield the rows that no transaction has locked."""
+        locked = set().union(*(other.rows for other in self._open))
+        return (row for row in tuple(self.jobs.values()) if row.id not in locked)
+
+    def put(self, row: Job, tx: Transaction | None = None) -> None:
+        """Add or replace a row."""
+        (self.jobs if tx is None else tx.rows)[row.id] = row
+
+    def holder_of(self, key: str, tx: Transaction | None = None) -> Job | None:
+        """Return the active job that holds a dedupe key.
+
+        Raises:
+            Locked: a transaction that has not ended decides who does.
+        """
+        for other in self._open:
+            if other is not tx:
+                for row in other.rows.values():
+                    before = self.jobs.get(row.id)
+                    if _holds(row, key) != (before is not None and _holds(before, key)):
+                        raise Locked(other)
+        seen = self.jobs if tx is None else self.jobs | tx.rows
+        return next((row for row in seen.values() if _holds(row, key)), None)
+
+    # Transactions
+
+    def begin(self) -> Transaction:
+        """Begin a transaction."""
+        transaction = Transaction()
+        self._open.append(transaction)
+        return transaction
+
+    def end(self, transaction: Transaction, *, commit: bool) -> None:
+        """End a transaction; one that has failed is rolled back."""
+        self._open.remove(transaction)
+        if commit and not transaction.failed:
+            self.jobs.update(transaction.rows)
+            for payload in transaction.notes:
+                self.notify(payload)
+        transaction.ended.set_result(None)
+
+    # Sessions
+
+    def notify(self, payload: str, tx: Transaction | None = None) -> None:
+        """Tell every session, when the transaction commits."""
+        if tx is not None:
+            tx.notes.append(payload)
+            return
+        for session in tuple(self.sessions):
+            session.hear(payload)
+
+    def try_lock(self, session: Session, key: int) -> bool:
+        """Take an advisory lock for a session; return False if another has it."""
+        with self.lock:
+            free = self.is_free(key, session)
+            if free:
+                session.locks.add(key)
+            return free
+
+    def is_free(self, key: int, session: Session | None = None) -> bool:
+        """Return whether no (other) session has an advisory lock."""
+        return not any(key in other.locks for other in self.sessions if other is not session)
+
+
+def _holds(row: Job, key: str) -> bool:
+    return row.dedupe_key == key and row.status in ACTIVE
+
+
+def read(row: Job) -> Job:
+    """Return a copy of a row for users, its JSON decoded."""
+    return replace(
+        row,
+        payload=decode(row.payload),
+        metadata=decode(row.metadata),  # type: ignore[arg-type]  # a row's is text
+        result=decode(row.result),
+        progress=decode(row.progress),
+        tags=list(row.tags),
+        errors=[dict(error) for error in row.errors],
+    )

@@ -1,0 +1,82 @@
+"""One pass instead of a life: claims what is due, and what that makes due, until nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pqlite.errors import LeaseLost
+from pqlite.job import Job
+from pqlite.store.engine import Engine
+from pqlite.worker.lanes import BEGINNING, MOST
+from pqlite.worker.supervisor import FOREVER
+
+SETTLING = 0.005
+"""How long to wait for outcomes that are being written: a retry may be due at once."""
+
+
+class Once:
+    """Takes the claimer's place in a run that is to end by itself. `over` is called when nothing is left to do."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        queues: Sequence[str] | None,
+        types: Sequence[str] | None,
+        holder: Callable[[], str | None],
+        room: Callable[[], int],
+        suspect_held: Callable[[], bool],
+        running: Callable[[], bool],
+        undelivered: Callable[[], bool],
+        accept: Callable[[Sequence[Job]], None],
+        lost: Callable[[], None],
+        over: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._queues = queues
+        self._types = types
+        self._holder = holder
+        self._room = room
+        self._suspect_held = suspect_held
+        self._running = running
+        self._undelivered = undelivered
+        self._accept = accept
+        self._lost = lost
+        self._over = over
+        self.attempts = 0
+        """How many have begun."""
+
+    async def once(self) -> float:
+        """Claim once; return how long to pause."""
+        holder = self._holder()
+        if holder is None:
+            return FOREVER  # until the worker is registered
+        if (room := self._room()) <= 0:
+            return FOREVER  # until an attempt has ended
+        undelivered = self._undelivered()
+        try:
+            jobs = await self._claim(holder, room)
+        except LeaseLost:
+            self._lost()
+            return 1.0
+        if jobs:
+            self.attempts += len(jobs)
+            self._accept(jobs)
+            return 0.0
+        if undelivered or self._undelivered():
+            return SETTLING
+        if not self._running():
+            self._over()
+        return FOREVER
+
+    async def _claim(self, holder: str, room: int) -> list[Job]:
+        heads = await self._engine.lanes(self._queues, self._types)
+        claimed, _ = await self._engine.claim(
+            holder,
+            room,
+            suspect=not self._suspect_held(),
+            queues=self._queues,
+            types=self._types,
+            lanes=[(head.lane, BEGINNING) for head in heads if head.due_in <= 0][:MOST],
+        )
+        return [job for _, jobs in claimed for job in jobs]

@@ -1,0 +1,114 @@
+"""The caller's transaction decides."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from pqlite import ConfigurationError, JobNotFound, JobStatus, NotInTransaction
+from pqlite.testing.memory import MemoryJobStore
+from tests.conformance.conftest import Store
+from tests.conformance.scene import RolledBack
+from tests.store.workers import RegisteredWorker
+
+
+async def test_what_is_enqueued_in_a_transaction_exists_when_it_is_committed(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    async with store.transaction() as tx:
+        job_id = await store.enqueue("t", conn=tx)
+        [verdict] = await store.enqueue_many([{"job_type": "t"}], conn=tx)
+        for unseen in (job_id, verdict.id):
+            with pytest.raises(JobNotFound):
+                await store.get(unseen)
+        assert await worker.claim() == []
+
+    assert {job.id for job in await worker.claim()} == {job_id, verdict.id}
+
+
+async def test_what_is_enqueued_or_cancelled_in_a_transaction_is_undone_with_it(store: Store) -> None:
+    there = await store.enqueue("t")
+
+    with suppress(RolledBack):
+        async with store.transaction() as tx:
+            await store.enqueue("u", conn=tx)
+            await store.enqueue_many([{"job_type": "u"}], conn=tx)
+            assert await store.cancel(there, conn=tx) is JobStatus.CANCELLED
+            raise RolledBack
+
+    assert (await store.get(there)).status is JobStatus.READY
+    assert await store.pickup("me", job_types=["u"]) is None
+
+
+async def test_what_is_done_after_a_savepoint_is_undone_with_it_and_the_rest_stays(store: Store) -> None:
+    async with store.transaction() as tx:
+        first = await store.enqueue("t", conn=tx)
+        with suppress(RolledBack):
+            async with tx.transaction():
+                second = await store.enqueue("t", conn=tx)
+                await store.cancel(first, conn=tx)
+                raise RolledBack
+        third = await store.enqueue("t", conn=tx)
+
+    assert (await store.get(first)).status is JobStatus.READY
+    assert (await store.get(third)).status is JobStatus.READY
+    with pytest.raises(JobNotFound):
+        await store.get(second)
+
+
+async def test_a_refused_batch_leaves_nothing_of_itself_in_a_transaction_that_goes_on(store: Store) -> None:
+    async with store.transaction() as tx:
+        with suppress(ValueError):
+            await store.enqueue_many([{"job_type": "t"}, {"job_type": ""}], conn=tx)
+        kept = await store.enqueue("u", conn=tx)
+
+    assert (await store.get(kept)).status is JobStatus.READY
+    assert await store.pickup("me", job_types=["t"]) is None
+
+
+async def test_a_connection_without_a_transaction_commits_at_once_and_is_refused_if_strict(store: Store) -> None:
+    async with store.connection() as conn:
+        job_id = await store.enqueue("t", conn=conn)
+        assert (await store.get(job_id)).status is JobStatus.READY
+        for verb in (
+            lambda: store.enqueue("t", conn=conn, strict=True),
+            lambda: store.enqueue_many([{"job_type": "t"}], conn=conn, strict=True),
+            lambda: store.cancel(job_id, conn=conn, strict=True),
+        ):
+            with pytest.raises(NotInTransaction, match="in no transaction"):
+                await verb()
+
+    assert (await store.get(job_id)).status is JobStatus.READY
+
+
+@pytest.mark.parametrize("nonsense", ["a string", 7, object()])
+async def test_what_is_no_connection_is_refused_in_a_sentence(store: Store, nonsense: Any) -> None:
+    with pytest.raises(ConfigurationError, match="conn must be"):
+        await store.enqueue("t", conn=nonsense)
+
+    assert await store.pickup("me") is None
+
+
+async def test_a_verb_waits_for_the_transaction_that_has_its_row(store: Store) -> None:
+    job_id = await store.enqueue("t")
+
+    async with store.transaction() as tx:
+        await store.cancel(job_id, conn=tx)
+        waiting = asyncio.create_task(store.retry(job_id))
+        done, _ = await asyncio.wait([waiting], timeout=0.1)
+        assert not done
+
+    assert await waiting is JobStatus.READY
+    assert (await store.get(job_id)).status is JobStatus.READY
+
+
+async def test_a_connection_of_another_store_in_memory_or_one_given_back_is_refused() -> None:
+    async with MemoryJobStore() as store, MemoryJobStore() as other:
+        async with other.transaction() as tx:
+            with pytest.raises(ConfigurationError, match="a connection of this MemoryJobStore"):
+                await store.enqueue("t", conn=tx)
+        with pytest.raises(ConfigurationError, match="that is in use"):
+            await other.enqueue("t", conn=tx)
+        with pytest.raises(AttributeError, match="knows no SQL, so"):
+            await tx.fetchval("select 1")

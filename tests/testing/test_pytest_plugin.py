@@ -1,0 +1,226 @@
+"""The fixtures, in projects of others: every kind of test that people write."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import asyncpg
+
+from tests.testing.projects import passed, run_pytest, write_project
+
+ANYIO = """
+import asyncio
+import httpx
+import pytest
+from fastapi import FastAPI
+from pqlite import JobStatus, Worker
+from pqlite.events import JobSettled
+from pqlite.testing import EventLog, assert_enqueued, drain
+
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+@pytest.fixture
+async def started(pqlite_store):
+    async with pqlite_store as store:
+        yield store
+
+async def nothing(ctx):
+    pass
+
+async def test_in_an_async_fixture(started):
+    await started.enqueue("t")
+    assert [job.status for job in await drain(started, {"t": nothing})] == [JobStatus.DONE]
+
+@pytest.mark.parametrize("again", range(2))
+async def test_a_database_is_fresh(started, again):
+    assert await started.enqueue("t", dedupe_key="k") == 1
+
+async def test_memory(pqlite_memory_store):
+    await pqlite_memory_store.enqueue("t")
+    await assert_enqueued(pqlite_memory_store, "t", count=1)
+
+@pytest.mark.parametrize("kind", ["pqlite_store", "pqlite_memory_store"])
+async def test_an_app_behind_asgi_transport(request, kind):
+    store, log = request.getfixturevalue(kind), EventLog()
+    worker = Worker(store=store, handlers={"t": nothing}, observers=[log])
+    app = FastAPI(lifespan=worker.lifespan)
+
+    @app.post("/")
+    async def start():
+        return await store.enqueue("t")
+
+    transport = httpx.ASGITransport(app=app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        job_id = (await client.post("/")).json()
+        await log.wait_for(JobSettled)
+        assert (await store.get(job_id)).status is JobStatus.DONE
+"""
+
+ASYNCIO = """
+import pytest
+import pytest_asyncio
+from pqlite import JobStatus, Worker
+from pqlite.events import JobSettled
+from pqlite.testing import EventLog, assert_enqueued, bound, drain, inline
+
+pytestmark = pytest.mark.asyncio
+
+@pytest_asyncio.fixture
+async def started(pqlite_store):
+    async with pqlite_store as store:
+        yield store
+
+async def nothing(ctx):
+    pass
+
+async def test_in_an_async_fixture(started):
+    await started.enqueue("t")
+    assert [job.status for job in await drain(started, {"t": nothing})] == [JobStatus.DONE]
+
+async def test_with_a_worker(started):
+    log = EventLog()
+    async with Worker(store=started, handlers={"t": nothing}, observers=[log]):
+        job_id = await started.enqueue("t")
+        await log.wait_for(JobSettled)
+    assert (await started.get(job_id)).status is JobStatus.DONE
+
+async def test_inline(pqlite_memory_store):
+    async with inline(pqlite_memory_store, {"t": nothing}):
+        job_id = await pqlite_memory_store.enqueue("t")
+    await assert_enqueued(pqlite_memory_store, "t", status=JobStatus.DONE)
+
+async def test_rolled_back(pqlite_dsn):
+    import asyncpg
+    conn = await asyncpg.connect(pqlite_dsn)
+    transaction = conn.transaction()
+    await transaction.start()
+    store = bound(conn)
+    await store.enqueue("t")
+    assert len(await drain(store, {"t": nothing})) == 1
+    await transaction.rollback()
+    assert await conn.fetchval("select count(*) from pqlite.jobs") == 0
+    await conn.close()
+"""
+
+TEST_CLIENT = """
+import asyncio
+import time
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from pqlite import JobStatus, Worker
+
+@pytest.mark.parametrize("kind", ["pqlite_store", "pqlite_memory_store"])
+def test_the_apps_lifespan_runs_its_worker(request, kind):
+    store = request.getfixturevalue(kind)
+
+    async def handler(ctx):
+        return "done"
+
+    worker = Worker(store=store, handlers={"t": handler})
+    app = FastAPI(lifespan=worker.lifespan)
+
+    @app.post("/")
+    async def start():
+        return await store.enqueue("t")
+
+    @app.get("/{job_id}")
+    async def look(job_id: int):
+        job = await store.get(job_id)
+        return {"status": job.status, "result": job.result}
+
+    with TestClient(app) as client:
+        job_id = client.post("/").json()
+        deadline = time.monotonic() + 15
+        while client.get(f"/{job_id}").json()["status"] != "DONE":
+            assert time.monotonic() < deadline
+        assert client.get(f"/{job_id}").json()["result"] == "done"
+
+def test_a_store_in_memory_can_be_asked_from_a_synchronous_test(pqlite_memory_store):
+    job_id = asyncio.run(pqlite_memory_store.enqueue("t"))
+    assert asyncio.run(pqlite_memory_store.get(job_id)).status is JobStatus.READY
+"""
+
+TABLES = """
+import asyncio
+import pytest
+
+@pytest.fixture(scope="session")
+def pqlite_sql():
+    return "create table mine (id int); insert into mine values (7);"
+
+def test_the_tables_of_the_project_are_there(pqlite_store):
+    async def look():
+        async with pqlite_store as store, store.connection() as conn:
+            return await conn.fetchval("select id from mine"), await conn.fetchval("select count(*) from pqlite.jobs")
+
+    assert asyncio.run(look()) == (7, 0)
+
+def test_the_server_is_that_of_the_database(pqlite_server, pqlite_dsn):
+    assert pqlite_dsn.split("/")[2] == pqlite_server.split("/")[2]
+"""
+
+UNUSED = """
+import sys
+
+def test_nothing_was_imported():
+    assert "pqlite.testing.pytest_plugin" in sys.modules
+    assert not sys.modules.keys() & {"asyncpg", "pydantic", "pydantic_core", "starlette"}
+    assert not {name for name in sys.modules if name.startswith("pqlite.")} - {
+        "pqlite.lazily", "pqlite.testing", "pqlite.testing.pytest_plugin"
+    }
+"""
+
+
+class Server(Protocol):
+    @property
+    def dsn(self) -> str: ...
+
+
+async def test_the_fixtures_work_in_every_kind_of_test_and_leave_nothing_behind(server: Server, tmp_path: Path) -> None:
+    files = {
+        "test_client.py": TEST_CLIENT,
+        "test_anyio.py": ANYIO,
+        "test_asyncio.py": ASYNCIO,
+        "test_tables.py": TABLES,
+    }
+    project = write_project(tmp_path, files)
+
+    ran = run_pytest(project, "-o", "asyncio_default_fixture_loop_scope=function", PQLITE_TEST_DSN=server.dsn)
+
+    assert passed(ran, 15)
+    conn = await asyncpg.connect(server.dsn)
+    left = await conn.fetch("select datname from pg_database where datname ~ '^pqlite_(test|template)_'")
+    await conn.close()
+    # Those of this session carry its own process id.
+    assert not [name for (name,) in left if name.split("_")[2] != str(os.getpid())]
+
+
+async def test_without_a_server_an_embedded_one_is_started_and_stopped(tmp_path: Path) -> None:
+    project = write_project(tmp_path, {"test_project.py": TABLES})
+
+    assert passed(run_pytest(project), 2)
+
+
+def test_a_project_that_does_not_use_the_fixtures_pays_nothing(tmp_path: Path) -> None:
+    project = write_project(tmp_path, {"test_project.py": UNUSED})
+
+    plain = ["-p", "no:asyncio", "-p", "no:anyio", "-p", "no:hypothesispytest"]
+    assert passed(run_pytest(project, *plain), 1)
+
+
+def test_the_fixtures_say_what_they_are(tmp_path: Path) -> None:
+    ran = run_pytest(tmp_path, "--fixtures")
+
+    assert ran.returncode in (0, 5), ran.stdout + ran.stderr
+    for sentence in (
+        "Return a MemoryJobStore. It is started",
+        "Return a PgJobStore on a database of the test's own. It is not started",
+        "Return the DSN of a database of the test's own",
+        "Return SQL that every test's database begins with",
+    ):
+        assert sentence in ran.stdout
