@@ -213,7 +213,7 @@ def wanted(row: Job, queues: Sequence[str] | None, types: Sequence[str] | None) 
 
 
 def was_completed(table: Table, job: Job) -> bool:
-    """Return whether this claim of the job ended as DONE.
+    """Return whether this claim of the job ended as DONE; also if the job was pruned.
 
     Raises:
         Locked: a transaction that has not ended may still decide it.
@@ -221,7 +221,7 @@ def was_completed(table: Table, job: Job) -> bool:
     if (by := table.locked_by(job.id)) is not None:
         raise Locked(by)
     row = table.get(job.id)
-    return row is not None and row.status is DONE and row.claims == job.claims
+    return row is None or (row.status is DONE and row.claims == job.claims)
 
 
 def _existing(table: Table, job_id: int, tx: Transaction | None = None) -> Job:
