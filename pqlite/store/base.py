@@ -219,8 +219,9 @@ class JobStore(Protocol):
         ...
 
     async def was_completed(self, job: Job) -> bool:
-        """Return whether this claim of the job ended as DONE; also if the job was pruned since. Waits while a transaction
-        that may still decide it is open, for 10 seconds.
+        """Return whether this claim of the job ended as DONE; also if the job was pruned since.
+
+        Waits for 10 seconds while a transaction is open that may still decide it.
 
         Raises:
             TimeoutError: it was still open then, or the database could not be asked.
