@@ -8,7 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pqlite import PgJobStore
 from tests.store.workers import until_blocked
+from tests.support import PATIENCE, until
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ async def test_only_the_chosen_columns_are_in_the_payload(orders: asyncpg.Connec
 
 
 async def test_changes_of_one_key_share_a_job_until_it_starts(orders: asyncpg.Connection) -> None:
-    await listen_to(orders, {"dedupe": "order:{id}/{customer}", "columns": ["id"]})
+    await listen_to(orders, {"dedupe": "order:{id}/{customer}", "columns": ["id"], "delay": 60})
     await orders.execute("insert into orders values (1, 'Ada'), (2, '{id}'), (3, null), (3 + 1, null)")
     await orders.execute("update orders set paid = true")
 
@@ -171,6 +173,81 @@ async def test_a_change_waits_for_another_open_transaction_with_its_key_and_then
         await first.commit()
 
     assert await keys(orders) == ["customer:Ada"]
+
+
+async def test_a_key_whose_writers_overlap_without_end_is_worked_on_and_misses_no_change(
+    orders: asyncpg.Connection, store: PgJobStore, dsn: str
+) -> None:
+    await listen_to(orders, {"dedupe": "customer:{customer}"})
+    rows = 8
+    await orders.execute("insert into orders select i, 'Ada', 0 from generate_series(1, $1) i", rows)
+    total = "select sum(total)::int from orders where customer = 'Ada'"
+    written = 0
+    read: list[int] = []
+    enough = asyncio.Event()
+
+    async def write(row: int) -> None:
+        """Change a row in transactions that stay open for a while, one after the other."""
+        nonlocal written
+        connection = await asyncpg.connect(dsn)
+        while not enough.is_set():
+            await connection.execute(
+                f"begin; update orders set total = total + 1 where id = {row}; select pg_sleep(0.02); commit"
+            )
+            written += 1
+        await connection.close()
+
+    async def work() -> bool:
+        """Do what a handler of the key's job would: read what is committed."""
+        job = await store.pickup("me")
+        if job is not None:
+            read.append(await orders.fetchval(total))
+            await store.mark_done(job)
+        return job is not None
+
+    async with asyncio.TaskGroup() as tasks:
+        for row in range(1, rows + 1):
+            tasks.create_task(write(row))
+        try:
+            await until(lambda: written >= rows)
+            beside = len(read)
+            async with asyncio.timeout(PATIENCE):
+                while len(read) < beside + 5:
+                    if not await work():
+                        await asyncio.sleep(0.001)
+        finally:
+            enough.set()
+
+    while await work():
+        pass
+    assert read[-1] == written == await orders.fetchval(total)
+
+
+@pytest.mark.parametrize("due", ["3 s", "30 s", "5 minutes", "1 hour", "2 days"])
+async def test_a_key_has_few_jobs_however_long_no_worker_comes(orders: asyncpg.Connection, due: str) -> None:
+    await listen_to(orders, {"dedupe": "order:{id}"})
+    await orders.execute("insert into orders values (1)")
+    for _ in range(30):
+        await orders.execute("update pqlite.jobs set run_after = run_after - $1::text::interval", due)
+        await orders.execute("update orders set paid = not coalesce(paid, false)")
+
+    assert len(await keys(orders)) <= 6
+
+
+async def test_a_change_that_shares_a_job_of_later_wakes_nobody(
+    orders: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    await listen_to(orders, {"dedupe": "order:{id}", "delay": "1 hour"})
+    await orders.execute("insert into orders values (1)")
+    told: asyncio.Queue[str] = asyncio.Queue()
+    await other.add_listener("pqlite_wake", lambda *args: told.put_nowait(args[3]))
+    await orders.execute("select pqlite.arm(60000)")
+
+    await orders.execute("update orders set paid = true")
+    await orders.execute("select pg_notify('pqlite_wake', 'last')")
+
+    async with asyncio.timeout(10):
+        assert await told.get() == "last"
 
 
 # What is wrong is said
