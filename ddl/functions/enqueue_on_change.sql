@@ -18,11 +18,11 @@
 -- lock_timeout says), and two that make each other's keys in opposite order deadlock, which the server resolves by
 -- ending one. (One that is REPEATABLE READ or stricter may have to be repeated, as after any conflict: 40001.)
 --
--- Writers that overlap without end must not keep a job from starting for ever. So one that has been due for 2 seconds is
--- shared only half of the time, in turns: of 1 second while it has waited for less than 10, of 10 seconds up to 100, and
--- so on; in its off turns changes go to the next key (" #2"), whose turns are the opposite ones. So it starts as soon as
--- the transactions that share it are over in an off turn, whatever their length; and however long no worker comes, a key
--- has two or three waiting jobs, not one for every change.
+-- Writers that overlap without end must not keep a job from starting for ever. So one that has been due for 2 seconds
+-- is shared only half of the time, in turns: of 1 second while it has waited for less than 10, of 10 seconds up to 100,
+-- and so on; in its off turns changes go to the next key (" #2"), whose turns are the opposite ones. So it starts as
+-- soon as the transactions that share it are over in an off turn, whatever their length; and however long no worker
+-- comes, a key has two or three waiting jobs, not one for every change.
 create or replace function pqlite.enqueue_on_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -86,11 +86,12 @@ begin
     v_new := to_jsonb(new);
     v_old := to_jsonb(old);
   else
+    -- r.* is the row, whatever its columns are called; r alone would be a column of that name.
     if tg_op <> 'DELETE' then
-      execute format('select to_jsonb(r) from (select %s) r', v_list) into v_new using new;
+      execute format('select to_jsonb(r.*) from (select %s) r', v_list) into v_new using new;
     end if;
     if tg_op <> 'INSERT' then
-      execute format('select to_jsonb(r) from (select %s) r', v_list) into v_old using old;
+      execute format('select to_jsonb(r.*) from (select %s) r', v_list) into v_old using old;
     end if;
   end if;
   v_row := coalesce(v_new, v_old);

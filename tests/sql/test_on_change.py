@@ -347,6 +347,41 @@ async def test_columns_of_types_that_are_not_built_in_come_as_text(conn: asyncpg
     assert await keys(conn) == ["glad"]
 
 
+NAMES = [
+    *["r", "new", "old", "x", "j", "t", "c", "p", "o", "e", "i", "key", "value", "name", "part", "id", "payload"],
+    *["v_row", "v_new", "tg_op", "found", "$1", "*", '"', "'", "%", "%s", "%1$I", "\\", "{", "a.b", "(r).x"],
+]
+
+
+@pytest.mark.parametrize(("type_", "value", "read"), [("int", "1", 1), ("mood", "1", "1"), ("pair", "(1)", "(1)")])
+async def test_a_column_may_have_any_name(conn: asyncpg.Connection, type_: str, value: str, read: str | int) -> None:
+    quoted = ['"' + name.replace('"', '""') + '"' for name in NAMES]
+    await conn.execute("create type mood as enum ('1'); create type pair as (r text)")
+    await conn.execute(f"create table named ({', '.join(f'{name} {type_}' for name in quoted)})")
+    options = json.dumps({"columns": NAMES})
+    await conn.execute(
+        "create trigger inserted after insert on named for each row execute function pqlite.enqueue_on_change('t');"
+        "create trigger updated after update on named for each row "
+        f"execute function pqlite.enqueue_on_change('t', $options${options}$options$)"
+    )
+
+    await conn.execute(f"insert into named values ({', '.join([repr(value)] * len(NAMES))}); update named set r = r")
+
+    inserted, updated = await payloads(conn)
+    assert inserted["new"] == updated["new"] == updated["old"] == dict.fromkeys(NAMES, read)
+
+
+@pytest.mark.parametrize("name", ["r", "v_row", "p", "key"])
+async def test_a_key_may_be_made_of_a_column_of_any_name(conn: asyncpg.Connection, name: str) -> None:
+    await conn.execute(f"create type mood as enum ('glad'); create table named (id int, {name} mood)")
+    await listen_to(conn, {"dedupe": f"{{{name}}}", "columns": ["id"]}, table="named")
+
+    await conn.execute("insert into named values (7, 'glad')")
+
+    assert await keys(conn) == ["glad"]
+    assert (await payloads(conn))[0]["new"] == {"id": 7}
+
+
 async def test_a_row_of_a_partition_tells_the_partitions_name(conn: asyncpg.Connection) -> None:
     await conn.execute(
         """
