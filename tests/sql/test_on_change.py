@@ -347,6 +347,32 @@ async def test_columns_of_types_that_are_not_built_in_come_as_text(conn: asyncpg
     assert await keys(conn) == ["glad"]
 
 
+async def test_a_list_whose_type_has_a_delimiter_of_its_own_is_a_list(conn: asyncpg.Connection) -> None:
+    """As PostGIS's geometry, whose arrays are written {a:b}."""
+    await conn.execute(
+        """
+        create type place;
+        create function place_in(cstring) returns place language internal immutable strict as 'textin';
+        create function place_out(place) returns cstring language internal immutable strict as 'textout';
+        create type place (input = place_in, output = place_out, like = text, delimiter = ':');
+        create domain places as place[];
+        create domain site as place;
+        create table tours (places place[], of_domain places, sites site[], home place, none place[], nothing place[],
+                            boxes box[]);
+        """
+    )
+    await listen_to(conn, table="tours")
+
+    await conn.execute(
+        """insert into tours values ('{a,b:null:"c:d"}', '{a:b}', '{a:b}', 'a', '{}', null, '{(1,1),(0,0)}')"""
+    )
+
+    assert (await payloads(conn))[0]["new"] == {
+        **{"places": ["a,b", None, "c:d"], "of_domain": ["a", "b"], "sites": ["a", "b"], "home": "a"},
+        **{"none": [], "nothing": None, "boxes": ["(1,1),(0,0)"]},
+    }
+
+
 NAMES = [
     *["r", "new", "old", "x", "j", "t", "c", "p", "o", "e", "i", "key", "value", "name", "part", "id", "payload"],
     *["v_row", "v_new", "tg_op", "found", "$1", "*", '"', "'", "%", "%s", "%1$I", "\\", "{", "a.b", "(r).x"],
