@@ -3,8 +3,8 @@
 --   psql -f ddl/roles.sql app              run it after the first migrate, and after each later one
 --   grant pqlite_worker to my_app;         then make your own login roles members
 --
--- Repeating it is harmless: it restores what is written here, and touches no grant of any other role. It needs the right
--- to create roles. Roles belong to the whole server: databases that have a schema pqlite share these four.
+-- Repeating it is harmless: it restores what is written here, and takes nothing from any other role but the ownership. It
+-- needs the right to create roles. Roles belong to the whole server: databases that have a schema pqlite share these four.
 \set ON_ERROR_STOP on
 begin;
 set local lock_timeout = '5s';
@@ -25,6 +25,7 @@ do $$
 declare
   v_schema oid := 'pqlite'::regnamespace;
   v_owner oid := to_regrole('pqlite_migrator');
+  v_former oid := (select c.relowner from pg_class c where c.oid = 'pqlite.jobs'::regclass);
   v_object record;
 begin
   if (select n.nspowner from pg_namespace n where n.oid = v_schema) <> v_owner then
@@ -43,6 +44,15 @@ begin
   loop
     execute format('alter %s %s owner to pqlite_migrator', v_object.kind, v_object.name);
   end loop;
+  -- A view acts with its owner's rights. `pqlite adopt` leaves one in the place of pqrun's table, and it must go on.
+  if v_former <> v_owner and exists (
+       select from pg_depend d
+       join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+       join pg_class v on v.oid = r.ev_class
+       where d.refclassid = 'pg_class'::regclass and d.refobjid = 'pqlite.jobs'::regclass
+         and v.relnamespace <> v_schema and v.relowner = v_former) then
+    execute format('grant select, insert, update, delete on pqlite.jobs to %s', v_former::regrole);
+  end if;
 end $$;
 
 revoke all on all tables in schema pqlite from pqlite_worker, pqlite_producer, pqlite_viewer;

@@ -13,10 +13,16 @@
 --
 -- With dedupe, changes of one key share a job until it starts, and none is missed: a job that is READY is locked until
 -- this transaction ends, so that claims pass over it and it does not run before it can see the change; beside one that
--- is RUNNING, which may have looked already, another is made, with " #2" behind the key. While another open transaction
--- has made the key's job, this one waits for its end (as long as lock_timeout says): transactions that change rows of
--- one key follow each other, and two that meet in opposite order deadlock, which the server resolves by ending one.
--- (One that is REPEATABLE READ or stricter may have to be repeated, as after any conflict: 40001.)
+-- is RUNNING, which may have looked already, another is made, with " #2" behind the key. Any number of transactions
+-- share a job at once. But while another open transaction makes the key's job, this one waits for its end (as long as
+-- lock_timeout says), and two that make each other's keys in opposite order deadlock, which the server resolves by
+-- ending one. (One that is REPEATABLE READ or stricter may have to be repeated, as after any conflict: 40001.)
+--
+-- Writers that overlap without end must not keep a job from starting for ever. So one that has been due for 2 seconds
+-- is shared only half of the time, in turns: of 1 second while it has waited for less than 10, of 10 seconds up to 100,
+-- and so on; in its off turns changes go to the next key (" #2"), whose turns are the opposite ones. So it starts as
+-- soon as the transactions that share it are over in an off turn, whatever their length; and however long no worker
+-- comes, a key has two or three waiting jobs, not one for every change.
 create or replace function pqlite.enqueue_on_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -31,6 +37,8 @@ declare
   v_missing text;
   v_key text;
   v_job record;
+  v_now timestamptz;
+  v_due timestamptz;
 begin
   if tg_level <> 'ROW' or tg_when <> 'AFTER' then
     raise exception '%: make it AFTER INSERT, UPDATE or DELETE, FOR EACH ROW', v_trigger using errcode = '39P01';
@@ -78,11 +86,12 @@ begin
     v_new := to_jsonb(new);
     v_old := to_jsonb(old);
   else
+    -- r.* is the row, whatever its columns are called; r alone would be a column of that name.
     if tg_op <> 'DELETE' then
-      execute format('select to_jsonb(r) from (select %s) r', v_list) into v_new using new;
+      execute format('select to_jsonb(r.*) from (select %s) r', v_list) into v_new using new;
     end if;
     if tg_op <> 'INSERT' then
-      execute format('select to_jsonb(r) from (select %s) r', v_list) into v_old using old;
+      execute format('select to_jsonb(r.*) from (select %s) r', v_list) into v_old using old;
     end if;
   end if;
   v_row := coalesce(v_new, v_old);
@@ -124,10 +133,20 @@ begin
     if v_job.inserted then
       return null;
     end if;
-    perform from pqlite.jobs j where j.id = v_job.id and j.status in ('READY', 'BLOCKED') for share;
+    v_now := clock_timestamp();
+    select j.run_after into v_due from pqlite.jobs j
+    where j.id = v_job.id
+      and case when j.status = 'BLOCKED' then true
+               when j.status <> 'READY' then false
+               when j.run_after > v_now - interval '2 s' then true
+               else (div(extract(epoch from v_now), power(10, floor(log(extract(epoch from v_now - j.run_after)))))
+                     + v_try) % 2 = 0 end
+    for share;
     if found then
-      -- Claims that have passed over it look again when this is committed.
-      perform pqlite.wake(p_payload => 'rewind');
+      if v_due < v_now + interval '1 minute' then
+        -- Claims that pass over it until this is committed look again then.
+        perform pqlite.wake(p_payload => 'rewind');
+      end if;
       return null;
     end if;
   end loop;

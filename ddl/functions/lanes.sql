@@ -14,8 +14,11 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
-  -- Longer than any queue or job type may be, and behind all of them.
-  c_end constant text collate "C" := repeat(chr(1114111), 51);
+  -- Longer than any queue or job type may be, and behind all of them: the last character of the database's encoding.
+  c_end constant text collate "C" := repeat(convert_from(
+    case when getdatabaseencoding() = 'UTF8' then '\xf48fbfbf'
+         when getdatabaseencoding() like 'EUC%' then '\xfefe'
+         else '\xff' end::bytea, getdatabaseencoding()), 201);
   v_minus int[] := array(select -p from unnest(p_priority) p);
   v_now timestamptz := clock_timestamp();
   v_soonest timestamptz := 'infinity';

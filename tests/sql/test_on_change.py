@@ -8,7 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pqlite import PgJobStore
 from tests.store.workers import until_blocked
+from tests.support import PATIENCE, until
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ async def test_only_the_chosen_columns_are_in_the_payload(orders: asyncpg.Connec
 
 
 async def test_changes_of_one_key_share_a_job_until_it_starts(orders: asyncpg.Connection) -> None:
-    await listen_to(orders, {"dedupe": "order:{id}/{customer}", "columns": ["id"]})
+    await listen_to(orders, {"dedupe": "order:{id}/{customer}", "columns": ["id"], "delay": 60})
     await orders.execute("insert into orders values (1, 'Ada'), (2, '{id}'), (3, null), (3 + 1, null)")
     await orders.execute("update orders set paid = true")
 
@@ -171,6 +173,81 @@ async def test_a_change_waits_for_another_open_transaction_with_its_key_and_then
         await first.commit()
 
     assert await keys(orders) == ["customer:Ada"]
+
+
+async def test_a_key_whose_writers_overlap_without_end_is_worked_on_and_misses_no_change(
+    orders: asyncpg.Connection, store: PgJobStore, dsn: str
+) -> None:
+    await listen_to(orders, {"dedupe": "customer:{customer}"})
+    rows = 8
+    await orders.execute("insert into orders select i, 'Ada', 0 from generate_series(1, $1) i", rows)
+    total = "select sum(total)::int from orders where customer = 'Ada'"
+    written = 0
+    read: list[int] = []
+    enough = asyncio.Event()
+
+    async def write(row: int) -> None:
+        """Change a row in transactions that stay open for a while, one after the other."""
+        nonlocal written
+        connection = await asyncpg.connect(dsn)
+        while not enough.is_set():
+            await connection.execute(
+                f"begin; update orders set total = total + 1 where id = {row}; select pg_sleep(0.02); commit"
+            )
+            written += 1
+        await connection.close()
+
+    async def work() -> bool:
+        """Do what a handler of the key's job would: read what is committed."""
+        job = await store.pickup("me")
+        if job is not None:
+            read.append(await orders.fetchval(total))
+            await store.mark_done(job)
+        return job is not None
+
+    async with asyncio.TaskGroup() as tasks:
+        for row in range(1, rows + 1):
+            tasks.create_task(write(row))
+        try:
+            await until(lambda: written >= rows)
+            beside = len(read)
+            async with asyncio.timeout(PATIENCE):
+                while len(read) < beside + 5:
+                    if not await work():
+                        await asyncio.sleep(0.001)
+        finally:
+            enough.set()
+
+    while await work():
+        pass
+    assert read[-1] == written == await orders.fetchval(total)
+
+
+@pytest.mark.parametrize("due", ["3 s", "30 s", "5 minutes", "1 hour", "2 days"])
+async def test_a_key_has_few_jobs_however_long_no_worker_comes(orders: asyncpg.Connection, due: str) -> None:
+    await listen_to(orders, {"dedupe": "order:{id}"})
+    await orders.execute("insert into orders values (1)")
+    for _ in range(30):
+        await orders.execute("update pqlite.jobs set run_after = run_after - $1::text::interval", due)
+        await orders.execute("update orders set paid = not coalesce(paid, false)")
+
+    assert len(await keys(orders)) <= 6
+
+
+async def test_a_change_that_shares_a_job_of_later_wakes_nobody(
+    orders: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    await listen_to(orders, {"dedupe": "order:{id}", "delay": "1 hour"})
+    await orders.execute("insert into orders values (1)")
+    told: asyncio.Queue[str] = asyncio.Queue()
+    await other.add_listener("pqlite_wake", lambda *args: told.put_nowait(args[3]))
+    await orders.execute("select pqlite.arm(60000)")
+
+    await orders.execute("update orders set paid = true")
+    await orders.execute("select pg_notify('pqlite_wake', 'last')")
+
+    async with asyncio.timeout(10):
+        assert await told.get() == "last"
 
 
 # What is wrong is said
@@ -268,6 +345,67 @@ async def test_columns_of_types_that_are_not_built_in_come_as_text(conn: asyncpg
         **{"data": {"a": [1]}, "at": "2030-01-01T00:00:00+00:00"},
     }
     assert await keys(conn) == ["glad"]
+
+
+async def test_a_list_whose_type_has_a_delimiter_of_its_own_is_a_list(conn: asyncpg.Connection) -> None:
+    """As PostGIS's geometry, whose arrays are written {a:b}."""
+    await conn.execute(
+        """
+        create type place;
+        create function place_in(cstring) returns place language internal immutable strict as 'textin';
+        create function place_out(place) returns cstring language internal immutable strict as 'textout';
+        create type place (input = place_in, output = place_out, like = text, delimiter = ':');
+        create domain places as place[];
+        create domain site as place;
+        create table tours (places place[], of_domain places, sites site[], home place, none place[], nothing place[],
+                            boxes box[]);
+        """
+    )
+    await listen_to(conn, table="tours")
+
+    await conn.execute(
+        """insert into tours values ('{a,b:null:"c:d"}', '{a:b}', '{a:b}', 'a', '{}', null, '{(1,1),(0,0)}')"""
+    )
+
+    assert (await payloads(conn))[0]["new"] == {
+        **{"places": ["a,b", None, "c:d"], "of_domain": ["a", "b"], "sites": ["a", "b"], "home": "a"},
+        **{"none": [], "nothing": None, "boxes": ["(1,1),(0,0)"]},
+    }
+
+
+NAMES = [
+    *["r", "new", "old", "x", "j", "t", "c", "p", "o", "e", "i", "key", "value", "name", "part", "id", "payload"],
+    *["v_row", "v_new", "tg_op", "found", "$1", "*", '"', "'", "%", "%s", "%1$I", "\\", "{", "a.b", "(r).x"],
+]
+
+
+@pytest.mark.parametrize(("type_", "value", "read"), [("int", "1", 1), ("mood", "1", "1"), ("pair", "(1)", "(1)")])
+async def test_a_column_may_have_any_name(conn: asyncpg.Connection, type_: str, value: str, read: str | int) -> None:
+    quoted = ['"' + name.replace('"', '""') + '"' for name in NAMES]
+    await conn.execute("create type mood as enum ('1'); create type pair as (r text)")
+    await conn.execute(f"create table named ({', '.join(f'{name} {type_}' for name in quoted)})")
+    options = json.dumps({"columns": NAMES})
+    await conn.execute(
+        "create trigger inserted after insert on named for each row execute function pqlite.enqueue_on_change('t');"
+        "create trigger updated after update on named for each row "
+        f"execute function pqlite.enqueue_on_change('t', $options${options}$options$)"
+    )
+
+    await conn.execute(f"insert into named values ({', '.join([repr(value)] * len(NAMES))}); update named set r = r")
+
+    inserted, updated = await payloads(conn)
+    assert inserted["new"] == updated["new"] == updated["old"] == dict.fromkeys(NAMES, read)
+
+
+@pytest.mark.parametrize("name", ["r", "v_row", "p", "key"])
+async def test_a_key_may_be_made_of_a_column_of_any_name(conn: asyncpg.Connection, name: str) -> None:
+    await conn.execute(f"create type mood as enum ('glad'); create table named (id int, {name} mood)")
+    await listen_to(conn, {"dedupe": f"{{{name}}}", "columns": ["id"]}, table="named")
+
+    await conn.execute("insert into named values (7, 'glad')")
+
+    assert await keys(conn) == ["glad"]
+    assert (await payloads(conn))[0]["new"] == {"id": 7}
 
 
 async def test_a_row_of_a_partition_tells_the_partitions_name(conn: asyncpg.Connection) -> None:

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from pqlite import JobContext, JobStatus, NewJob, PgJobStore, Worker, schema
 from pqlite.events import Event
-from tests.sql.installation import ROLES, Installation, installed
+from tests.schema import pqrun
+from tests.sql.installation import PASSWORD, ROLES, Installation, installed
 from tests.sql.psql import run_psql
 from tests.support import ended
 
@@ -168,6 +170,62 @@ async def test_nobody_else_migrates(installation: Installation, role: str) -> No
     async with installation.connected(role) as conn:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await schema.migrate(conn, installation.schema)
+
+
+@pytest.fixture
+async def owners_dsn(empty_dsn: str) -> AsyncIterator[str]:
+    """The address of an empty database for a login that may make schemas in it, and owns what it makes."""
+    await skip_unless_roles_can_be_made(empty_dsn, "pqlite")
+    owner, address = f"pq{os.getpid()}_owner", urlsplit(empty_dsn)
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        await connection.execute(f"create role {owner} login password '{PASSWORD}'")
+        database = address.path.removeprefix("/")
+        await connection.execute(f'grant create on database "{database}" to {owner}')
+        await connection.execute(f"create schema app authorization {owner}")
+        yield address._replace(netloc=f"{owner}:{PASSWORD}@{address.netloc.rpartition('@')[2]}").geturl()
+        await connection.execute(f"drop owned by {owner} cascade; drop role {owner}")
+    finally:
+        await connection.close(timeout=5)
+
+
+async def test_the_view_that_adopting_left_goes_on_when_the_jobs_change_their_owner(
+    empty_dsn: str, owners_dsn: str
+) -> None:
+    owner = await asyncpg.connect(owners_dsn)
+    try:
+        await schema.migrate(owner)
+        await pqrun.install(owner, "app.jobs")
+        await owner.execute("create view app.waiting as select id from pqlite.jobs where status = 'READY'")
+        await schema.adopt(owner, "app.jobs")
+        async with installed(empty_dsn, "pqlite") as installation, installation.connected() as admin:
+            await admin.execute(
+                "grant usage on schema app to pqlite_producer; grant insert on app.jobs to pqlite_producer"
+            )
+            async with installation.connected("producer") as producer:
+                await producer.execute("insert into app.jobs (job_type) values ('by another')")
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await producer.execute("insert into pqlite.jobs (job_type) values ('directly')")
+
+            await owner.execute("set search_path = app")
+            await owner.fetchval(pqrun.ENQUEUE, "t", "{}", "k", datetime.now(UTC), 0, 5, None)
+            await owner.execute("delete from jobs where job_type = 'by another'")
+            assert len(await owner.fetch("select from waiting")) == 1
+            assert not await owner.fetchval("select pg_has_role('pqlite_migrator', 'member')")
+            await admin.execute("drop schema app cascade")
+    finally:
+        await owner.close(timeout=5)
+
+
+async def test_an_owner_without_views_on_the_jobs_keeps_no_right(empty_dsn: str, owners_dsn: str) -> None:
+    owner = await asyncpg.connect(owners_dsn)
+    try:
+        await schema.migrate(owner)
+        async with installed(empty_dsn, "pqlite"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await owner.execute("select from pqlite.jobs")
+    finally:
+        await owner.close(timeout=5)
 
 
 # Viewer
