@@ -67,7 +67,8 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
     while True:
         before = await _stage(conn, quoted, schema)
         try:
-            found = await _look(conn, table, schema)
+            async with steps.looking(conn):
+                found = await _look(conn, table, schema)
         except asyncpg.UndefinedTableError:
             if before == await _stage(conn, quoted, schema):
                 raise
@@ -77,10 +78,11 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
 
 
 async def _stage(conn: Connection, quoted: str, schema: str) -> tuple[Any, ...]:
-    return (
-        await conn.fetchval(statement("adopt_parked", schema)),
-        await conn.fetchval(statement("adopt_columns", schema), quoted),
-    )
+    async with steps.looking(conn):
+        return (
+            await conn.fetchval(statement("adopt_parked", schema)),
+            await conn.fetchval(statement("adopt_columns", schema), quoted),
+        )
 
 
 async def _look(conn: Connection, table: str, schema: str) -> Survey:

@@ -35,6 +35,11 @@ class Plan:
 
 async def version(conn: Connection, schema: str = DEFAULT) -> int:
     """Return the database's schema version, 0 when there is none."""
+    async with steps.looking(conn):
+        return await _version(conn, schema)
+
+
+async def _version(conn: Connection, schema: str) -> int:
     if not await conn.fetchval(statement("exists", DEFAULT), schema):
         return 0
     return int(await conn.fetchval(render("select coalesce(max(m.version), 0) from pqlite.migrations m", schema)))
@@ -46,6 +51,11 @@ async def plan(conn: Connection, schema: str = DEFAULT, *, to: int | None = None
     Raises:
         SchemaError: as `migrate`.
     """
+    async with steps.looking(conn):
+        return await _plan(conn, schema, to, root)
+
+
+async def _plan(conn: Connection, schema: str, to: int | None, root: Path | None) -> Plan:
     server = int(await conn.fetchval("select current_setting('server_version_num')::int"))
     if server < MINIMUM_SERVER:
         raise SchemaError(f"pqlite needs PostgreSQL 14 or newer; this server is {server // 10000}")
@@ -53,7 +63,7 @@ async def plan(conn: Connection, schema: str = DEFAULT, *, to: int | None = None
     target = newest if to is None else to
     if target not in [migration.version for migration in files.migrations(root)]:
         raise SchemaError(f"There is no version {target}; this pqlite knows 1 to {newest}.")
-    present = await version(conn, schema)
+    present = await _version(conn, schema)
     await _refuse_newer(conn, present, schema, newest)
     missing = tuple(m for m in files.migrations(root) if present < m.version <= target)
     # Those of a newer pqlite, whose schema still serves this one, are left alone.
@@ -107,9 +117,10 @@ async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = 
     Raises:
         SchemaError: it is missing, older, or too new; the message says what to run.
     """
-    present = await version(conn, schema)
     needed = files.latest(root)
-    await _refuse_newer(conn, present, schema, needed)
+    async with steps.looking(conn):
+        present = await _version(conn, schema)
+        await _refuse_newer(conn, present, schema, needed)
     command = "pqlite migrate" if schema == DEFAULT else f"pqlite migrate --schema {schema}"
     if present == 0:
         raise SchemaError(f"The database has no schema {schema!r} of pqlite; run '{command}' or await store.migrate().")
@@ -130,7 +141,7 @@ async def _refuse_newer(conn: Connection, present: int, schema: str, known: int)
 
 async def _in_transaction(conn: Connection, migration: Migration, schema: str, patience: Patience) -> bool:
     async with steps.transaction(conn, schema, patience):
-        if await version(conn, schema) >= migration.version:
+        if await _version(conn, schema) >= migration.version:
             return False
         await conn.execute(render(migration.sql, schema))
         await conn.execute(render(files.record(migration), schema))
@@ -143,12 +154,12 @@ async def _alone(conn: Connection, migration: Migration, schema: str, patience: 
     """
     indexes = list(dict.fromkeys(_INDEX.findall(re.sub(r"--.*", "", migration.sql))))
     async with steps.transaction(conn, schema, patience):
-        if await version(conn, schema) >= migration.version:
+        if await _version(conn, schema) >= migration.version:
             return False
         await _drop_leftovers(conn, schema, indexes)
     await conn.execute(render(migration.sql, schema))
     async with steps.transaction(conn, schema, patience):
-        if await version(conn, schema) >= migration.version:
+        if await _version(conn, schema) >= migration.version:
             return False
         if await conn.fetch(statement("leftovers", schema), indexes):
             raise steps.Interrupted("an index is still being built, or its building was interrupted")
@@ -170,7 +181,7 @@ async def _drop_leftovers(conn: Connection, schema: str, indexes: list[str]) -> 
 async def _functions(conn: Connection, schema: str, patience: Patience, root: Path | None) -> None:
     async with steps.transaction(conn, schema, patience):
         # A newer pqlite may have come first.
-        if await version(conn, schema) != files.latest(root) or await _installed(conn, schema, root) is not None:
+        if await _version(conn, schema) != files.latest(root) or await _installed(conn, schema, root) is not None:
             return
         for sql in files.functions(root):
             await conn.execute(render(sql, schema))

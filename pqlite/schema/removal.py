@@ -49,9 +49,10 @@ async def census(conn: Connection, schema: str = DEFAULT) -> Census:
     present = await version(conn, schema)
     if present == 0:
         raise SchemaError(f"The database has no schema {schema!r} of pqlite.")
-    jobs = {row["status"]: row["count"] for row in await conn.fetch(statement("statuses", schema))}
-    workers = [label for (label,) in await conn.fetch(statement("alive", schema))]
-    ours, foreign = await _objects(conn, schema)
+    async with steps.looking(conn):
+        jobs = {row["status"]: row["count"] for row in await conn.fetch(statement("statuses", schema))}
+        workers = [label for (label,) in await conn.fetch(statement("alive", schema))]
+        ours, foreign = await _objects(conn, schema)
     return Census(present, jobs, workers, ours, foreign)
 
 

@@ -338,11 +338,11 @@ async def test_it_survives_being_killed(old: asyncpg.Connection, dsn: str) -> No
 @pytest.mark.parametrize(
     ("act", "says"),
     [
-        ("create table logs (job bigint references jobs)", "logs_job_fkey of logs references it"),
-        ("create view open as select * from jobs", "open reads it"),
+        ("create table logs (job bigint references jobs)", "logs_job_fkey of public.logs references it"),
+        ("create view open as select * from jobs", "public.open reads it"),
         (
             "create function f() returns setof jobs language sql as 'select * from jobs'",
-            r"row type is used by function f",
+            r"row type is used by function public.f",
         ),
         ("create table child () inherits (jobs)", "it has child tables"),
         ("alter table jobs enable row level security", "it has row level security"),
@@ -427,7 +427,7 @@ async def test_without_pqlites_schema_it_says_how_to_make_it(empty_dsn: str) -> 
 async def test_an_adopted_table_keeps_the_schema_from_being_dropped(old: asyncpg.Connection) -> None:
     await schema.adopt(old)
 
-    with pytest.raises(SchemaError, match="depend on the schema 'pqlite': view jobs depends"):
+    with pytest.raises(SchemaError, match=r"depend on the schema 'pqlite': view public\.jobs depends"):
         await schema.uninstall(old)
 
 
