@@ -134,7 +134,9 @@ async def test_another_table_moves_into_another_schema(conn: asyncpg.Connection,
     assert await schema.adopt(conn, table, "other") == 2
 
     await conn.execute(f"insert into {quoted} (job_type) values ('t')")
-    assert await conn.fetchval("select array_agg(id order by id) from other.jobs") == [1, 2, 3]
+    first, second, new = [id_ for (id_,) in await conn.fetch("select id from other.jobs order by id")]
+    assert (first, second) == (1, 2)
+    assert new > 2
     assert await conn.fetchval("select count(*) from pqlite.jobs") == 0
 
 
@@ -255,6 +257,84 @@ async def test_producers_that_never_stop_lose_no_job_and_see_no_error(
     stored = {id_ for (id_,) in await old.fetch("select id from pqlite.jobs")}
     assert set(ids) <= stored
     assert len(stored) == len(ids) + 2505
+
+
+async def test_nobody_draws_an_id_between_the_look_at_the_last_one_and_the_setting_of_the_next(
+    old: asyncpg.Connection, producer: asyncpg.Connection, dsn: str
+) -> None:
+    """Or the next id could be set back, and be given twice."""
+    watcher = await asyncpg.connect(dsn)
+    # Looking at it lasts until the watcher lets go.
+    await old.execute("create view slow as select j.id from jobs j, (select pg_advisory_xact_lock_shared(77)) l")
+
+    async def prepare() -> int:
+        async with old.transaction():
+            return await schema.adoption._set_ids(old, "public.slow", "pqlite")
+
+    waiting = "select count(*) = {} from pg_locks where not granted"
+    try:
+        await watcher.execute("select pg_advisory_lock(77)")
+        preparing = asyncio.create_task(prepare())
+        await until(lambda: watcher.fetchval(waiting.format(1)), "the look to wait")
+        drawing = asyncio.create_task(producer.fetchval("select pqlite.draw_ids(20000)"))
+        await until(lambda: watcher.fetchval(waiting.format(2)), "who draws to wait")
+        await watcher.execute("select pg_advisory_unlock(77)")
+
+        assert min(await drawing) == await preparing + 1
+    finally:
+        await watcher.close(timeout=5)
+
+
+async def test_a_next_id_that_is_beyond_already_stays(old: asyncpg.Connection) -> None:
+    await old.execute("select setval('pqlite.jobs_id_seq', 50000)")
+
+    assert await schema.adopt(old) == 5
+
+    assert await enqueue(old) == 50001
+
+
+async def test_an_id_that_was_drawn_and_not_yet_used_is_waited_for(
+    old: asyncpg.Connection, producer: asyncpg.Connection, dsn: str
+) -> None:
+    """Otherwise pqrun's sequence could give it to another job before the switch."""
+    pid = await old.fetchval("select pg_backend_pid()")
+    watcher = await asyncpg.connect(dsn)
+    drawing = producer.transaction()
+    await drawing.start()
+    try:
+        await producer.execute("select setval('pqlite.jobs_id_seq', 20)")
+        drawn = await producer.fetchval("select nextval('pqlite.jobs_id_seq')")
+        adopting = asyncio.create_task(schema.adopt(old, patience=QUICK))
+        waits = "select exists (select from pg_locks where pid = $1 and not granted)"
+        await until(lambda: watcher.fetchval(waits, pid), "adopt to wait")
+        await watcher.execute("insert into jobs (job_type) values ('t')")  # gets the same id
+        await producer.execute("insert into pqlite.jobs (id, job_type) values ($1, 't')", drawn)
+        await drawing.commit()
+
+        with pytest.raises(SchemaError, match="have the same ids"):
+            await adopting
+    finally:
+        await watcher.close(timeout=5)
+
+
+async def test_jobs_that_come_with_ids_beyond_those_set_aside_begin_the_switch_again(
+    old: asyncpg.Connection, producer: asyncpg.Connection, dsn: str
+) -> None:
+    pid = await old.fetchval("select pg_backend_pid()")
+    watcher = await asyncpg.connect(dsn)
+    writing = producer.transaction()
+    await writing.start()
+    try:
+        await producer.execute("insert into jobs (job_type) select 't' from generate_series(1, 20000)")
+        adopting = asyncio.create_task(schema.adopt(old, patience=QUICK))
+        waits = "select exists (select from pg_locks where pid = $1 and not granted)"
+        await until(lambda: watcher.fetchval(waits, pid), "the switch to wait")
+        await writing.commit()
+
+        assert await adopting == 20005
+        assert await enqueue(producer) > 20020
+    finally:
+        await watcher.close(timeout=5)
 
 
 # Interrupted
@@ -385,6 +465,20 @@ async def test_triggers_that_would_be_lost_stop_it_unless_forced(old: asyncpg.Co
         await schema.adopt(old)
 
     assert await schema.adopt(old, force=True) == 5
+
+
+async def test_triggers_on_the_old_table_do_not_take_a_job_that_moves_for_one_that_is_deleted(
+    old: asyncpg.Connection,
+) -> None:
+    await old.execute(
+        "create table deleted (id bigint); create function note() returns trigger language plpgsql as "
+        "'begin insert into deleted values (old.id); return old; end'; "
+        "create trigger audit after delete on jobs for each row execute function note()"
+    )
+
+    assert await schema.adopt(old, force=True) == 5
+
+    assert await old.fetchval("select count(*) from deleted") == 0
 
 
 async def test_what_is_no_table_of_pqruns_is_left_alone(conn: asyncpg.Connection) -> None:
