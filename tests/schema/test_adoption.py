@@ -1,6 +1,7 @@
 """A table of pqrun's becomes pqlite's: nothing is lost, its clients go on."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -479,6 +480,23 @@ async def test_triggers_on_the_old_table_do_not_take_a_job_that_moves_for_one_th
     assert await schema.adopt(old, force=True) == 5
 
     assert await old.fetchval("select count(*) from deleted") == 0
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_what_is_asked_while_the_table_is_locked_does_not_read_its_history(
+    old: asyncpg.Connection, analyzed: bool
+) -> None:
+    await old.execute("insert into jobs (job_type, status) select 't', 'DONE' from generate_series(1, 20000)")
+    await old.execute("insert into pqlite.jobs (id, job_type) select n + 1000000, 't' from generate_series(1, 20000) n")
+    if analyzed:
+        await old.execute("vacuum analyze jobs, pqlite.jobs")
+    for name in ("adopt_obstacles", "adopt_last"):
+        asked = schema.adoption._sql(name, "public.jobs", "pqlite")
+        await old.fetch(asked)  # so that the catalog has been read
+
+        [plan] = json.loads(await old.fetchval(f"explain (analyze, buffers, format json) {asked}"))
+
+        assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 100, name
 
 
 async def test_what_is_no_table_of_pqruns_is_left_alone(conn: asyncpg.Connection) -> None:
