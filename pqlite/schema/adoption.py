@@ -111,9 +111,13 @@ async def _look(conn: Connection, table: str, schema: str) -> Survey:
         found.obstacles.append("it has row level security, which a view of another table cannot keep")
     for reason, ids in await conn.fetch(_sql("adopt_unfit", table, schema)):
         found.obstacles.append(f"jobs have {reason}: ids {', '.join(map(str, ids))}")
+    await _find_obstacles(conn, table, schema, found)
+    return found
+
+
+async def _find_obstacles(conn: Connection, table: str, schema: str, found: Survey) -> None:
     for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
         (found.warnings if passable else found.obstacles).append(reason)
-    return found
 
 
 async def adopt(
@@ -197,10 +201,9 @@ async def _switch(conn: Connection, table: str, schema: str, force: bool, patien
         await conn.execute(_sql("adopt_lock", table, schema))
         if (await conn.fetchval(_sql("adopt_last", table, schema)) or 0) > last:
             raise steps.Interrupted(f"jobs with ids beyond {last} have come in the meantime")
-        obstacles = Survey("pqrun")
-        for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
-            (obstacles.warnings if passable else obstacles.obstacles).append(reason)
-        refuse(table, obstacles, force)
+        found = Survey("pqrun")
+        await _find_obstacles(conn, table, schema, found)
+        refuse(table, found, force)
         await conn.execute(_sql("adopt_switch", table, schema))
         ids = [id_ for (id_,) in await conn.fetch(statement("adopt_keyed", schema))]
         await conn.execute(statement("adopt_move", schema), ids)

@@ -185,11 +185,15 @@ async def _functions(conn: Connection, schema: str, patience: Patience, root: Pa
             return
         for sql in files.functions(root):
             await conn.execute(render(sql, schema))
-        now = f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
-        await conn.execute(statement("installed", schema), now)
+        await conn.execute(statement("installed", schema), await _digests(conn, schema, root))
+
+
+async def _digests(conn: Connection, schema: str, root: Path | None) -> str:
+    """Return the digests of this pqlite's functions and of those in the database, as `script` writes them."""
+    return f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
 
 
 async def _installed(conn: Connection, schema: str, root: Path | None) -> str | None:
     """Return the digest of the functions if they are this pqlite's, and as it left them; else None."""
-    now = f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
+    now = await _digests(conn, schema, root)
     return now if await conn.fetchval(statement("functions", schema)) == now else None
