@@ -89,7 +89,8 @@ async def migrate(
 
     Raises:
         SchemaError: the server is too old; the schema is newer and no longer serves this pqlite; there is no version
-            `to`; a step did not get its locks (the steps before it are done); the connection is in a transaction.
+            `to`; a step did not get its locks, or was cancelled (the steps before it are done); the connection is in a
+            transaction.
         asyncpg.PostgresError: a statement failed; the steps before its own are done.
     """
     if conn.is_in_transaction():
@@ -157,7 +158,15 @@ async def _alone(conn: Connection, migration: Migration, schema: str, patience: 
         if await _version(conn, schema) >= migration.version:
             return False
         await _drop_leftovers(conn, schema, indexes)
-    await conn.execute(render(migration.sql, schema))
+    try:
+        async with steps.unlimited(conn):
+            await conn.execute(render(migration.sql, schema))
+    except asyncpg.QueryCanceledError as error:
+        raise SchemaError(
+            f"Migration {migration} was stopped: {error}. Behind a pooler the session's statement_timeout cannot be "
+            "lifted for it: connect to PostgreSQL itself, or say ALTER ROLE ... SET statement_timeout = 0. Repeating "
+            "the command is safe."
+        ) from error
     async with steps.transaction(conn, schema, patience):
         if await _version(conn, schema) >= migration.version:
             return False

@@ -96,6 +96,32 @@ async def transaction(conn: Connection, schema: str, patience: Patience) -> Asyn
         yield
 
 
+@contextlib.asynccontextmanager
+async def unlimited(conn: Connection) -> AsyncIterator[None]:
+    """Run the block, a statement that can run in no transaction, without a statement_timeout and with the search path
+    of steps; afterwards the session has its own again.
+
+    Not behind a pooler: there each statement may come to another session, and what is set be left in one of them.
+    """
+    async with conn.transaction():  # of both messages of this statement, by one session
+        [(session, timeout, path)] = await conn.fetch(
+            "select pg_catalog.pg_backend_pid(), pg_catalog.current_setting('statement_timeout'), "
+            "pg_catalog.current_setting('search_path')"
+        )
+    if session != conn.get_server_pid():
+        yield
+        return
+    change = (
+        "select pg_catalog.set_config('statement_timeout', $1, false), pg_catalog.set_config('search_path', $2, false)"
+    )
+    await conn.execute(change, "0", SEARCH_PATH)
+    try:
+        yield
+    finally:
+        if not conn.is_closed():
+            await conn.execute(change, timeout, path)
+
+
 async def patiently(
     conn: Connection, schema: str, what: str, patience: Patience, attempt: Callable[[], Awaitable[T]], table: str = ""
 ) -> T:
