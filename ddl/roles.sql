@@ -7,6 +7,8 @@
 -- needs the right to create roles. Roles belong to the whole server: databases that have a schema pqlite share these four.
 \set ON_ERROR_STOP on
 begin;
+-- Whoever may create functions in a schema of our search path must not run any as us.
+set local search_path = pg_catalog, pg_temp;
 set local lock_timeout = '5s';
 
 do $$ begin

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TABLE = "public.jobs"
 CHUNK = 5000
+HEADROOM = 10_000
+"""Ids that are left to the old table's sequence until the switch; beyond them begin ours."""
 _TABLE = re.compile(r"([a-z_][a-z0-9_]{0,62})\.([a-z_][a-z0-9_]{0,55})")
 _COLUMNS = frozenset(
     (
@@ -67,7 +69,8 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
     while True:
         before = await _stage(conn, quoted, schema)
         try:
-            found = await _look(conn, table, schema)
+            async with steps.looking(conn):
+                found = await _look(conn, table, schema)
         except asyncpg.UndefinedTableError:
             if before == await _stage(conn, quoted, schema):
                 raise
@@ -77,10 +80,11 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
 
 
 async def _stage(conn: Connection, quoted: str, schema: str) -> tuple[Any, ...]:
-    return (
-        await conn.fetchval(statement("adopt_parked", schema)),
-        await conn.fetchval(statement("adopt_columns", schema), quoted),
-    )
+    async with steps.looking(conn):
+        return (
+            await conn.fetchval(statement("adopt_parked", schema)),
+            await conn.fetchval(statement("adopt_columns", schema), quoted),
+        )
 
 
 async def _look(conn: Connection, table: str, schema: str) -> Survey:
@@ -107,9 +111,13 @@ async def _look(conn: Connection, table: str, schema: str) -> Survey:
         found.obstacles.append("it has row level security, which a view of another table cannot keep")
     for reason, ids in await conn.fetch(_sql("adopt_unfit", table, schema)):
         found.obstacles.append(f"jobs have {reason}: ids {', '.join(map(str, ids))}")
+    await _find_obstacles(conn, table, schema, found)
+    return found
+
+
+async def _find_obstacles(conn: Connection, table: str, schema: str, found: Survey) -> None:
     for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
         (found.warnings if passable else found.obstacles).append(reason)
-    return found
 
 
 async def adopt(
@@ -183,22 +191,42 @@ def refuse(table: str, found: Survey, force: bool) -> None:
 
 
 async def _switch(conn: Connection, table: str, schema: str, force: bool, patience: Patience) -> int:
-    # Before the locks as well: ids that are drawn now, and inserted after the switch, are beyond the old ones.
-    await conn.fetchval(_sql("adopt_ids", table, schema))
     async with steps.transaction(conn, schema, patience):
-        if await conn.fetchval(statement("adopt_parked", schema)) is not None:
-            return 0  # another process was faster
-        if await conn.fetchval(statement("adopt_columns", schema), _quoted(table)) != "r":
-            return 0  # and has even finished
+        if await _switched(conn, table, schema):
+            return 0
+        last = await _set_ids(conn, table, schema)
+    async with steps.transaction(conn, schema, patience):
+        if await _switched(conn, table, schema):
+            return 0
         await conn.execute(_sql("adopt_lock", table, schema))
-        obstacles = Survey("pqrun")
-        for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
-            (obstacles.warnings if passable else obstacles.obstacles).append(reason)
-        refuse(table, obstacles, force)
+        if (await conn.fetchval(_sql("adopt_last", table, schema)) or 0) > last:
+            raise steps.Interrupted(f"jobs with ids beyond {last} have come in the meantime")
+        found = Survey("pqrun")
+        await _find_obstacles(conn, table, schema, found)
+        refuse(table, found, force)
         await conn.execute(_sql("adopt_switch", table, schema))
         ids = [id_ for (id_,) in await conn.fetch(statement("adopt_keyed", schema))]
         await conn.execute(statement("adopt_move", schema), ids)
     return len(ids)
+
+
+async def _switched(conn: Connection, table: str, schema: str) -> bool:
+    """Return whether another process was faster, and may even have finished."""
+    return (
+        await conn.fetchval(statement("adopt_parked", schema)) is not None
+        or await conn.fetchval(statement("adopt_columns", schema), _quoted(table)) != "r"
+    )
+
+
+async def _set_ids(conn: Connection, table: str, schema: str) -> int:
+    """Set the ids of our next jobs beyond the old ones; return which id they are all beyond of.
+
+    In a transaction that does nothing else, so that no two wait for each other: it waits until transactions that have
+    drawn ids have ended, so no smaller one can come from them, and while it looks and sets, nobody draws any.
+    """
+    # The default, and so without effect: for its lock, which nextval respects. LOCK takes no sequences.
+    await conn.execute(render("alter sequence pqlite.jobs_id_seq no cycle", schema))
+    return int(await conn.fetchval(_sql("adopt_ids", table, schema), HEADROOM))
 
 
 async def _chunk(conn: Connection, schema: str, name: str, arguments: list[int], patience: Patience) -> list[int]:

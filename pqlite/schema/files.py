@@ -165,10 +165,11 @@ def script(schema: str = DEFAULT, *, since: int = 0, to: int | None = None, root
         raise SchemaError(f"There is no way from version {since} to {target}: pqlite knows {known[1]} to {known[-1]}.")
 
     def begin(at: int) -> str:
+        start = "begin;\nset local search_path = pg_catalog, pg_temp;"
         if since == 0:
-            return "begin;"
+            return start
         guard = statement("guard", DEFAULT).replace("$1", str(at))
-        return f"begin;\nset local lock_timeout = '2s';\n{guard}"
+        return f"{start}\nset local lock_timeout = '2s';\n{guard}"
 
     title = "the whole schema, for an empty database" if since == 0 else f"from version {since} to {target}"
     parts = [f"-- pqlite: {title}.\n\\set ON_ERROR_STOP on", begin(since)]

@@ -35,6 +35,11 @@ class Plan:
 
 async def version(conn: Connection, schema: str = DEFAULT) -> int:
     """Return the database's schema version, 0 when there is none."""
+    async with steps.looking(conn):
+        return await _version(conn, schema)
+
+
+async def _version(conn: Connection, schema: str) -> int:
     if not await conn.fetchval(statement("exists", DEFAULT), schema):
         return 0
     return int(await conn.fetchval(render("select coalesce(max(m.version), 0) from pqlite.migrations m", schema)))
@@ -46,6 +51,11 @@ async def plan(conn: Connection, schema: str = DEFAULT, *, to: int | None = None
     Raises:
         SchemaError: as `migrate`.
     """
+    async with steps.looking(conn):
+        return await _plan(conn, schema, to, root)
+
+
+async def _plan(conn: Connection, schema: str, to: int | None, root: Path | None) -> Plan:
     server = int(await conn.fetchval("select current_setting('server_version_num')::int"))
     if server < MINIMUM_SERVER:
         raise SchemaError(f"pqlite needs PostgreSQL 14 or newer; this server is {server // 10000}")
@@ -53,7 +63,7 @@ async def plan(conn: Connection, schema: str = DEFAULT, *, to: int | None = None
     target = newest if to is None else to
     if target not in [migration.version for migration in files.migrations(root)]:
         raise SchemaError(f"There is no version {target}; this pqlite knows 1 to {newest}.")
-    present = await version(conn, schema)
+    present = await _version(conn, schema)
     await _refuse_newer(conn, present, schema, newest)
     missing = tuple(m for m in files.migrations(root) if present < m.version <= target)
     # Those of a newer pqlite, whose schema still serves this one, are left alone.
@@ -79,7 +89,8 @@ async def migrate(
 
     Raises:
         SchemaError: the server is too old; the schema is newer and no longer serves this pqlite; there is no version
-            `to`; a step did not get its locks (the steps before it are done); the connection is in a transaction.
+            `to`; a step did not get its locks, or was cancelled (the steps before it are done); the connection is in a
+            transaction.
         asyncpg.PostgresError: a statement failed; the steps before its own are done.
     """
     if conn.is_in_transaction():
@@ -107,9 +118,10 @@ async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = 
     Raises:
         SchemaError: it is missing, older, or too new; the message says what to run.
     """
-    present = await version(conn, schema)
     needed = files.latest(root)
-    await _refuse_newer(conn, present, schema, needed)
+    async with steps.looking(conn):
+        present = await _version(conn, schema)
+        await _refuse_newer(conn, present, schema, needed)
     command = "pqlite migrate" if schema == DEFAULT else f"pqlite migrate --schema {schema}"
     if present == 0:
         raise SchemaError(f"The database has no schema {schema!r} of pqlite; run '{command}' or await store.migrate().")
@@ -130,7 +142,7 @@ async def _refuse_newer(conn: Connection, present: int, schema: str, known: int)
 
 async def _in_transaction(conn: Connection, migration: Migration, schema: str, patience: Patience) -> bool:
     async with steps.transaction(conn, schema, patience):
-        if await version(conn, schema) >= migration.version:
+        if await _version(conn, schema) >= migration.version:
             return False
         await conn.execute(render(migration.sql, schema))
         await conn.execute(render(files.record(migration), schema))
@@ -143,12 +155,20 @@ async def _alone(conn: Connection, migration: Migration, schema: str, patience: 
     """
     indexes = list(dict.fromkeys(_INDEX.findall(re.sub(r"--.*", "", migration.sql))))
     async with steps.transaction(conn, schema, patience):
-        if await version(conn, schema) >= migration.version:
+        if await _version(conn, schema) >= migration.version:
             return False
         await _drop_leftovers(conn, schema, indexes)
-    await conn.execute(render(migration.sql, schema))
+    try:
+        async with steps.unlimited(conn):
+            await conn.execute(render(migration.sql, schema))
+    except asyncpg.QueryCanceledError as error:
+        raise SchemaError(
+            f"Migration {migration} was stopped: {error}. Behind a pooler the session's statement_timeout cannot be "
+            "lifted for it: connect to PostgreSQL itself, or say ALTER ROLE ... SET statement_timeout = 0. Repeating "
+            "the command is safe."
+        ) from error
     async with steps.transaction(conn, schema, patience):
-        if await version(conn, schema) >= migration.version:
+        if await _version(conn, schema) >= migration.version:
             return False
         if await conn.fetch(statement("leftovers", schema), indexes):
             raise steps.Interrupted("an index is still being built, or its building was interrupted")
@@ -170,15 +190,19 @@ async def _drop_leftovers(conn: Connection, schema: str, indexes: list[str]) -> 
 async def _functions(conn: Connection, schema: str, patience: Patience, root: Path | None) -> None:
     async with steps.transaction(conn, schema, patience):
         # A newer pqlite may have come first.
-        if await version(conn, schema) != files.latest(root) or await _installed(conn, schema, root) is not None:
+        if await _version(conn, schema) != files.latest(root) or await _installed(conn, schema, root) is not None:
             return
         for sql in files.functions(root):
             await conn.execute(render(sql, schema))
-        now = f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
-        await conn.execute(statement("installed", schema), now)
+        await conn.execute(statement("installed", schema), await _digests(conn, schema, root))
+
+
+async def _digests(conn: Connection, schema: str, root: Path | None) -> str:
+    """Return the digests of this pqlite's functions and of those in the database, as `script` writes them."""
+    return f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
 
 
 async def _installed(conn: Connection, schema: str, root: Path | None) -> str | None:
     """Return the digest of the functions if they are this pqlite's, and as it left them; else None."""
-    now = f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
+    now = await _digests(conn, schema, root)
     return now if await conn.fetchval(statement("functions", schema)) == now else None

@@ -49,9 +49,10 @@ async def census(conn: Connection, schema: str = DEFAULT) -> Census:
     present = await version(conn, schema)
     if present == 0:
         raise SchemaError(f"The database has no schema {schema!r} of pqlite.")
-    jobs = {row["status"]: row["count"] for row in await conn.fetch(statement("statuses", schema))}
-    workers = [label for (label,) in await conn.fetch(statement("alive", schema))]
-    ours, foreign = await _objects(conn, schema)
+    async with steps.looking(conn):
+        jobs = {row["status"]: row["count"] for row in await conn.fetch(statement("statuses", schema))}
+        workers = await _alive(conn, schema)
+        ours, foreign = await _objects(conn, schema)
     return Census(present, jobs, workers, ours, foreign)
 
 
@@ -78,11 +79,13 @@ async def uninstall(
 
 async def _drop(conn: Connection, schema: str, force: bool, patience: Patience) -> None:
     async with steps.transaction(conn, schema, patience):
-        # Workers first, as a claim takes them: its order.
-        await conn.execute(render("lock table pqlite.workers, pqlite.jobs in access exclusive mode", schema))
-        alive = [label for (label,) in await conn.fetch(statement("alive", schema))]
-        if alive and not force:
-            raise SchemaError(f"Workers are alive: {', '.join(alive)}. Stop them first, or say --force.")
+        # Before the locks, so that a refusal costs no worker anything; and again after, as one may have come.
+        await _refuse_alive(conn, schema, force)
+        await conn.execute(render("lock table pqlite.jobs in access exclusive mode", schema))
+        # No waiting: a claim takes jobs first and workers last, a renewal the other way round; while this holds the one
+        # and waits for the other, one of the two would end in a deadlock.
+        await conn.execute(render("lock table pqlite.workers in access exclusive mode nowait", schema))
+        await _refuse_alive(conn, schema, force)
         ours, foreign = await _objects(conn, schema)
         if foreign:
             raise SchemaError(f"The schema {schema!r} holds what pqlite did not make: {', '.join(foreign)}.")
@@ -92,6 +95,15 @@ async def _drop(conn: Connection, schema: str, force: bool, patience: Patience) 
             if ours[kind]:
                 await conn.execute(f"drop {kind} {', '.join(ours[kind])}")
         await conn.execute(render("drop schema pqlite", schema))
+
+
+async def _refuse_alive(conn: Connection, schema: str, force: bool) -> None:
+    if not force and (alive := await _alive(conn, schema)):
+        raise SchemaError(f"Workers are alive: {', '.join(alive)}. Stop them first, or say --force.")
+
+
+async def _alive(conn: Connection, schema: str) -> list[str]:
+    return [label for (label,) in await conn.fetch(statement("alive", schema))]
 
 
 async def _objects(conn: Connection, schema: str) -> tuple[dict[str, list[str]], list[str]]:

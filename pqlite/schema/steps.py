@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
 
 T = TypeVar("T")
+
+SEARCH_PATH = "pg_catalog, pg_temp"
+"""In every transaction of a step: a function or operator that somebody made in a schema of the role's search path, for
+exactly the types of a call, would be called instead of the built-in one, with the role's rights."""
+_PIN = f"set local search_path = {SEARCH_PATH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,26 @@ def in_the_way() -> SchemaError:
     return SchemaError("Each step needs a transaction of its own: give a connection that is not in one.")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
+async def looking(conn: Connection) -> AsyncIterator[None]:
+    """Run the block, which only reads, where names mean the built-in functions and operators whatever the role's search
+    path is: in a transaction, or in the one that the connection is in, which has its own path again afterwards.
+    """
+    if not conn.is_in_transaction():
+        async with conn.transaction(isolation="read_committed"):
+            await conn.execute(_PIN)
+            yield
+        return
+    before = await conn.fetchval("select pg_catalog.current_setting('search_path')")
+    await conn.execute(_PIN)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(asyncpg.InFailedSQLTransactionError):  # all that is left to it is to roll back
+            await conn.execute("select pg_catalog.set_config('search_path', $1, true)", before)
+
+
+@contextlib.asynccontextmanager
 async def transaction(conn: Connection, schema: str, patience: Patience) -> AsyncIterator[None]:
     """Run the block in a transaction that is the only one of its kind in this schema, with short waits for locks.
 
@@ -63,12 +87,39 @@ async def transaction(conn: Connection, schema: str, patience: Patience) -> Asyn
     """
     # A stricter isolation, set for the role, would look at the versions with a snapshot from before the wait.
     async with conn.transaction(isolation="read_committed"):
+        await conn.execute(_PIN)
         await conn.execute(
             "select set_config('lock_timeout', $1, true), set_config('statement_timeout', '0', true)",
             f"{int(patience.lock_timeout * 1000)}ms",
         )
         await conn.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", _lock_name(schema))
         yield
+
+
+@contextlib.asynccontextmanager
+async def unlimited(conn: Connection) -> AsyncIterator[None]:
+    """Run the block, a statement that can run in no transaction, without a statement_timeout and with the search path
+    of steps; afterwards the session has its own again.
+
+    Not behind a pooler: there each statement may come to another session, and what is set be left in one of them.
+    """
+    async with conn.transaction():  # of both messages of this statement, by one session
+        [(session, timeout, path)] = await conn.fetch(
+            "select pg_catalog.pg_backend_pid(), pg_catalog.current_setting('statement_timeout'), "
+            "pg_catalog.current_setting('search_path')"
+        )
+    if session != conn.get_server_pid():
+        yield
+        return
+    change = (
+        "select pg_catalog.set_config('statement_timeout', $1, false), pg_catalog.set_config('search_path', $2, false)"
+    )
+    await conn.execute(change, "0", SEARCH_PATH)
+    try:
+        yield
+    finally:
+        if not conn.is_closed():
+            await conn.execute(change, timeout, path)
 
 
 async def patiently(
@@ -94,7 +145,8 @@ async def patiently(
 
 async def _blockers(conn: Connection, schema: str, table: str) -> str:
     """Say who may have been in the way: asked afterwards, as one connection cannot wait and look."""
-    rows = await conn.fetch(statement("blockers", schema), _lock_name(schema), table or None)
+    async with looking(conn):
+        rows = await conn.fetch(statement("blockers", schema), _lock_name(schema), table or None)
     if not rows:
         return "Nobody holds such locks any more, unless a prepared transaction does (pg_prepared_xacts)."
     sessions = [

@@ -144,7 +144,9 @@ async def _insert_keyed(
     conn: Connection | Lent, sql: Statements, chunk: Chunk, verdicts: list[Enqueued | None], key_wait: timedelta | None
 ) -> None:
     if key_wait is not None:
-        await conn.fetch("select set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms")
+        await conn.fetch(
+            "select pg_catalog.set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms"
+        )
     try:
         for ordinal, job_id, inserted in await conn.fetch(sql.enqueue_many, *chunk.arguments):
             verdicts[chunk.positions[ordinal - 1]] = Enqueued(job_id, inserted)

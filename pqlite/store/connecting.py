@@ -152,7 +152,8 @@ async def _report(conn: asyncpg.Connection[Any], route: Route) -> None:
         return
     route.reported = True
     rows = await conn.fetch(
-        "select name, setting, current_setting(name) from pg_settings where name = any ($1) order by name",
+        "select name, setting, pg_catalog.current_setting(name) from pg_catalog.pg_settings "
+        "where name = any ($1) order by name",
         [*HARMLESS, *TIMEOUTS],
     )
     found = [

@@ -79,7 +79,7 @@ class Route:
             # As text, and answered by a count of rows: nothing is prepared, whatever stands between; and nothing is set
             # where it would be set for somebody else.
             greeter = int(conn.get_server_pid() or 0)
-            if await conn.execute(f"{setting(settings)} and pg_backend_pid() = {greeter}") != "SELECT 0":
+            if await conn.execute(f"{setting(settings)} and pg_catalog.pg_backend_pid() = {greeter}") != "SELECT 0":
                 self.pooling, self._tested = Pooling.NONE, False
             elif not self._tested:
                 self.pooling, self._tested = await _pooling(lambda: self._open(label, False))
@@ -164,8 +164,8 @@ def setting(settings: Mapping[str, str]) -> str:
     """
     values = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
     return (
-        f"select set_config(name, value, false) from (values {values}) s (name, value) "  # noqa: S608 - constants
-        "where current_setting(name, true) is not null"
+        f"select pg_catalog.set_config(name, value, false) from (values {values}) s (name, value) "  # noqa: S608 - constants
+        "where pg_catalog.current_setting(name, true) is not null"
     )
 
 
@@ -215,7 +215,7 @@ async def _for_now(connect: Connect) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 async def _backend(conn: asyncpg.Connection[Any]) -> int:
     async with conn.transaction():  # of both messages that an unnamed statement takes, by one session
-        statement = await conn.prepare("select pg_backend_pid()", name="")
+        statement = await conn.prepare("select pg_catalog.pg_backend_pid()", name="")
         return int(await statement.fetchval())
 
 

@@ -26,12 +26,12 @@ class Statements:
     # An array of text costs the driver a third of a microsecond per element, one text nothing; and no line feed is left
     # in JSON that was written without white space.
     enqueue_many: str = (
-        r"select ordinal, id, inserted from pqlite.enqueue_many($1, string_to_array($2, E'\n'), $3, $4, $5, $6, $7, "
-        r"$8, $9, string_to_array($10, E'\n'), string_to_array($11, E'\n'), $12, $13)"
+        r"select ordinal, id, inserted from pqlite.enqueue_many($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, "
+        r"$6, $7, $8, $9, pg_catalog.string_to_array($10, E'\n'), pg_catalog.string_to_array($11, E'\n'), $12, $13)"
     )
     enqueue_keyless: str = (
-        r"select pqlite.enqueue_keyless($1, string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
-        r"string_to_array($9, E'\n'), string_to_array($10, E'\n'), $11, $12)"
+        r"select pqlite.enqueue_keyless($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
+        r"pg_catalog.string_to_array($9, E'\n'), pg_catalog.string_to_array($10, E'\n'), $11, $12)"
     )
     get: str = f"select {_COLUMNS} from pqlite.job($1)"  # noqa: S608 - constant text
     cancel: str = "select pqlite.cancel($1)"
@@ -45,7 +45,8 @@ class Statements:
     )
     claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
     lanes: str = (
-        "select queue, job_type, priority, run_after, id, extract(epoch from run_after - clock_timestamp())::float8 "
+        "select queue, job_type, priority, run_after, id, "
+        "extract(epoch from run_after - pg_catalog.clock_timestamp())::float8 "
         "from pqlite.lanes($1, $2, $3, $4, $5, $6, $7)"
     )
     disown: str = "select * from pqlite.disown($1, $2, $3, $4)"

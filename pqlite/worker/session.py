@@ -16,6 +16,8 @@ from pqlite.store.route import Pooling
 logger = logging.getLogger(__name__)
 
 TRY_SECONDS = 2.0
+# With its schema and type: one for text that somebody made in `public` would be preferred.
+_LOCK = "pg_catalog.pg_try_advisory_lock($1::bigint)"
 
 
 class Session:
@@ -72,8 +74,8 @@ class Session:
         else:
             # False: the old connection's backend may not have noticed yet that it is gone; `lock` tries again.
             found = await conn.fetchrow(
-                "select pg_try_advisory_lock($1), host(inet_server_addr()), inet_server_port(), "
-                "current_setting('session_replication_role')",
+                f"select {_LOCK}, pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
+                "pg_catalog.current_setting('session_replication_role')",
                 self._key,
             )
             self.locked = found[0]
@@ -91,7 +93,7 @@ class Session:
     async def lock(self, link: EngineLink) -> None:
         """Take the lock, if it can be had and is not held."""
         if self.hears and not self.locked:
-            rows = await link.fetch("select pg_try_advisory_lock($1)", self._key, deadline=TRY_SECONDS)
+            rows = await link.fetch(f"select {_LOCK}", self._key, deadline=TRY_SECONDS)
             self.locked = bool(rows[0][0])
 
     def server_is_down(self, error: BaseException | None) -> bool:

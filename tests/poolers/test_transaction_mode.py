@@ -11,12 +11,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pqlite import IdlePollPolicy, JobContext, JobStatus, NewJob, PgJobStore, Worker
+from pqlite import IdlePollPolicy, JobContext, JobStatus, NewJob, PgJobStore, SchemaError, Worker, schema
 from pqlite.events import JobStarted, WorkerRegistered
 from pqlite.store.route import Pooling
 from tests.faults.scene import Scene
 from tests.poolers.conftest import Bounce
 from tests.poolers.pgbouncer import PgBouncer, version
+from tests.schema.conftest import later
+from tests.schema.test_steps import INDEX
 from tests.support import EventLog, ended, until
 
 # Another session with every transaction; and the one used last, which forgives much, but not what it prepared.
@@ -296,3 +298,23 @@ async def test_a_crash_of_the_pooler_loses_and_doubles_nothing(dsn: str, bounce:
         assert await worker.ended() == 0
         await pooler.stop()
         await scene.audit()
+
+
+async def test_an_index_that_takes_longer_than_the_statement_timeout_is_given_up_with_what_to_do_and_no_session_changes(
+    dsn: str, conn: asyncpg.Connection, pooler: PgBouncer, tmp_path: Path
+) -> None:
+    database = await conn.fetchval("select current_database()")
+    await conn.execute(f"alter database \"{database}\" set statement_timeout = '1s'")
+    root = later(tmp_path, INDEX)
+    client = await asyncpg.connect(pooler.dsn(dsn), statement_cache_size=0)
+    try:
+        async with conn.transaction():
+            await conn.execute("insert into pqlite.jobs (job_type) values ('t')")
+            with pytest.raises(SchemaError, match=r"was stopped: .*connect to PostgreSQL itself"):
+                await schema.migrate(client, root=root)
+        assert await client.fetchval("select setting from pg_settings where name = 'statement_timeout'") == "1000"
+    finally:
+        await client.close(timeout=5)
+
+    assert await left_behind(pooler.dsn(dsn)) == []
+    assert await schema.migrate(conn, root=root) == [schema.latest() + 1]

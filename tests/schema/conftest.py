@@ -1,3 +1,4 @@
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +15,18 @@ QUICK = Patience(lock_timeout=0.2, tries=200, pause=0.05)
 Future = Callable[..., Path]
 
 
+def later(folder: Path, *migrations: str, **functions: str) -> Path:
+    """Make the ddl/ of a later pqlite in a folder: today's, and these migrations after it."""
+    root = folder / f"ddl_{len(list(folder.iterdir()))}"
+    shutil.copytree(DDL, root)
+    for number, sql in enumerate(migrations, schema.latest() + 1):
+        (root / "migrations" / f"{number:04d}_later.sql").write_text(sql)
+    for name, sql in functions.items():
+        (root / "functions" / f"{name}.sql").write_text(sql)
+    return root
+
+
 @pytest.fixture
 def future(tmp_path: Path) -> Future:
-    """Make the ddl/ of a later pqlite: today's, and these migrations after it."""
-
-    def make(*migrations: str, **functions: str) -> Path:
-        root = tmp_path / f"ddl_{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(DDL, root)
-        for number, sql in enumerate(migrations, schema.latest() + 1):
-            (root / "migrations" / f"{number:04d}_later.sql").write_text(sql)
-        for name, sql in functions.items():
-            (root / "functions" / f"{name}.sql").write_text(sql)
-        return root
-
-    return make
+    """Make the ddl/ of a later pqlite, as `later`."""
+    return functools.partial(later, tmp_path)

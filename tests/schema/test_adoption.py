@@ -1,6 +1,7 @@
 """A table of pqrun's becomes pqlite's: nothing is lost, its clients go on."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -134,7 +135,9 @@ async def test_another_table_moves_into_another_schema(conn: asyncpg.Connection,
     assert await schema.adopt(conn, table, "other") == 2
 
     await conn.execute(f"insert into {quoted} (job_type) values ('t')")
-    assert await conn.fetchval("select array_agg(id order by id) from other.jobs") == [1, 2, 3]
+    first, second, new = [id_ for (id_,) in await conn.fetch("select id from other.jobs order by id")]
+    assert (first, second) == (1, 2)
+    assert new > 2
     assert await conn.fetchval("select count(*) from pqlite.jobs") == 0
 
 
@@ -257,6 +260,84 @@ async def test_producers_that_never_stop_lose_no_job_and_see_no_error(
     assert len(stored) == len(ids) + 2505
 
 
+async def test_nobody_draws_an_id_between_the_look_at_the_last_one_and_the_setting_of_the_next(
+    old: asyncpg.Connection, producer: asyncpg.Connection, dsn: str
+) -> None:
+    """Or the next id could be set back, and be given twice."""
+    watcher = await asyncpg.connect(dsn)
+    # Looking at it lasts until the watcher lets go.
+    await old.execute("create view slow as select j.id from jobs j, (select pg_advisory_xact_lock_shared(77)) l")
+
+    async def prepare() -> int:
+        async with old.transaction():
+            return await schema.adoption._set_ids(old, "public.slow", "pqlite")
+
+    waiting = "select count(*) = {} from pg_locks where not granted"
+    try:
+        await watcher.execute("select pg_advisory_lock(77)")
+        preparing = asyncio.create_task(prepare())
+        await until(lambda: watcher.fetchval(waiting.format(1)), "the look to wait")
+        drawing = asyncio.create_task(producer.fetchval("select pqlite.draw_ids(20000)"))
+        await until(lambda: watcher.fetchval(waiting.format(2)), "who draws to wait")
+        await watcher.execute("select pg_advisory_unlock(77)")
+
+        assert min(await drawing) == await preparing + 1
+    finally:
+        await watcher.close(timeout=5)
+
+
+async def test_a_next_id_that_is_beyond_already_stays(old: asyncpg.Connection) -> None:
+    await old.execute("select setval('pqlite.jobs_id_seq', 50000)")
+
+    assert await schema.adopt(old) == 5
+
+    assert await enqueue(old) == 50001
+
+
+async def test_an_id_that_was_drawn_and_not_yet_used_is_waited_for(
+    old: asyncpg.Connection, producer: asyncpg.Connection, dsn: str
+) -> None:
+    """Otherwise pqrun's sequence could give it to another job before the switch."""
+    pid = await old.fetchval("select pg_backend_pid()")
+    watcher = await asyncpg.connect(dsn)
+    drawing = producer.transaction()
+    await drawing.start()
+    try:
+        await producer.execute("select setval('pqlite.jobs_id_seq', 20)")
+        drawn = await producer.fetchval("select nextval('pqlite.jobs_id_seq')")
+        adopting = asyncio.create_task(schema.adopt(old, patience=QUICK))
+        waits = "select exists (select from pg_locks where pid = $1 and not granted)"
+        await until(lambda: watcher.fetchval(waits, pid), "adopt to wait")
+        await watcher.execute("insert into jobs (job_type) values ('t')")  # gets the same id
+        await producer.execute("insert into pqlite.jobs (id, job_type) values ($1, 't')", drawn)
+        await drawing.commit()
+
+        with pytest.raises(SchemaError, match="have the same ids"):
+            await adopting
+    finally:
+        await watcher.close(timeout=5)
+
+
+async def test_jobs_that_come_with_ids_beyond_those_set_aside_begin_the_switch_again(
+    old: asyncpg.Connection, producer: asyncpg.Connection, dsn: str
+) -> None:
+    pid = await old.fetchval("select pg_backend_pid()")
+    watcher = await asyncpg.connect(dsn)
+    writing = producer.transaction()
+    await writing.start()
+    try:
+        await producer.execute("insert into jobs (job_type) select 't' from generate_series(1, 20000)")
+        adopting = asyncio.create_task(schema.adopt(old, patience=QUICK))
+        waits = "select exists (select from pg_locks where pid = $1 and not granted)"
+        await until(lambda: watcher.fetchval(waits, pid), "the switch to wait")
+        await writing.commit()
+
+        assert await adopting == 20005
+        assert await enqueue(producer) > 20020
+    finally:
+        await watcher.close(timeout=5)
+
+
 # Interrupted
 
 
@@ -338,11 +419,11 @@ async def test_it_survives_being_killed(old: asyncpg.Connection, dsn: str) -> No
 @pytest.mark.parametrize(
     ("act", "says"),
     [
-        ("create table logs (job bigint references jobs)", "logs_job_fkey of logs references it"),
-        ("create view open as select * from jobs", "open reads it"),
+        ("create table logs (job bigint references jobs)", "logs_job_fkey of public.logs references it"),
+        ("create view open as select * from jobs", "public.open reads it"),
         (
             "create function f() returns setof jobs language sql as 'select * from jobs'",
-            r"row type is used by function f",
+            r"row type is used by function public.f",
         ),
         ("create table child () inherits (jobs)", "it has child tables"),
         ("alter table jobs enable row level security", "it has row level security"),
@@ -387,6 +468,37 @@ async def test_triggers_that_would_be_lost_stop_it_unless_forced(old: asyncpg.Co
     assert await schema.adopt(old, force=True) == 5
 
 
+async def test_triggers_on_the_old_table_do_not_take_a_job_that_moves_for_one_that_is_deleted(
+    old: asyncpg.Connection,
+) -> None:
+    await old.execute(
+        "create table deleted (id bigint); create function note() returns trigger language plpgsql as "
+        "'begin insert into deleted values (old.id); return old; end'; "
+        "create trigger audit after delete on jobs for each row execute function note()"
+    )
+
+    assert await schema.adopt(old, force=True) == 5
+
+    assert await old.fetchval("select count(*) from deleted") == 0
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_what_is_asked_while_the_table_is_locked_does_not_read_its_history(
+    old: asyncpg.Connection, analyzed: bool
+) -> None:
+    await old.execute("insert into jobs (job_type, status) select 't', 'DONE' from generate_series(1, 20000)")
+    await old.execute("insert into pqlite.jobs (id, job_type) select n + 1000000, 't' from generate_series(1, 20000) n")
+    if analyzed:
+        await old.execute("vacuum analyze jobs, pqlite.jobs")
+    for name in ("adopt_obstacles", "adopt_last"):
+        asked = schema.adoption._sql(name, "public.jobs", "pqlite")
+        await old.fetch(asked)  # so that the catalog has been read
+
+        [plan] = json.loads(await old.fetchval(f"explain (analyze, buffers, format json) {asked}"))
+
+        assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 100, name
+
+
 async def test_what_is_no_table_of_pqruns_is_left_alone(conn: asyncpg.Connection) -> None:
     await conn.execute("create table jobs (id int, payload jsonb); create view list as select 1 as id")
 
@@ -427,7 +539,7 @@ async def test_without_pqlites_schema_it_says_how_to_make_it(empty_dsn: str) -> 
 async def test_an_adopted_table_keeps_the_schema_from_being_dropped(old: asyncpg.Connection) -> None:
     await schema.adopt(old)
 
-    with pytest.raises(SchemaError, match="depend on the schema 'pqlite': view jobs depends"):
+    with pytest.raises(SchemaError, match=r"depend on the schema 'pqlite': view public\.jobs depends"):
         await schema.uninstall(old)
 
 

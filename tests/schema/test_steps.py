@@ -247,6 +247,45 @@ async def test_an_index_that_somebody_finishes_building_meanwhile_is_kept(
     assert await conn.fetchval("select 'pqlite.jobs_extra'::regclass::oid") == built
 
 
+async def test_a_build_that_takes_longer_than_the_statement_timeout_is_not_cancelled(
+    conn: asyncpg.Connection, other: asyncpg.Connection, watcher: asyncpg.Connection, future: Future
+) -> None:
+    await conn.execute("set statement_timeout = '100ms'; set search_path = public")
+    longer = (
+        "select query ~ 'concurrently' and clock_timestamp() - query_start > '300 ms' from pg_stat_activity "
+        "where pid = $1 and state = 'active'"
+    )
+    async with other.transaction():
+        await other.execute("insert into pqlite.jobs (job_type) values ('t')")
+        migrating = asyncio.create_task(schema.migrate(conn, root=future(INDEX)))
+        await until(lambda: watcher.fetchval(longer, conn.get_server_pid()), "the build to wait for the other")
+
+    assert await migrating == [NEXT]
+    assert await conn.fetchval("show statement_timeout") == "100ms"
+    assert await conn.fetchval("show search_path") == "public"
+
+
+async def test_a_build_that_is_cancelled_says_what_to_do_and_leaves_the_session_as_it_was(
+    conn: asyncpg.Connection, other: asyncpg.Connection, watcher: asyncpg.Connection, future: Future
+) -> None:
+    await conn.execute("set statement_timeout = '4321ms'")
+    root = future(INDEX)
+    pid = conn.get_server_pid()
+    builds = "select query ~ 'concurrently' and wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
+    async with other.transaction():
+        await other.execute("insert into pqlite.jobs (job_type) values ('t')")
+        migrating = asyncio.create_task(schema.migrate(conn, root=root))
+        await until(lambda: watcher.fetchval(builds, pid), "the build to wait for the other")
+        await watcher.execute("select pg_cancel_backend($1)", pid)
+
+        with pytest.raises(SchemaError, match=r"was stopped: .*connect to PostgreSQL itself"):
+            await migrating
+
+    assert await conn.fetchval("show statement_timeout") == "4321ms"
+    assert await conn.fetchval(VALID, "pqlite.jobs_extra") is False
+    assert await schema.migrate(conn, root=root) == [NEXT]
+
+
 async def test_five_at_once_apply_every_kind_of_step_once(dsn: str, future: Future) -> None:
     root = future(COLUMN, INDEX, "-- pqlite: serves 1\nalter table pqlite.jobs add column more int;")
     connections = [await asyncpg.connect(dsn) for _ in range(5)]

@@ -1,5 +1,6 @@
 """What is dropped, and what is not."""
 
+import asyncio
 import re
 
 import asyncpg
@@ -8,8 +9,10 @@ import pytest
 from pqlite import PgJobStore, SchemaError, Worker, schema
 from pqlite.schema import Patience
 from tests.cli.process import pqlite
+from tests.support import until
 
 NAMESPACE = "select to_regnamespace($1)::text"
+MILL = "insert into pqlite.workers (id, label, lease_until) values ('m', 'mill', now() + interval '1 minute')"
 
 
 @pytest.mark.parametrize("name", ["pqlite", "user"])
@@ -49,6 +52,64 @@ async def test_it_refuses_while_a_worker_is_alive_unless_forced(dsn: str, conn: 
         await schema.uninstall(conn)
 
     await schema.uninstall(conn, force=True)
+    assert await conn.fetchval(NAMESPACE, "pqlite") is None
+
+
+async def test_a_refusal_waits_for_no_lock_and_so_nobody_waits_for_it(dsn: str, conn: asyncpg.Connection) -> None:
+    other = await asyncpg.connect(dsn)
+    await conn.execute(MILL)
+    try:
+        async with other.transaction():
+            await other.execute("update pqlite.jobs set priority = 0; select from pqlite.workers for key share")
+
+            with pytest.raises(SchemaError, match="Workers are alive: mill"):
+                await schema.uninstall(conn, patience=Patience(0.001, tries=1, pause=0.0))
+    finally:
+        await other.close(timeout=5)
+
+
+async def test_who_comes_while_it_waits_for_the_jobs_is_seen(dsn: str, conn: asyncpg.Connection) -> None:
+    other, watcher = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+    try:
+        async with other.transaction():
+            await other.execute("update pqlite.jobs set priority = 0")
+            dropping = asyncio.create_task(schema.uninstall(conn))
+            await until(lambda: watcher.fetchval("select count(*) from pg_locks where not granted"), "it to wait")
+            await watcher.execute(MILL)
+
+        with pytest.raises(SchemaError, match="Workers are alive: mill"):
+            await dropping
+    finally:
+        await other.close(timeout=5)
+        await watcher.close(timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("update pqlite.jobs set priority = 0", "select from pqlite.workers for key share"),  # a claim
+        ("update pqlite.workers set renewed_at = now()", "select from pqlite.jobs"),  # a renewal
+    ],
+)
+async def test_even_a_forced_one_ends_in_no_deadlock_with_those_who_take_the_tables_in_either_order(
+    dsn: str, conn: asyncpg.Connection, first: str, second: str
+) -> None:
+    other, watcher = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+    await conn.execute(MILL)
+    await other.execute("set deadlock_timeout = '10ms'")  # of a deadlock it would be the victim
+    try:
+        async with other.transaction():
+            await other.execute(first)
+            quick = Patience(lock_timeout=20.0, tries=200, pause=0.05)
+            dropping = asyncio.create_task(schema.uninstall(conn, force=True, patience=quick))
+            looks = "select query ilike 'rollback%' or wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
+            pid = conn.get_server_pid()
+            await until(lambda: watcher.fetchval(looks, pid), "it to meet the other")
+            await other.execute(second)
+        await dropping
+    finally:
+        await other.close(timeout=5)
+        await watcher.close(timeout=5)
     assert await conn.fetchval(NAMESPACE, "pqlite") is None
 
 
@@ -133,9 +194,7 @@ async def test_the_command_says_what_it_would_drop_and_drops_it_only_when_told(
 
 async def test_the_command_names_what_stands_in_the_way(dsn: str, conn: asyncpg.Connection) -> None:
     await conn.execute("create table pqlite.mine ()")
-    await conn.execute(
-        "insert into pqlite.workers (id, label, lease_until) values ('m', 'mill', now() + interval '1 minute')"
-    )
+    await conn.execute(MILL)
 
     asked = await pqlite("uninstall", "--dsn", dsn)
     refused = await pqlite("uninstall", "--dsn", dsn, "--yes")

@@ -1,5 +1,7 @@
 -- From here on new jobs arrive in pqlite.jobs, whoever inserts them, and the old ones wait in public.jobs_pqrun.
 alter table public.jobs rename to jobs_pqrun;
+-- A job that moves is not deleted.
+alter table public.jobs_pqrun disable trigger user;
 
 create view pqlite.pqrun_jobs as
 select j.id, j.job_type, j.payload, j.status, j.priority, j.attempts, j.max_attempts, j.run_after, j.timeout_seconds,
@@ -8,9 +10,6 @@ select j.id, j.job_type, j.payload, j.status, j.priority, j.attempts, j.max_atte
        to_jsonb(j) - '{id,job_type,payload,status,priority,attempts,max_attempts,run_after,timeout_seconds,locked_at,
          locked_by,dedupe_key,last_error,finished_at,duration_ms,result,created_at,updated_at}'::text[] as rest
 from public.jobs_pqrun j;
-
-select setval('pqlite.jobs_id_seq', greatest((select s.last_value from pqlite.jobs_id_seq s),
-                                             (select max(j.id) from public.jobs_pqrun j)));
 
 -- Plain enough for the server to insert, update and delete through it, ON CONFLICT included.
 create view public.jobs as

@@ -1,0 +1,1 @@
+select max(j.id) from public.jobs j
