@@ -15,10 +15,10 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set j
 #variable_conflict use_column
 declare
   -- Longer than any queue or job type may be, and behind all of them: the last character of the database's encoding.
-  c_end constant text collate "C" := repeat(convert_from(
-    case when getdatabaseencoding() = 'UTF8' then '\xf48fbfbf'
-         when getdatabaseencoding() like 'EUC%' then '\xfefe'
-         else '\xff' end::bytea, getdatabaseencoding()), 201);
+  c_end constant text collate "C" := repeat(convert_from(decode(
+    case when getdatabaseencoding() = 'UTF8' then 'f48fbfbf'
+         when getdatabaseencoding() like 'EUC%' then 'fefe'
+         else 'ff' end, 'hex'), getdatabaseencoding()), 201);
   v_minus int[] := array(select -p from unnest(p_priority) p);
   v_now timestamptz := clock_timestamp();
   v_soonest timestamptz := 'infinity';
