@@ -58,18 +58,18 @@ begin
       when v_option.name = 'queue' then
         case when v_option.type <> 'string' then 'a text' end
       when v_option.name in ('priority', 'max_attempts') then
-        case when v_option.type <> 'number' or v_option.value::text !~ '^-?\d{1,9}$' then 'a whole number' end
+        case when v_option.type <> 'number' or v_option.value::text !~ '^-?[0-9]{1,9}$' then 'a whole number' end
       when v_option.name = 'timeout_seconds' then
         case when v_option.type <> 'number' then 'a number of seconds' end
       when v_option.name = 'delay' then
         case when v_option.type <> 'number' and v_option.value::text !~
-                    '^"( *\d{1,9}(\.\d{1,6})? *(second|minute|hour|day|week|month)s? *)+"$'
+                    '^"( *[0-9]{1,9}([.][0-9]{1,6})? *(second|minute|hour|day|week|month)s? *)+"$'
              then 'a number of seconds, or a text such as "10 minutes"' end
       when v_option.name = 'columns' then
         case when v_option.type <> 'array' or jsonb_path_exists(v_option.value, 'strict $[*] ? (@.type() != "string")')
              then 'a list of names' end
       when v_option.name = 'dedupe' then
-        case when v_option.type <> 'string' or v_option.value #>> '{}' !~ '^([^{}]|\{[^{}]+\})+$'
+        case when v_option.type <> 'string' or v_option.value #>> '{}' !~ '^([^{}]|[{][^{}]+[}])+$'
              then 'a text with columns in braces, such as "order:{id}"' end
       else 'unknown' end;
     if v_wanted = 'unknown' then
@@ -101,7 +101,7 @@ begin
            case when not bool_or(p.part[2] is not null and v_row ->> p.part[2] is null)
                 then string_agg(p.part[1] || coalesce(v_row ->> p.part[2], ''), '' order by p.i) end
     into v_missing, v_key
-    from regexp_matches(v_options ->> 'dedupe', '([^{]*)(?:\{([^{}]+)\})?', 'g') with ordinality p (part, i);
+    from regexp_matches(v_options ->> 'dedupe', '([^{]*)(?:[{]([^{}]+)[}])?', 'g') with ordinality p (part, i);
     if v_missing is not null then
       raise exception '%: option "dedupe" names "%", which is no column', v_trigger, v_missing using errcode = '22023';
     end if;

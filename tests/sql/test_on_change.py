@@ -88,6 +88,18 @@ async def test_the_options_are_those_of_enqueue(orders: asyncpg.Connection) -> N
     assert tuple(row or ()) == ("mail", -3, 1, 1.5, True)
 
 
+async def test_a_writer_whose_literals_have_escapes_is_understood(orders: asyncpg.Connection) -> None:
+    """The function's own literals are read as the writer's session says."""
+    await listen_to(orders, {"priority": 3, "delay": "1.5 hours", "columns": ["id"], "dedupe": "order:{id}"})
+    await orders.execute("set standard_conforming_strings = off")
+    await orders.execute("set escape_string_warning = off")
+
+    await orders.execute("insert into orders values (1)")
+
+    row = await orders.fetchrow("select priority, dedupe_key from pqlite.jobs")
+    assert tuple(row or ()) == (3, "order:1")
+
+
 async def test_a_delay_may_be_a_number_of_seconds(orders: asyncpg.Connection) -> None:
     await listen_to(orders, {"delay": 5400.5})
     await orders.execute("insert into orders values (1)")
