@@ -187,7 +187,7 @@ def test_ordinary_addresses_are_taken_as_they_are() -> None:
         "postgresql://",
         "postgres://u:p@[::1]:5432/db?sslmode=require",
         "postgresql://u%40x:p%2F@a:1,b:2/db?target_session_attrs=any",
-        "postgresql://postgres@/postgres?host=/tmp/x&port=5432",
+        "postgresql://postgres@/postgres?host=/run/x&port=5432",
     ):
         assert address(dsn) == dsn
 
