@@ -72,7 +72,7 @@ revoke execute on procedure pqlite.replace_view from pqlite_worker;
 
 -- A producer calls the functions of the SQL contract, which act with the owner's rights. No right on any table.
 grant execute on function pqlite.enqueue, pqlite.enqueue_many, pqlite.enqueue_keyless, pqlite.enqueue_on_change,
-  pqlite.cancel, pqlite.retry, pqlite.job to pqlite_producer;
+  pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended to pqlite_producer;
 
 -- A viewer reads the views, which show nothing of payloads.
 grant select on pqlite.queue_stats, pqlite.stuck_jobs to pqlite_viewer;

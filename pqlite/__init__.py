@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         Fail,
         InvalidJob,
         JobCancelled,
+        JobFailed,
         JobNotFound,
+        JobTimeoutError,
         LeaseLost,
         NotCommitted,
         NotInTransaction,
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
         RetryAfter,
         SchemaError,
         Snooze,
+        UnexpectedResult,
         WorkerError,
     )
     from pqlite.handlers import CallNext, Depends, Handler, Handlers, Hooks, JobContext, Middleware, TypedHandler
-    from pqlite.job import Enqueued, Job, JobStatus, NewJob, TypedJob
+    from pqlite.job import Enqueued, Job, JobId, JobOutcome, JobStatus, NewJob, TypedJob
     from pqlite.observability import JobFields
     from pqlite.store import JobStore, PgJobStore
     from pqlite.worker import Worker
@@ -54,10 +57,14 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobContext",
+    "JobFailed",
     "JobFields",
+    "JobId",
     "JobNotFound",
+    "JobOutcome",
     "JobStatus",
     "JobStore",
+    "JobTimeoutError",
     "LeaseLost",
     "Linear",
     "LoopErrorPolicy",
@@ -74,6 +81,7 @@ __all__ = [
     "Snooze",
     "TypedHandler",
     "TypedJob",
+    "UnexpectedResult",
     "Worker",
     "WorkerError",
 ]

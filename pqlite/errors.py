@@ -7,6 +7,9 @@ PqliteError
 ├── SchemaError             the database's schema is missing, too old or too new, or cannot be changed now
 ├── NotStarted              a store was used before start() or after close()
 ├── JobNotFound             no job has that id
+├── JobFailed               a job that was waited for has ended, and not as DONE
+├── JobTimeoutError         a job that was waited for has not ended in time
+├── UnexpectedResult        a job's result is not what its handler's annotation says
 ├── DedupeKeyBusy           another open transaction holds the dedupe key
 ├── DedupeConflict          a newer active job holds the dedupe key
 ├── NotInTransaction        the caller's connection is in no transaction, and was required to be
@@ -25,6 +28,7 @@ HandlerSignal               not errors: raised by handlers
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 
 class PqliteError(Exception):
@@ -55,6 +59,30 @@ class NotStarted(PqliteError, RuntimeError):
 
 class JobNotFound(PqliteError, LookupError):
     """No job has that id (it may have been pruned)."""
+
+
+class JobFailed(PqliteError):
+    """A job that was waited for has ended as `status`, FAILED or CANCELLED; `errors` has one entry per attempt."""
+
+    def __init__(self, job_id: int, status: str, last_error: str | None, errors: list[dict[str, Any]]) -> None:
+        last_line = (last_error or "").rstrip().rpartition("\n")[2]
+        super().__init__(f"Job {job_id} is {status}" + (f": {last_line}" if last_line else "."))
+        self.job_id = job_id
+        self.status = status
+        self.last_error = last_error
+        self.errors = errors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what it was made of."""
+        return type(self), (self.job_id, self.status, self.last_error, self.errors)
+
+
+class JobTimeoutError(PqliteError, TimeoutError):
+    """A job that was waited for has not ended in time. The job is left alone."""
+
+
+class UnexpectedResult(PqliteError):
+    """A job is DONE, and its result is not what its handler's return annotation says. It is there, see `store.get`."""
 
 
 class DedupeKeyBusy(PqliteError):

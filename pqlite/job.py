@@ -6,9 +6,11 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+Id_co = TypeVar("Id_co", bound=int, covariant=True)
 
 PAYLOAD_VERSION = "payload_version"
 """The key of a job's metadata that says which version of its type's payload it has; without it, it has version 1."""
@@ -66,6 +68,39 @@ class Job:
     errors: list[dict[str, Any]] = field(default_factory=list)
 
 
+class JobId(int, Generic[R_co]):
+    """The id of a job that a handler's `.new(...)` has made: a plain int wherever it goes, but `store.wait_for` knows
+    by it what the job's result is, and so do type checkers.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, result: Any) -> R_co:
+        """Return a job's result, a JSON value, as what the handler's return annotation says.
+
+        Raises:
+            UnexpectedResult: it is nothing of the kind. ConfigurationError: nothing of the kind can be JSON.
+        """
+        read: R_co = result
+        return read
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """Pickle and copy as a plain int."""
+        return int, (int(self),)
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome(Generic[R_co]):
+    """How a job has ended, DONE, FAILED or CANCELLED: its result if it is DONE, else its errors, one per attempt."""
+
+    id: int
+    status: JobStatus
+    result: R_co
+    last_error: str | None
+    errors: list[dict[str, Any]]
+
+
 class JobOptions(TypedDict, total=False):
     """What can be said of a job beside its type and payload; what is left out keeps its value. See JobStore.enqueue."""
 
@@ -109,17 +144,29 @@ class NewJob:
 
 @dataclass(slots=True, kw_only=True)
 class TypedJob(NewJob, Generic[R_co]):
-    """A job that `handler.new(...)` has made: its arguments fit, and `R_co` is what its handler will return."""
+    """A job that `handler.new(...)` has made: its arguments fit, and `R_co` is what its handler will return.
+
+    `id_type` is that of its id, once it is enqueued.
+    """
+
+    id_type: type[JobId[R_co]] = field(default=cast("Any", JobId), repr=False, compare=False)
 
 
 NewJobs: TypeAlias = Iterable[NewJob | Mapping[str, Any]] | AsyncIterable[NewJob | Mapping[str, Any]]
 """What `store.enqueue_many` takes: lists, generators, async generators; of jobs, or of mappings with their fields."""
 
 
-class Enqueued(NamedTuple):
-    """The verdict on one job of `store.enqueue_many`: its id, and whether it is new or was active already."""
+TypedJobs: TypeAlias = Iterable[TypedJob[R]] | AsyncIterable[TypedJob[R]]
+"""The same, of jobs that handlers have made: their ids know their results' types."""
 
-    id: int
+
+class Enqueued(NamedTuple, Generic[Id_co]):
+    """The verdict on one job of `store.enqueue_many`: its id, and whether it is new or was active already.
+
+    The id is an int; of a job that `handler.new(...)` has made, a JobId.
+    """
+
+    id: Id_co
     inserted: bool
 
 

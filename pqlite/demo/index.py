@@ -102,7 +102,7 @@ async def create_tables(store: PgJobStore) -> None:
         await conn.execute(_TABLES)
 
 
-async def enqueue_files(store: PgJobStore, root: Path) -> list[Enqueued]:
+async def enqueue_files(store: PgJobStore, root: Path) -> list[Enqueued[int]]:
     """Enqueue one job for each Python file of `root`, except for those that a waiting or running job is about to read.
 
     All of them are enqueued in one transaction. The payload is the path, not the file: a queue carries references.

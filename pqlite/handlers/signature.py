@@ -103,6 +103,25 @@ def _resolved(parameter: inspect.Parameter, function: Callable[..., Any], where:
     return JobContext if isinstance(annotation, type) and issubclass(annotation, JobContext) else annotation
 
 
+def returned_by(function: Callable[..., Any], title: str) -> Any:
+    """Return a function's return annotation as an object, Any without one.
+
+    Raises:
+        ConfigurationError: it cannot be resolved.
+    """
+    annotation = inspect.signature(function).return_annotation
+    if annotation is _MISSING:
+        return Any
+    holder = type("holder", (), {"__annotations__": {"result": annotation}})
+    try:
+        return get_type_hints(holder, globalns=_globals(function), include_extras=True)["result"]
+    except Exception as error:
+        raise ConfigurationError(
+            f"The return annotation of {title}, {annotation!r}, cannot be resolved: {error}. It is needed to read "
+            f"results: import it at the top of the module, not under TYPE_CHECKING"
+        ) from None
+
+
 def _globals(function: Any) -> dict[str, Any]:
     while isinstance(function, partial):
         function = function.func

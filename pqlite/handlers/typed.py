@@ -10,9 +10,10 @@ from pqlite.backoff import BackoffPolicy
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.handlers.dependencies import Injection
 from pqlite.handlers.payload import Payload, Upgrade
+from pqlite.handlers.result import Result
 from pqlite.handlers.retrying import Retrying
 from pqlite.handlers.signature import signature_of
-from pqlite.job import JobOptions, TypedJob
+from pqlite.job import JobId, JobOptions, TypedJob
 from pqlite.store.validation import name, row
 
 Call = ParamSpec("Call")
@@ -69,6 +70,9 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         self.payload = Payload(job_type, self.signature, version, upgrade)
         self.injection = Injection(self.signature.injected)
         self._defaults = defaults
+        # A class of its own, and not an attribute of each id: of those there may be a million.
+        read = staticmethod(Result(job_type, function).read)
+        self._id_type: type[JobId[Result_co]] = type("JobId", (JobId,), {"__slots__": (), "read": read})
         try:
             for each in (job_type, *aliases):
                 name("job_type", each, 200)
@@ -94,7 +98,13 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
                 names the parameter.
         """
         payload = self.payload.of(args, kwargs)
-        return TypedJob(job_type=self.job_type, payload=payload, version=self.version, **self._defaults)
+        return TypedJob(
+            job_type=self.job_type, payload=payload, version=self.version, id_type=self._id_type, **self._defaults
+        )
+
+    def job_id(self, number: int, /) -> JobId[Result_co]:
+        """Return the id of one of its jobs as what `store.wait_for` gets the result's type from."""
+        return self._id_type(number)
 
     def rules(self, backoff: BackoffPolicy) -> Retrying:
         """Return when its attempts are repeated, where the worker's policy is `backoff`."""

@@ -1,13 +1,18 @@
-"""The JobStore protocol. Its docstrings are the specification: what every store promises, whatever it keeps jobs in."""
+"""The JobStore protocol. Its docstrings are the specification: what every store promises, whatever it keeps jobs in.
+
+(Over 300 lines because it is one protocol.)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Protocol, Unpack, overload
+from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
-from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
+from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
+
+R = TypeVar("R")
 
 
 class JobStore(Protocol):
@@ -27,6 +32,11 @@ class JobStore(Protocol):
         happened or not.
         """
         ...
+
+    @overload
+    async def enqueue(
+        self, job: TypedJob[R], /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
+    ) -> JobId[R]: ...
 
     @overload
     async def enqueue(
@@ -90,6 +100,17 @@ class JobStore(Protocol):
         """
         ...
 
+    @overload
+    async def enqueue_many(
+        self,
+        jobs: TypedJobs[R],
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Enqueued[JobId[R]]]: ...
+
+    @overload
     async def enqueue_many(
         self,
         jobs: NewJobs,
@@ -97,9 +118,18 @@ class JobStore(Protocol):
         conn: Any = None,
         strict: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Enqueued]:
+    ) -> list[Enqueued[int]]: ...
+
+    async def enqueue_many(
+        self,
+        jobs: NewJobs,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Enqueued[Any]]:
         """Add many jobs; return one verdict each, in the order given. All of them in one transaction, or on any error
-        none.
+        none. The ids of jobs that `handler.new(...)` has made know their results' types; see `wait_for`.
 
         Args:
             jobs: a list, or anything that can be iterated, also asynchronously. What is no list or tuple is drawn to
@@ -121,6 +151,73 @@ class JobStore(Protocol):
 
         Raises:
             JobNotFound: there is none with that id.
+        """
+        ...
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: JobId[R],
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: Literal[True] = True,
+    ) -> JobOutcome[R]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: JobId[R],
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool,
+    ) -> JobOutcome[R | None]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: int,
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool = True,
+    ) -> JobOutcome[Any]: ...
+
+    async def wait_for(
+        self,
+        job_id: int,
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool = True,
+    ) -> JobOutcome[Any]:
+        """Return how a job has ended, when it has: DONE, FAILED or CANCELLED. A retry or a snooze is not the end.
+
+            job_id = await store.enqueue(resize.new("a.png", width=80))
+            thumbnail = (await store.wait_for(job_id)).result       # what resize is annotated to return
+
+        Of a job that `handler.new(...)` has made, the result is what the handler's return annotation says, read back
+        from JSON as a payload is; of any other it is the JSON value. An id from elsewhere (a URL) gets its type by
+        `handler.job_id(number)`.
+
+        Who waits holds no connection. A worker of the same store tells at once; for others the store looks, for all
+        who wait together, at first often: it notices after a quarter of the time that the job took, and
+        `poll_interval` at most. Through an outage of the database it waits on. Cancelled, only the waiting ends.
+
+        Args:
+            timeout: how long to wait, in seconds or as a timedelta; 0: look once; None: for ever. The job is not
+                stopped.
+            poll_interval: the longest pause between two looks.
+            raise_on_failure: False: return the outcome of a job that failed or was cancelled, too.
+
+        Raises:
+            JobFailed: it has ended as FAILED or CANCELLED.
+            JobTimeoutError: it has not ended in time.
+            JobNotFound: there is no such job: its transaction has not been committed, or it was deleted after its end,
+                as jobs are at once where the worker has `retain_done=timedelta(0)`.
+            UnexpectedResult: the result does not fit the annotation. ConfigurationError: the annotation is nothing
+                that can be read from JSON.
         """
         ...
 

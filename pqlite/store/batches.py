@@ -5,22 +5,31 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import asyncpg
 
 from pqlite.errors import DedupeKeyBusy, InvalidJob
-from pqlite.job import Enqueued, NewJob, NewJobs
+from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
 from pqlite.store.coalescing import Write
+from pqlite.store.columns import KEY, PAYLOAD, arguments
 from pqlite.store.connecting import leaving_standbys
-from pqlite.store.encoding import encode_clean
-from pqlite.store.link import sqlstate
+from pqlite.store.link import is_weather
 from pqlite.store.statements import Statements
-from pqlite.store.validation import COLUMNS, Row, row
+from pqlite.store.validation import Row, row
 
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
@@ -33,25 +42,17 @@ CHUNK_CHARACTERS = 8_000_000
 SLICE = 200
 """How many rows are checked at a stretch: less than a millisecond, then others get their turn."""
 
-# What the SQL functions take for null, per column of a row; they have no default for a job type.
-_DEFAULTS: Row = (None, "{}", None, None, None, 0, 5, None, "default", (), "{}", None, None)
-_KEY = COLUMNS.index("dedupe_key")
-_PAYLOAD, _TAGS, _METADATA = (COLUMNS.index(column) for column in ("payload", "tags", "metadata"))
-
-# SQLSTATE classes of errors that speak of the server, the session or a wait, and not of a row.
-_NO_REFUSAL = ("08", "25", "53", "55", "57", "58", "F0", "XX")
-
 
 def is_refusal(error: Exception) -> bool:
     """Return whether the database refused a row (a constraint, a trigger, a policy), and so wrote nothing."""
-    return isinstance(error, asyncpg.PostgresError) and sqlstate(error)[:2] not in _NO_REFUSAL
+    return isinstance(error, asyncpg.PostgresError) and not is_weather(error)
 
 
 async def enqueue_together(conn: Connection, sql: Statements, rows: list[Row]) -> Sequence[int]:
     """Insert rows without keys in one statement, its own transaction; return their ids in their order."""
     if len(rows) == 1:
         return [(await conn.fetch(sql.enqueue, *rows[0], None))[0][0]]
-    ids: list[int] = (await conn.fetch(sql.enqueue_keyless, *_arguments(rows, keyed=False)))[0][0]
+    ids: list[int] = (await conn.fetch(sql.enqueue_keyless, *arguments(rows, keyed=False)))[0][0]
     return ids
 
 
@@ -75,6 +76,9 @@ async def flushing(
         yield write
 
 
+IdTypes: TypeAlias = dict[int, type[JobId[Any]]]
+
+
 class Chunk(NamedTuple):
     """Rows for one statement: where in the batch they are, and its arguments."""
 
@@ -84,11 +88,14 @@ class Chunk(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What `enqueue_many` was given: how many jobs, whether one statement does, and the chunks."""
+    """What `enqueue_many` was given: how many jobs, whether one statement does, the chunks, and what ids those jobs get
+    that handlers have made (complete when the chunks are drawn).
+    """
 
     total: int
     single: bool
     chunks: AsyncGenerator[Chunk, None]
+    id_types: IdTypes
 
 
 async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
@@ -101,10 +108,11 @@ async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
     Raises:
         InvalidJob: one of them cannot be a job; the message names its position.
     """
+    id_types: IdTypes = {}
     if isinstance(jobs, (list, tuple)) and len(jobs) > CHUNK:
-        return Batch(len(jobs), False, _chunks(tuple(jobs), max_payload_bytes))
-    chunks = [chunk async for chunk in _chunks(jobs, max_payload_bytes)]
-    return Batch(sum(len(chunk.positions) for chunk in chunks), len(chunks) <= 1, _each(chunks))
+        return Batch(len(jobs), False, _chunks(tuple(jobs), max_payload_bytes, id_types), id_types)
+    chunks = [chunk async for chunk in _chunks(jobs, max_payload_bytes, id_types)]
+    return Batch(sum(len(chunk.positions) for chunk in chunks), len(chunks) <= 1, _each(chunks), id_types)
 
 
 async def enqueue_batch(
@@ -113,7 +121,7 @@ async def enqueue_batch(
     batch: Batch,
     progress: Callable[[int, int], None] | None = None,
     key_wait: timedelta | None = None,
-) -> list[Enqueued]:
+) -> list[Enqueued[int]]:
     """Insert a batch in the connection's transaction; return one verdict each, in the order given.
 
     Args:
@@ -124,32 +132,40 @@ async def enqueue_batch(
         InvalidJob: one of them cannot be a job; the transaction has to be rolled back.
         DedupeKeyBusy: a transaction holds one of the keys for longer than `key_wait`.
     """
-    verdicts: list[Enqueued | None] = [None] * batch.total
+    verdicts: list[Enqueued[int] | None] = [None] * batch.total
     written = 0
     async with aclosing(batch.chunks) as chunks, _one_ahead(chunks) as following:
         while (chunk := await following()) is not None:
             if chunk.keyed:
-                await _insert_keyed(conn, sql, chunk, verdicts, key_wait)
+                inserted = await _insert_keyed(conn, sql, chunk, key_wait)
             else:
                 ids = (await conn.fetch(sql.enqueue_keyless, *chunk.arguments))[0][0]
-                for position, job_id in zip(chunk.positions, ids, strict=True):
-                    verdicts[position] = Enqueued(job_id, True)
+                inserted = zip(chunk.positions, ids, repeat(True))
+            for position, job_id, is_new in inserted:
+                verdicts[position] = verdict_on(position, job_id, is_new, batch.id_types)
             written += len(chunk.positions)
             if progress is not None:
                 progress(written, batch.total)
-    return cast("list[Enqueued]", verdicts)
+    return cast("list[Enqueued[int]]", verdicts)
+
+
+def verdict_on(position: int, job_id: int, inserted: bool, id_types: IdTypes) -> Enqueued[int]:
+    """Return the verdict on the job at a position of the batch."""
+    if id_types and (id_type := id_types.get(position)) is not None:
+        job_id = id_type(job_id)
+    return Enqueued(job_id, inserted)
 
 
 async def _insert_keyed(
-    conn: Connection | Lent, sql: Statements, chunk: Chunk, verdicts: list[Enqueued | None], key_wait: timedelta | None
-) -> None:
+    conn: Connection | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
+) -> Iterable[tuple[int, int, bool]]:
     if key_wait is not None:
         await conn.fetch(
             "select pg_catalog.set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms"
         )
     try:
-        for ordinal, job_id, inserted in await conn.fetch(sql.enqueue_many, *chunk.arguments):
-            verdicts[chunk.positions[ordinal - 1]] = Enqueued(job_id, inserted)
+        rows = await conn.fetch(sql.enqueue_many, *chunk.arguments)
+        return ((chunk.positions[ordinal - 1], job_id, inserted) for ordinal, job_id, inserted in rows)
     except asyncpg.LockNotAvailableError:
         if key_wait is None:
             raise
@@ -161,7 +177,9 @@ async def _insert_keyed(
 # Rows and columns
 
 
-def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int) -> Row:
+def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int, id_types: IdTypes) -> Row:
+    if isinstance(job, TypedJob):
+        id_types[position] = job.id_type
     try:
         return row(job if isinstance(job, NewJob) else NewJob(**job), max_payload_bytes)
     except (InvalidJob, TypeError) as error:
@@ -169,25 +187,25 @@ def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_byte
         raise kind(f"job {position}: {error}") from None
 
 
-async def _slices(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[list[Row], None]:
+async def _slices(jobs: NewJobs, max_payload_bytes: int, id_types: IdTypes) -> AsyncGenerator[list[Row], None]:
     """Yield rows as they come, each checked at once: who yields jobs may change them afterwards."""
     if isinstance(jobs, AsyncIterable):
         rows: list[Row] = []
         position = 0
         async for job in jobs:
-            rows.append(checked_row(position, job, max_payload_bytes))
+            rows.append(checked_row(position, job, max_payload_bytes, id_types))
             position += 1
             if len(rows) == SLICE:
                 yield rows
                 rows = []
         yield rows
     else:
-        each = (checked_row(position, job, max_payload_bytes) for position, job in enumerate(jobs))
+        each = (checked_row(position, job, max_payload_bytes, id_types) for position, job in enumerate(jobs))
         while rows := list(islice(each, SLICE)):
             yield rows
 
 
-async def _chunks(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[Chunk, None]:
+async def _chunks(jobs: NewJobs, max_payload_bytes: int, id_types: IdTypes) -> AsyncGenerator[Chunk, None]:
     """Yield the rows without keys in their order, then the others in the order of their keys.
 
     All chunks follow that one order: two callers with the same keys cannot deadlock, whatever their sizes.
@@ -196,10 +214,10 @@ async def _chunks(jobs: NewJobs, max_payload_bytes: int) -> AsyncGenerator[Chunk
     keyed: list[tuple[int, Row]] = []
     runs: list[deque[tuple[int, Row]]] = []
     position = 0
-    async with aclosing(_slices(jobs, max_payload_bytes)) as slices:
+    async with aclosing(_slices(jobs, max_payload_bytes, id_types)) as slices:
         async for rows in slices:
             for values in rows:
-                (keyless if values[_KEY] is None else keyed).append((position, values))
+                (keyless if values[KEY] is None else keyed).append((position, values))
                 position += 1
             if len(keyless) >= CHUNK:
                 for chunk in _cut(keyless, keyed=False):
@@ -232,37 +250,18 @@ def _emptied(run: deque[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
 
 
 def _by_key(row: tuple[int, Row]) -> str:
-    key: str = row[1][_KEY]
+    key: str = row[1][KEY]
     return key
 
 
 def _cut(rows: list[tuple[int, Row]], *, keyed: bool) -> Iterator[Chunk]:
     """Yield rows as one chunk, as several if their payloads are long."""
-    if len(rows) > 1 and sum(len(values[_PAYLOAD]) for _, values in rows) > CHUNK_CHARACTERS:
+    if len(rows) > 1 and sum(len(values[PAYLOAD]) for _, values in rows) > CHUNK_CHARACTERS:
         yield from _cut(rows[: len(rows) // 2], keyed=keyed)
         yield from _cut(rows[len(rows) // 2 :], keyed=keyed)
     elif rows:
         positions, all_values = zip(*rows, strict=True)
-        yield Chunk(positions, _arguments(all_values, keyed=keyed), keyed)
-
-
-def _arguments(rows: Sequence[Row], *, keyed: bool) -> list[Any]:
-    """Return what the statement takes: a column's values once if all are equal, not at all if they are the default."""
-    columns: list[Any] = []
-    for values, default in zip(zip(*rows, strict=True), _DEFAULTS, strict=True):
-        if values.count(values[0]) < len(rows):
-            columns.append(values)
-        else:
-            columns.append(None if values[0] == default else values[:1])
-    if (tags := columns[_TAGS]) is not None:
-        columns[_TAGS] = [encode_clean(each, max_bytes=1 << 30) for each in tags]
-    columns[_PAYLOAD] = [values[_PAYLOAD] for values in rows]  # all of them: they say how many rows there are
-    for column in (_PAYLOAD, _TAGS, _METADATA):
-        if columns[column] is not None:
-            columns[column] = "\n".join(columns[column])
-    if not keyed:
-        del columns[_KEY]
-    return columns
+        yield Chunk(positions, arguments(all_values, keyed=keyed), keyed)
 
 
 @asynccontextmanager

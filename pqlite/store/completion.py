@@ -114,7 +114,7 @@ async def was_committed(store: _Store, sql: Statements, job: Job) -> bool:
         while True:
             try:
                 async with store.connection() as conn:
-                    found = await conn.fetchrow(sql.ended, job.id)
+                    found = await conn.fetchrow(sql.end_of, job.id)
                 return found is None or (found[0] == JobStatus.DONE and found[1] == job.claims)
             except (*_NO_ANSWER, asyncpg.PostgresError):
                 await asyncio.sleep(0.2)

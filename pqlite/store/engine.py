@@ -263,6 +263,10 @@ class WorkerStore(JobStore, Protocol):
         """
         ...
 
+    def look_again(self, job_ids: Iterable[int]) -> None:
+        """Look at these jobs at once, if anybody in `wait_for` waits for them: they may have ended."""
+        ...
+
     async def prune(
         self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
     ) -> tuple[int | None, int]:

@@ -21,6 +21,17 @@ Connect = Callable[[str], Awaitable["asyncpg.Connection[Any]"]]
 _SERVER_DOWN = ("57P01", "57P02", "57P03")
 
 
+# SQLSTATE classes of errors that speak of the server, the session or a wait, and not of what was asked.
+WEATHER = ("08", "25", "53", "55", "57", "58", "F0", "XX")
+
+
+def is_weather(error: Exception) -> bool:
+    """Return whether an error says nothing against what was asked, so that asking again may help."""
+    if isinstance(error, asyncpg.PostgresError):
+        return sqlstate(error)[:2] in WEATHER
+    return isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError))
+
+
 def says_server_is_down(error: BaseException, *, direct: bool) -> bool:
     """Return whether an error shows that the server itself is away, rather than the way to it.
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import asyncpg
 
@@ -27,8 +27,9 @@ from pqlite.errors import (
     LeaseLost,
     NotStarted,
 )
-from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
+from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
@@ -36,11 +37,11 @@ from pqlite.store.completion import complete_on, completing, was_committed
 from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.link import Link
+from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
-from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified
+from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified, typed_id
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
 
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
     from pqlite.store.connections import Lent
+
+R = TypeVar("R")
 
 KEY_WAIT = timedelta(seconds=5)
 ACQUIRE_SECONDS = 30.0
@@ -116,6 +119,7 @@ class PgJobStore:
         self._strict = strict
         self._middleware = tuple(middleware)
         self._by_hand = ByHand()
+        self._watcher = Watcher(self._ended, is_weather)
         self._enqueue_listeners: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -152,6 +156,7 @@ class PgJobStore:
             return
         pool, coalescer = self._pool, self._coalescer
         self._pool = self._coalescer = None
+        self._watcher.abort(NotStarted("The store was closed while somebody waited for a job."))
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await coalescer.idle()
@@ -268,6 +273,11 @@ class PgJobStore:
 
     @overload
     async def enqueue(
+        self, job: TypedJob[R], /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
+    ) -> JobId[R]: ...
+
+    @overload
+    async def enqueue(
         self, job: NewJob, /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
     ) -> int: ...
 
@@ -298,21 +308,41 @@ class PgJobStore:
         values = row(job, self._max_payload_bytes)
         if conn is not None:
             callers = await self._lent(conn, strict, "A job was enqueued")
-            return int((await callers.fetch(self._sql.enqueue, *values, None))[0][0])
+            return typed_id(job, (await callers.fetch(self._sql.enqueue, *values, None))[0][0])
         if job.dedupe_key is None:
             if self._coalescer is None:
                 raise NotStarted(NOT_STARTED)
-            return await self._coalescer.write(values)
+            return typed_id(job, await self._coalescer.write(values))
         try:
             # Alone: a key that an open transaction holds must block nobody else.
             async with self.connection() as own:
-                job_id = int((await own.fetch(self._sql.enqueue, *values, KEY_WAIT))[0][0])
+                job_id = typed_id(job, (await own.fetch(self._sql.enqueue, *values, KEY_WAIT))[0][0])
         except asyncpg.LockNotAvailableError:
             raise DedupeKeyBusy(
                 f"A transaction that has not ended holds the dedupe key {job.dedupe_key!r}; nothing was enqueued."
             ) from None
         self._enqueued()
         return job_id
+
+    @overload
+    async def enqueue_many(
+        self,
+        jobs: TypedJobs[R],
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Enqueued[JobId[R]]]: ...
+
+    @overload
+    async def enqueue_many(
+        self,
+        jobs: NewJobs,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Enqueued[int]]: ...
 
     async def enqueue_many(
         self,
@@ -321,7 +351,7 @@ class PgJobStore:
         conn: Any = None,
         strict: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Enqueued]:
+    ) -> list[Enqueued[Any]]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
         callers = None if conn is None else await self._lent(conn, strict, "Jobs were enqueued")
         if self._middleware:
@@ -354,10 +384,63 @@ class PgJobStore:
             raise JobNotFound(f"There is no job {job_id}.")
         return job_from_row(found)
 
+    @overload
+    async def wait_for(
+        self,
+        job_id: JobId[R],
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: Literal[True] = True,
+    ) -> JobOutcome[R]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: JobId[R],
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool,
+    ) -> JobOutcome[R | None]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: int,
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool = True,
+    ) -> JobOutcome[Any]: ...
+
+    async def wait_for(
+        self,
+        job_id: int,
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool = True,
+    ) -> JobOutcome[Any]:
+        """Return how a job has ended, when it has; see JobStore.wait_for."""
+        longest, most = patience(timeout, poll_interval)
+        ended = await self._watcher.wait(_job_id(job_id), longest, most)
+        return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
+
+    def look_again(self, job_ids: Iterable[int]) -> None:
+        """Look at these jobs at once, if anybody waits for them; see WorkerStore.look_again."""
+        self._watcher.look_again(job_ids)
+
+    async def _ended(self, job_ids: list[int]) -> list[Ended]:
+        async with self.connection() as conn:
+            rows = await conn.fetch(self._sql.ended, job_ids)
+        return [Ended(r[0], None if r[1] is None else JobStatus(r[1]), *r[2:]) for r in rows]
+
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
         callers = None if conn is None else await self._lent(conn, strict, "A job was cancelled")
         status = await self._status(self._sql.cancel, job_id, callers)
+        self.look_again((job_id,))
         return JobStatus.RUNNING if status == "REQUESTED" else JobStatus(status)
 
     async def retry(self, job_id: int) -> JobStatus:
@@ -431,6 +514,7 @@ class PgJobStore:
                 break
             await asyncio.sleep(BUSY_PAUSE)
         self._by_hand.settled(claimed)
+        self.look_again((claimed.id,))
         if refused and refused[0][2] == Verdict.FENCED:
             raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
 

@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any, TypeAlias
 
 from pqlite.errors import InvalidJob
-from pqlite.job import JobOptions, NewJob, NewJobs
+from pqlite.job import JobOptions, NewJob, NewJobs, TypedJob
 
 EnqueueMiddleware: TypeAlias = Callable[[NewJob], NewJob]
 """Called with each job before it is checked and written; returns it, changed or not, or another. It gets a copy of
@@ -26,6 +26,11 @@ def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:
     if payload is not None:
         raise InvalidJob(f"{job.job_type!r} has its payload already: enqueue(job, ...) takes options only")
     return job.with_options(**options) if options else job
+
+
+def typed_id(job: NewJob, job_id: int) -> int:
+    """Return the id of a job that was enqueued; of one that a handler has made, as its JobId."""
+    return job.id_type(job_id) if isinstance(job, TypedJob) else job_id
 
 
 def passed_through(middleware: Sequence[EnqueueMiddleware], job: NewJob) -> NewJob:

@@ -38,7 +38,8 @@ class Statements:
     retry: str = "select pqlite.retry($1)"
     pickup: str = f"select {_COLUMNS} from pqlite.pickup($1, $2, $3)"  # noqa: S608 - constant text
     complete: str = "select pqlite.complete($1, $2, $3, $4::text::jsonb)"
-    ended: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
+    end_of: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
+    ended: str = "select id, status, result::text, last_error, errors::text from pqlite.ended($1)"
     settle: str = (
         "select id, claims, verdict from pqlite.settle("
         "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9)"

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from pqlite import current
 from pqlite.backoff import BackoffPolicy
-from pqlite.errors import Fail
+from pqlite.errors import Fail, HandlerSignal
 from pqlite.events import Announcer, JobEnded, JobStarted, JobStuck
 from pqlite.handlers import AnyHandler, Handler, JobContext, Middleware, Retrying, TypedHandler, compiled
 from pqlite.job import Job, JobStatus
@@ -268,7 +268,11 @@ class Executor:
     def _decide(self, attempt: Attempt, result: Any, error: BaseException | None) -> Outcome:
         try:
             if error is None and attempt.job.status is not DONE:
-                return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
+                if result is None:
+                    return Outcome(attempt.job, Verb.DONE)
+                if not isinstance(result, HandlerSignal):
+                    return returned(attempt.job, result)
+                error = result  # returned or raised, it says the same
             cancelling = 0 if attempt.task is None else attempt.task.cancelling()
             retrying = self._retrying.get(attempt.job.job_type, self._retrying_plain)
             return decide(attempt.job, attempt.context.stop_requested, error, cancelling, retrying)

@@ -90,6 +90,7 @@ class Parts:
             announce=plan.announce,
             limit=4 * plan.settings.concurrency + 500,
             has_room=lambda: self.claiming.wake(),
+            settled=plan.store.look_again,
         )
         self.executor = Executor(
             handlers=plan.handlers,

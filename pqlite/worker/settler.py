@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 
@@ -34,6 +34,7 @@ class Settler:
         announce: Announcer,
         limit: int,
         has_room: Callable[[], None],
+        settled: Callable[[Iterable[int]], None],
     ) -> None:
         self._engine = engine
         self._keep_done = keep_done
@@ -41,6 +42,7 @@ class Settler:
         self._announce = announce
         self._limit = limit
         self._has_room = has_room
+        self._settled = settled
         self._resting = False
         self._wake: Callable[[], None] = lambda: None
         self.undelivered: dict[Claim, Outcome] = {}
@@ -59,6 +61,7 @@ class Settler:
         if outcome.committed:
             if self._announce.wanted:
                 self._announce(JobSettled(self._worker_id, outcome))
+            self._settled((outcome.job.id,))
             return
         if not self.undelivered or self._resting:
             self._wake()  # else `once` goes on by itself
@@ -136,6 +139,7 @@ class Settler:
                 self._announce(OutcomeRefused(self._worker_id, outcome))
             elif wanted or outcome.verb is not Verb.DONE:
                 self._announce(JobSettled(self._worker_id, outcome))
+        self._settled(job_id for (job_id, _), _ in batch)
         if was_full and not self.full:
             self._has_room()
         return busy

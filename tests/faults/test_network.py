@@ -55,7 +55,13 @@ async def test_the_last_flush_outlives_its_connection(scene: Scene) -> None:
     async with Proxy(scene.dsn) as proxy, PgJobStore(dsn=proxy.dsn) as store:
         engine = store.engine("settler")
         settler = Settler(
-            engine=engine, worker_id="w", keep_done=True, announce=Announcer([]), limit=10, has_room=lambda: None
+            engine=engine,
+            worker_id="w",
+            keep_done=True,
+            announce=Announcer([]),
+            limit=10,
+            has_room=lambda: None,
+            settled=lambda job_ids: None,
         )
         await scene.enqueue("slow")
         job = await store.pickup("w")

@@ -268,6 +268,21 @@ async def test_job_returns_the_whole_job_and_nothing_for_an_id_that_is_none(conn
     assert await conn.fetch("select * from pqlite.job(404)") == []
 
 
+async def test_ended_returns_what_has_ended_and_what_is_gone(conn: asyncpg.Connection) -> None:
+    ids = [await conn.fetchval("select id from pqlite.enqueue('t')") for _ in range(4)]
+    await conn.execute("select pqlite.cancel($1)", ids[0])
+    await conn.execute(
+        "update pqlite.jobs set status = 'DONE', result = '{\"a\": 1}', finished_at = now() where id = $1", ids[1]
+    )
+    await conn.execute("update pqlite.jobs set run_after = now() + interval '1 day' where id = $1", ids[2])
+
+    found = await conn.fetch("select id, status, result from pqlite.ended($1) order by id", [*ids, 404])
+
+    ended = [(ids[0], "CANCELLED", None), (ids[1], "DONE", '{"a": 1}'), (404, None, None)]
+    assert [tuple(row) for row in found] == ended
+    assert await conn.fetch("select * from pqlite.ended('{}')") == []
+
+
 async def test_a_worker_can_do_its_work_with_the_grants_that_are_documented(conn: asyncpg.Connection) -> None:
     grants = (
         "select, insert, update, delete on pqlite.jobs, pqlite.workers",

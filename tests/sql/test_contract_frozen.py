@@ -11,7 +11,7 @@ SIGNATURES = """
            replace(pg_get_function_result(p.oid), ', ', E',\\n  ')
     from pg_proc p
     where p.pronamespace = 'pqlite'::regnamespace
-      and p.proname = any ('{enqueue,enqueue_many,enqueue_keyless,enqueue_on_change,cancel,retry,job}')
+      and p.proname = any ('{enqueue,enqueue_many,enqueue_keyless,enqueue_on_change,cancel,retry,job,ended}')
     order by p.proname
 """
 VIEWS = """

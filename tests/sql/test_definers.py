@@ -12,6 +12,7 @@ CALLS = {
     "cancel": "select pqlite.cancel(id) from pqlite.enqueue('t')",
     "retry": "select pqlite.retry(id) from pqlite.enqueue('t')",
     "job": "select j.id from pqlite.enqueue('t') e, pqlite.job(e.id) j",
+    "ended": "select n.id from pqlite.enqueue('t') e, pqlite.ended(array[e.id, 404]) n",
     "enqueue_on_change": """
         create temp table mine (id int);
         create trigger changed after insert or update on mine for each row
@@ -56,7 +57,7 @@ HOSTILE = """
     grant usage on schema pqlite, hostile to pqlite_test_role;
     grant insert on pqlite.jobs to pqlite_test_role;
     grant execute on function pqlite.enqueue, pqlite.enqueue_many, pqlite.enqueue_keyless, pqlite.enqueue_on_change,
-      pqlite.cancel, pqlite.retry, pqlite.job to pqlite_test_role;
+      pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended to pqlite_test_role;
     grant create on schema public to pqlite_test_role;
     create temp table jobs (like pqlite.jobs including all);
     create temp table workers (like pqlite.workers);

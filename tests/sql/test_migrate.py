@@ -191,6 +191,6 @@ async def test_what_runs_with_the_owners_rights_has_a_fixed_search_path(conn: as
         "select proname, proconfig[1] from pg_proc where pronamespace = 'pqlite'::regnamespace and prosecdef order by 1"
     )
 
-    contract = ["cancel", "enqueue", "enqueue_keyless", "enqueue_many", "enqueue_on_change", "job"]
+    contract = ["cancel", "ended", "enqueue", "enqueue_keyless", "enqueue_many", "enqueue_on_change", "job"]
     names = [*contract, "jobs_inserted", "retry"]
     assert [tuple(row) for row in definers] == [(name, "search_path=pg_catalog, pg_temp") for name in names]

@@ -215,6 +215,7 @@ VERBS: dict[str, tuple[str, int]] = {
     "cancel": ("select pqlite.cancel(1)", 100),
     "retry": ("select pqlite.retry(1)", 100),
     "job": ("select * from pqlite.job(1)", 100),
+    "ended": ("select * from pqlite.ended($1::bigint[])", 15_000),
     "complete": ("select pqlite.complete('me', ($1::bigint[])[1], 1, null)", 100),
     "prune of 1000": ("select pqlite.prune('7 days', '7 days', null, 1000)", 20_000),
 }

@@ -249,7 +249,7 @@ ENQUEUES = [
     "create temp table t (); "
     "create trigger t after insert on t for each row execute function pqlite.enqueue_on_change()",
 ]
-ACTS = ["select pqlite.cancel(1)", "select pqlite.retry(1)", "select pqlite.job(1)"]
+ACTS = ["select pqlite.cancel(1)", "select pqlite.retry(1)", "select pqlite.job(1)", "select pqlite.ended('{1}')"]
 READS = [f"select 1 from pqlite.{table}" for table in ("jobs", "workers", "migrations", "wake_until")]
 WRITES = [
     "insert into pqlite.jobs (job_type) values ('t')",

@@ -16,10 +16,12 @@ from pqlite import (
     CallNext,
     Constant,
     Depends,
+    Enqueued,
     Exponential,
     Handlers,
     Hooks,
     JobContext,
+    JobId,
     JobStore,
     Linear,
     NewJob,
@@ -27,6 +29,7 @@ from pqlite import (
     TypedJob,
     Worker,
 )
+from pqlite.testing import MemoryJobStore
 
 
 class Order(BaseModel):
@@ -120,6 +123,31 @@ send.new("ada").with_options(priority="high")  # E
 send.new("ada").with_options(prio=1)  # E
 wrong: TypedJob[int] = send.new("ada")  # E
 
+
+# An id knows the result.
+async def wait(store: JobStore, pg: PgJobStore, memory: MemoryJobStore) -> None:
+    assert_type(await store.enqueue(send.new("ada"), priority=1), JobId[Receipt])
+    assert_type(await pg.enqueue(send.new("ada")), JobId[Receipt])
+    assert_type(await memory.enqueue(send.new("ada")), JobId[Receipt])
+    assert_type(await store.enqueue(NewJob(job_type="t")), int)
+    assert_type(await store.enqueue("t", {"a": 1}), int)
+    assert_type((await store.wait_for(await store.enqueue(send.new("ada")))).result, Receipt)
+    assert_type((await pg.wait_for(send.job_id(3), timeout=timedelta(seconds=1))).result, Receipt)
+    assert_type((await memory.wait_for(send.job_id(3), raise_on_failure=False)).result, Receipt | None)
+    assert_type((await store.wait_for(3)).result, Any)
+    verdicts = await store.enqueue_many(resize.new("a.png", width) for width in (1, 2))
+    assert_type(verdicts, list[Enqueued[JobId[int]]])
+    assert_type((await store.wait_for(verdicts[0].id)).result, int)
+    assert_type(await pg.enqueue_many([NewJob(job_type="t")]), list[Enqueued[int]])
+    assert_type(await memory.enqueue_many([{"job_type": "t"}]), list[Enqueued[int]])
+    numbers: list[int] = [await store.enqueue(send.new("ada"))]
+    wrong_ids: list[JobId[int]] = [await store.enqueue(send.new("ada"))]  # E
+    assert numbers == wrong_ids
+    resize("a.png", (await store.wait_for(send.job_id(3))).result)  # E
+    await store.wait_for("3")  # E
+    await store.wait_for(3, timeout="soon")  # E
+
+
 # Called, it is the plain function.
 assert_type(resize("a.png", 3), int)
 resize("a.png", "3")  # E
@@ -177,7 +205,7 @@ send.job_type = 3  # E
 
 
 async def enqueue(store: PgJobStore, any_store: JobStore) -> None:
-    assert_type(await store.enqueue(send.new("ada")), int)
+    assert_type(await store.enqueue(send.new("ada")), JobId[Receipt])
     await store.enqueue(send.new("ada"), priority=2, dedupe_key="ada", run_after=timedelta(minutes=1), strict=True)
     await store.enqueue(NewJob(job_type="plain", payload={"n": 1}), queue="mail")
     await store.enqueue("plain", {"n": 1}, tags=["a"], metadata={"a": 1}, max_attempts=1, timeout_seconds=3)

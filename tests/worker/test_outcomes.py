@@ -142,10 +142,20 @@ async def test_a_broken_backoff_policy_does_not_lose_the_failure(run: Run, store
         (RetryAfter(timedelta(hours=1), "rate limited"), JobStatus.READY, 1, "rate limited"),
     ],
 )
+@pytest.mark.parametrize("how", ["raised", "returned"])
 async def test_a_handler_says_how_its_attempt_ends(
-    run: Run, store: PgJobStore, log: EventLog, signal: Exception, status: JobStatus, attempts: int, error: str
+    run: Run,
+    store: PgJobStore,
+    log: EventLog,
+    how: str,
+    signal: Exception,
+    status: JobStatus,
+    attempts: int,
+    error: str,
 ) -> None:
-    async def handler(_ctx: JobContext) -> None:
+    async def handler(_ctx: JobContext) -> Exception:
+        if how == "returned":
+            return signal
         raise signal
 
     async with run({"t": handler}):

@@ -12,27 +12,32 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
+
+from pydantic_core import to_json
 
 from pqlite.backoff import seconds
-from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, LeaseLost, NotStarted
-from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
+from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, JobTimeoutError, LeaseLost, NotStarted
+from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.batches import checked_row
+from pqlite.store.awaiting import Ended, outcome_of, patience, pause_after
+from pqlite.store.batches import IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified
+from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified, typed_id
 from pqlite.store.validation import COLUMNS, Row, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
 from pqlite.testing.memory.connection import MemoryConnection, transaction_of
 from pqlite.testing.memory.engine import MemoryEngine, MemoryLink
 from pqlite.testing.memory.settling import settle
-from pqlite.testing.memory.table import Locked, Table, Transaction, read
+from pqlite.testing.memory.table import ACTIVE, Locked, Table, Transaction, read
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 KEY_WAIT = 5.0
+MOST_PAUSE = 0.05
 LOOKUP_SECONDS = 10.0
 BUSY_PAUSE = 0.05
 CHUNK = 2000
@@ -150,6 +155,11 @@ class MemoryJobStore:
 
     @overload
     async def enqueue(
+        self, job: TypedJob[R], /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
+    ) -> JobId[R]: ...
+
+    @overload
+    async def enqueue(
         self, job: NewJob, /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
     ) -> int: ...
 
@@ -179,7 +189,27 @@ class MemoryJobStore:
         enqueued = await self._add(row(job, self._max_payload_bytes), tx)
         if conn is None:
             self._enqueued()
-        return enqueued.id
+        return typed_id(job, enqueued.id)
+
+    @overload
+    async def enqueue_many(
+        self,
+        jobs: TypedJobs[R],
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Enqueued[JobId[R]]]: ...
+
+    @overload
+    async def enqueue_many(
+        self,
+        jobs: NewJobs,
+        *,
+        conn: Any = None,
+        strict: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Enqueued[int]]: ...
 
     async def enqueue_many(
         self,
@@ -188,32 +218,34 @@ class MemoryJobStore:
         conn: Any = None,
         strict: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Enqueued]:
+    ) -> list[Enqueued[Any]]:
         """Add many jobs, all or none; see JobStore.enqueue_many."""
         self._lent(conn, strict, "Jobs were enqueued")
-        rows = await self._drawn(all_passed_through(self._middleware, jobs) if self._middleware else jobs)
+        id_types: IdTypes = {}
+        rows = await self._drawn(all_passed_through(self._middleware, jobs) if self._middleware else jobs, id_types)
         if conn is not None:
             async with conn.transaction():
-                return await self._add_all(rows, conn, progress)
-        async with self.transaction() as own:
-            verdicts = await self._add_all(rows, own, progress)
-        if rows:
-            self._enqueued()
-        return verdicts
+                verdicts = await self._add_all(rows, conn, progress)
+        else:
+            async with self.transaction() as own:
+                verdicts = await self._add_all(rows, own, progress)
+            if rows:
+                self._enqueued()
+        return [verdict_on(at, verdict.id, verdict.inserted, id_types) for at, verdict in enumerate(verdicts)]
 
-    async def _drawn(self, jobs: NewJobs) -> list[Row]:
+    async def _drawn(self, jobs: NewJobs, id_types: IdTypes) -> list[Row]:
         if not isinstance(jobs, AsyncIterable):
-            return [checked_row(at, job, self._max_payload_bytes) for at, job in enumerate(jobs)]
+            return [checked_row(at, job, self._max_payload_bytes, id_types) for at, job in enumerate(jobs)]
         rows: list[Row] = []
         async for job in jobs:
-            rows.append(checked_row(len(rows), job, self._max_payload_bytes))
+            rows.append(checked_row(len(rows), job, self._max_payload_bytes, id_types))
         return rows
 
     async def _add_all(
         self, rows: list[Row], conn: MemoryConnection, progress: Callable[[int, int], None] | None
-    ) -> list[Enqueued]:
+    ) -> list[Enqueued[Any]]:
         tx = self._lent(conn, True, "Jobs were enqueued")
-        verdicts: dict[int, Enqueued] = {}
+        verdicts: dict[int, Enqueued[int]] = {}
         # By key: two batches with the same keys must not wait for each other.
         for at in sorted(range(len(rows)), key=lambda at: (rows[at][_KEY] is not None, rows[at][_KEY] or "")):
             verdicts[at] = await self._add(rows[at], tx)
@@ -221,7 +253,7 @@ class MemoryJobStore:
                 progress(len(verdicts), len(rows))
         return [verdicts[at] for at in range(len(rows))]
 
-    async def _add(self, values: Row, tx: Transaction | None) -> Enqueued:
+    async def _add(self, values: Row, tx: Transaction | None) -> Enqueued[int]:
         try:
             return await self._when_free(partial(verbs.enqueue, self._table, values, tx), KEY_WAIT)
         except TimeoutError:
@@ -262,6 +294,68 @@ class MemoryJobStore:
         with self._table.lock:
             seen = self._table.jobs if tx is None else self._table.jobs | tx.rows
             return [read(found) for _, found in sorted(seen.items())]
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: JobId[R],
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: Literal[True] = True,
+    ) -> JobOutcome[R]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: JobId[R],
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool,
+    ) -> JobOutcome[R | None]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        job_id: int,
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool = True,
+    ) -> JobOutcome[Any]: ...
+
+    async def wait_for(
+        self,
+        job_id: int,
+        *,
+        timeout: float | timedelta | None = 30.0,
+        poll_interval: float | timedelta = 1.0,
+        raise_on_failure: bool = True,
+    ) -> JobOutcome[Any]:
+        """Return how a job has ended, when it has; see JobStore.wait_for."""
+        longest, most = patience(timeout, poll_interval)
+        since = time.monotonic()
+        while (ended := self._ended(_job_id(job_id))) is None:
+            waited = time.monotonic() - since
+            if longest is not None and waited >= longest:
+                raise JobTimeoutError(f"Job {int(job_id)} has not ended within {longest:g} s.")
+            left = most if longest is None else longest - waited
+            await asyncio.sleep(min(pause_after(waited, min(most, MOST_PAUSE)), left))
+        return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
+
+    def look_again(self, job_ids: Iterable[int]) -> None:
+        """Do nothing: a look costs so little that who waits looks all the time."""
+
+    def _ended(self, job_id: int) -> Ended | None:
+        self._see_started()
+        with self._table.lock:
+            found = self._table.get(job_id)
+        if found is None:
+            return Ended(job_id, None, None, None, None)
+        if found.status in ACTIVE:
+            return None
+        return Ended(found.id, found.status, found.result, found.last_error, to_json(found.errors).decode())
 
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""

@@ -23,7 +23,7 @@ READY, RUNNING, DONE = JobStatus.READY, JobStatus.RUNNING, JobStatus.DONE
 FAILED, CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
 
 
-def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueued:
+def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueued[int]:
     """Add a job, unless an active one holds its key.
 
     Raises:

@@ -1,0 +1,196 @@
+"""Waiting for jobs to end: one look for all who wait, often at first and less so the longer it takes.
+
+Pure asyncio: knows neither SQL nor connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from contextvars import Context
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from pqlite.backoff import seconds
+from pqlite.errors import ConfigurationError, JobFailed, JobNotFound, JobTimeoutError
+from pqlite.job import JobId, JobOutcome, JobStatus
+from pqlite.store.encoding import decode
+
+FIRST_PAUSE = 0.01
+PACE = 4.0
+"""The pause before the next look is the time waited so far, divided by this."""
+TOGETHER = 0.005
+"""Looks that are due within so many seconds are one."""
+LOOK_SECONDS = 10.0
+ONE_LOOK_SECONDS = 1.0
+"""Who waits for no time at all gets one look, if it takes no longer than this."""
+MOST_IDS = 1000
+
+
+class Ended(NamedTuple):
+    """What a look has found: a job that has ended, or (status None) an id that no job has. `result` and `errors` are
+    JSON text: one that cannot be read is the concern of who waits for that job.
+    """
+
+    id: int
+    status: JobStatus | None
+    result: str | None
+    last_error: str | None
+    errors: str | None
+
+
+Look = Callable[[list[int]], Awaitable[Sequence[Ended]]]
+"""Returns those of the jobs that have ended, and the ids that no job has."""
+
+
+class Watcher:
+    """Looks at the jobs that are waited for, in a task of its own, which is there while anybody waits.
+
+    Args:
+        look: asked again and again; what it raises is raised by all who wait for one of those jobs.
+        passes: says of an error whether it is weather, and to look again after it is the thing to do.
+    """
+
+    def __init__(self, look: Look, passes: Callable[[Exception], bool]) -> None:
+        self._look = look
+        self._passes = passes
+        self._waiters: set[_Waiter] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
+        """Return what has become of a job, once it has ended; look at it every `most` seconds at least.
+
+        Raises:
+            JobTimeoutError: it has not ended within `timeout` seconds.
+            Exception: what `look` raised.
+        """
+        waiter = _Waiter(job_id, most)
+        self._waiters.add(waiter)
+        self._news.set()
+        if self._task is None or self._task.done():
+            # In a context of its own: what belongs to the first who waits is not the others' concern.
+            self._task = Context().run(asyncio.create_task, self._serve(), name="pqlite wait_for")
+        try:
+            await asyncio.wait([waiter.answer], timeout=timeout)
+            if not waiter.answer.done() and not waiter.looked.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ONE_LOOK_SECONDS):
+                        await waiter.looked.wait()
+            if waiter.answer.done():
+                return waiter.answer.result()
+            raise JobTimeoutError(f"Job {int(job_id)} has not ended within {timeout:g} s.") from waiter.trouble
+        finally:
+            self._waiters.discard(waiter)
+            self._news.set()
+
+    def look_again(self, job_ids: Iterable[int]) -> None:
+        """Look at these jobs at once, if anybody waits for them: they may have ended."""
+        if self._waiters:
+            found = frozenset(job_ids)
+            for waiter in self._waiters:
+                if waiter.job_id in found:
+                    waiter.due = 0.0
+                    self._news.set()
+
+    def abort(self, error: Exception) -> None:
+        """Stop looking; everybody who waits gets the error."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        for waiter in self._waiters:
+            waiter.fail(error)
+
+    async def _serve(self) -> None:
+        while self._waiters:
+            now = time.monotonic()
+            due = [waiter for waiter in self._waiters if waiter.due <= now + TOGETHER]
+            if due:
+                await self._see(due, now)
+            else:
+                self._news.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(waiter.due for waiter in self._waiters) - now):
+                        await self._news.wait()
+
+    async def _see(self, due: Sequence[_Waiter], now: float) -> None:
+        for waiter in due:
+            waiter.due = now + waiter.pause(now)  # before the look: what ends during it is news
+        ids = sorted({waiter.job_id for waiter in due})
+        found: dict[int, Ended] = {}
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                for at in range(0, len(ids), MOST_IDS):
+                    found |= {ended.id: ended for ended in await self._look(ids[at : at + MOST_IDS])}
+        except Exception as error:
+            for waiter in due:
+                waiter.trouble = error
+                if not self._passes(error):
+                    waiter.fail(error)
+        for waiter in due:
+            waiter.looked.set()
+            if (ended := found.get(waiter.job_id)) is not None and not waiter.answer.done():
+                waiter.answer.set_result(ended)
+
+
+class _Waiter:
+    def __init__(self, job_id: int, most: float) -> None:
+        self.job_id = int(job_id)
+        self.answer: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.looked = asyncio.Event()
+        self.due = 0.0
+        self.trouble: Exception | None = None
+        self._most = most
+        self._since = time.monotonic()
+
+    def pause(self, now: float) -> float:
+        return pause_after(now - self._since, self._most)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+def pause_after(waited: float, most: float) -> float:
+    """Return how long to pause before the next look, where somebody has waited for so long."""
+    return min(max(waited / PACE, FIRST_PAUSE), most)
+
+
+def patience(timeout: float | timedelta | None, poll_interval: float | timedelta) -> tuple[float | None, float]:
+    """Return how long to wait, and the longest pause between two looks, in seconds.
+
+    Raises:
+        ConfigurationError: one of them is no duration, or the pause is none.
+    """
+    try:
+        most = seconds(poll_interval)
+        longest = None if timeout is None else seconds(timeout)
+    except (TypeError, ValueError):
+        most = longest = 0.0
+    if most <= 0.0:
+        raise ConfigurationError(
+            f"timeout and poll_interval are seconds or timedeltas, not {timeout!r} and {poll_interval!r}; the interval "
+            "is more than 0"
+        )
+    return longest, most
+
+
+def outcome_of(job_id: int, ended: Ended, *, raise_on_failure: bool) -> JobOutcome[Any]:
+    """Return what has become of a job that has ended.
+
+    Raises:
+        JobNotFound: it is gone. JobFailed: it did not end as DONE.
+        UnexpectedResult, ConfigurationError: see JobId.read.
+    """
+    if ended.status is None:
+        raise JobNotFound(
+            f"There is no job {int(job_id)} (any more): it was deleted after its end, or not committed yet."
+        )
+    result, errors = decode(ended.result), decode(ended.errors) or []
+    if ended.status is JobStatus.DONE and isinstance(job_id, JobId):
+        result = job_id.read(result)
+    elif ended.status is not JobStatus.DONE and raise_on_failure:
+        raise JobFailed(int(job_id), ended.status, ended.last_error, errors)
+    return JobOutcome(int(job_id), ended.status, result, ended.last_error, errors)

@@ -1,0 +1,33 @@
+"""Rows to the columns that the SQL functions for many jobs take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pqlite.store.encoding import encode_clean
+from pqlite.store.validation import COLUMNS, Row
+
+# What the SQL functions take for null, per column of a row; they have no default for a job type.
+DEFAULTS: Row = (None, "{}", None, None, None, 0, 5, None, "default", (), "{}", None, None)
+KEY = COLUMNS.index("dedupe_key")
+PAYLOAD, TAGS, METADATA = (COLUMNS.index(column) for column in ("payload", "tags", "metadata"))
+
+
+def arguments(rows: Sequence[Row], *, keyed: bool) -> list[Any]:
+    """Return what the statement takes: a column's values once if all are equal, not at all if they are the default."""
+    columns: list[Any] = []
+    for values, default in zip(zip(*rows, strict=True), DEFAULTS, strict=True):
+        if values.count(values[0]) < len(rows):
+            columns.append(values)
+        else:
+            columns.append(None if values[0] == default else values[:1])
+    if (tags := columns[TAGS]) is not None:
+        columns[TAGS] = [encode_clean(each, max_bytes=1 << 30) for each in tags]
+    columns[PAYLOAD] = [values[PAYLOAD] for values in rows]  # all of them: they say how many rows there are
+    for column in (PAYLOAD, TAGS, METADATA):
+        if columns[column] is not None:
+            columns[column] = "\n".join(columns[column])
+    if not keyed:
+        del columns[KEY]
+    return columns
