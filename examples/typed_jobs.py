@@ -5,6 +5,7 @@
     uvicorn examples.typed_jobs:app
 
     curl localhost:8000/users -H 'content-type: application/json' -d '{"name": "Ada", "email": "ada@example.org"}'
+    curl localhost:8000/receipts/1              # waits for that job, and returns its result
     curl -X POST 'localhost:8000/users/1/reminder?hours=24'
 
 The mailer is a dependency, which a test replaces while the app and its worker run:
@@ -25,7 +26,18 @@ import asyncpg
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from pqlite import Depends, Exponential, Handlers, Hooks, JobContext, PgJobStore, Worker
+from pqlite import (
+    Depends,
+    Exponential,
+    Handlers,
+    Hooks,
+    JobContext,
+    JobFailed,
+    JobNotFound,
+    JobTimeoutError,
+    PgJobStore,
+    Worker,
+)
 
 DSN = os.environ.get("DATABASE_URL") or sys.exit("Set DATABASE_URL, such as postgresql://localhost/app")
 
@@ -133,6 +145,20 @@ async def create_user(user: NewUser) -> dict[str, int]:
             "insert into users (name, email) values ($1, $2) returning id", user.name, user.email
         )
         return {"user_id": user_id, "job_id": await store.enqueue(send_welcome.new(user), conn=conn)}
+
+
+@app.get("/receipts/{job_id}")
+async def receipt(job_id: int, seconds: float = 10) -> Receipt:
+    """Wait for a welcome to be sent. The id that came by URL learns its result's type from the handler."""
+    try:
+        outcome = await store.wait_for(send_welcome.job_id(job_id), timeout=seconds)
+    except JobNotFound as error:
+        raise HTTPException(404, str(error)) from None
+    except JobTimeoutError as error:
+        raise HTTPException(504, str(error)) from None
+    except JobFailed as error:
+        raise HTTPException(502, str(error)) from None
+    return outcome.result
 
 
 @app.post("/users/{user_id}/reminder", status_code=202)

@@ -113,12 +113,16 @@ async def test_typed_jobs_send_by_a_mailer_that_a_test_replaces() -> None:
         async with client_of(example) as client:
             created = await client.post("/users", json={"name": "Ada", "email": "ada@example.org"})
             user_id = created.json()["user_id"]
+            receipt = await client.get(f"/receipts/{created.json()['job_id']}")
             welcome = await ended(example.store, created.json()["job_id"])
             reminded = await client.post(f"/users/{user_id}/reminder", params={"hours": 0})
             reminder = await ended(example.store, reminded.json()["job_id"])
             old = await ended(example.store, await example.store.enqueue("nag", {"user_id": user_id, "days": 2}))
             gone = await ended(example.store, await example.store.enqueue(example.send_reminder.new(4711, TWO_DAYS)))
             wrong = await ended(example.store, await example.store.enqueue("send_welcome", {"name": "Bob"}))
+            bob = example.NewUser(name="Bob", email="bob@example.org")
+            later = await example.store.enqueue(example.send_welcome.new(bob), run_after=TWO_DAYS)
+            missing = [await client.get(f"/receipts/{each}", params={"seconds": 0}) for each in (wrong.id, later, 4711)]
 
     assert (created.status_code, reminded.status_code) == (201, 202)
     assert sent == [
@@ -128,7 +132,8 @@ async def test_typed_jobs_send_by_a_mailer_that_a_test_replaces() -> None:
     ]
     assert [job.status for job in (welcome, reminder, old, gone, wrong)] == ["DONE"] * 4 + ["FAILED"]
     assert welcome.payload == {"name": "Ada", "email": "ada@example.org"}
-    assert welcome.result == {"to": "ada@example.org", "sent_at": "2024-02-29T00:00:00Z"}
+    assert receipt.json() == welcome.result == {"to": "ada@example.org", "sent_at": "2024-02-29T00:00:00Z"}
+    assert [response.status_code for response in missing] == [502, 504, 404]
     assert (welcome.queue, welcome.max_attempts, welcome.timeout_seconds) == ("mail", 8, 30.0)
     assert gone.result is None
     assert wrong.last_error == "The payload does not fit the handler of 'send_welcome': email: Field required"

@@ -83,6 +83,7 @@ class Watcher:
                 return waiter.answer.result()
             raise JobTimeoutError(f"Job {int(job_id)} has not ended within {timeout:g} s.") from waiter.trouble
         finally:
+            waiter.answer.cancel()  # if it has come to nothing: an error that nobody asks for would be logged
             self._waiters.discard(waiter)
             self._news.set()
 
