@@ -123,7 +123,7 @@ async def measure(run: Run, cases: Sequence[Case], finished: Callable[[Result], 
                 samples[name].append(sample)
                 progress(_line(case, repetition, name, sample))
         for name in case.contenders:
-            finished(Result(case, name, samples[name], samples.get("floor", ())))
+            finished(Result(case, name, samples[name], samples.get(case.base, ())))
 
 
 def progress(line: str) -> None:
