@@ -49,13 +49,14 @@ class Run:
         return child(role, what, contender=name, dsn=self.dsn, uvloop=self.options.uvloop, **spec)
 
     @asynccontextmanager
-    async def workers(self, name: str, tallies: Tallies, count: int = 1, **spec: Any) -> AsyncIterator[list[Child]]:
+    async def workers(
+        self, name: str, tallies: Tallies, count: int = 1, role: str = "roles.worker:play", **spec: Any
+    ) -> AsyncIterator[list[Child]]:
         """Start worker processes, that wait for "go"."""
         spec = {"tally": tallies.path, "concurrency": self.options.concurrency} | spec
         async with AsyncExitStack() as stack:
             workers = [
-                await stack.enter_async_context(self.child("roles.worker:play", name, slot=slot, **spec))
-                for slot in range(count)
+                await stack.enter_async_context(self.child(role, name, slot=slot, **spec)) for slot in range(count)
             ]
             for worker in workers:
                 await worker.answer()
