@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="small sizes: all of it in two minutes, to see that it works")
     add("--repeat", type=_count, metavar="N", help="repetitions of each case (3; 1 of those that run for a time)")
     add("--seconds", type=_seconds, metavar="S", help="for how long to measure what runs for a time (60)")
-    add("--jobs", type=_jobs, metavar="N", help="how many jobs wait (100,000; the deep backlog 1,000,000)")
+    add("--jobs", type=_jobs, metavar="N", help="how many jobs wait (100,000; features 40,000; backlog 1,000,000)")
     add("--rate", type=_count, metavar="N", help="jobs offered per second where they are offered (5,000)")
     add("--concurrency", type=_count, metavar="N", help="of pqlite's workers (pqlite's default)")
     add("--hours", type=_seconds, metavar="N", help="how long a soak takes; fractions are fine")

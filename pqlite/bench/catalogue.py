@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from pqlite.bench.scenarios import Scenario, backlog, drain, enqueue, idle, lanes, latency, pinned, soak, sustained
+from pqlite.bench.scenarios import (
+    Scenario,
+    backlog,
+    drain,
+    enqueue,
+    features,
+    idle,
+    lanes,
+    latency,
+    pinned,
+    soak,
+    sustained,
+)
 
 SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (enqueue, drain, sustained, pinned, backlog, lanes, latency, idle, soak)
+    for module in (enqueue, drain, features, sustained, pinned, backlog, lanes, latency, idle, soak)
 }
 DEFAULT = tuple(name for name in SCENARIOS if name != "soak")
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pqlite.bench.contenders import FLOOR
+
 if TYPE_CHECKING:
     from pqlite.bench.run import Run
 
@@ -35,9 +37,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One comparison of a scenario: `measure` is called for each contender, in each repetition.
+    """One comparison of a scenario: `measure` is called for each contender (a queue, or a way to use one), in each
+    repetition.
 
-    The first metric is the one that is compared: with the same repetition's `floor`.
+    The first metric is the one that is compared: with that of the contender `base` in the same repetition.
     """
 
     scenario: str
@@ -46,16 +49,17 @@ class Case:
     contenders: Sequence[str]
     measure: Callable[[Run, str], Awaitable[Sample]]
     repeat: int
+    base: str = FLOOR
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All samples of one contender in one case, and those of the floor beside it, repetition by repetition."""
+    """All samples of one contender in one case, and those of the case's base beside it, repetition by repetition."""
 
     case: Case
     contender: str
     samples: Sequence[Sample]
-    floor: Sequence[Sample]
+    base: Sequence[Sample]
 
     def values(self, key: str) -> list[float]:
         """Return a metric's values that could be had."""
@@ -69,11 +73,11 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """Return the median over the repetitions of: the first metric, divided by the floor's."""
+        """Return the median over the repetitions of: the first metric, divided by the base's."""
         key = self.case.metrics[0].key
-        pairs = zip(self.samples, self.floor, strict=bool(self.floor))
-        both = ((mine.values.get(key), floor.values.get(key)) for mine, floor in pairs)
-        ratios = [mine / floor for mine, floor in both if mine is not None and floor]
+        pairs = zip(self.samples, self.base, strict=bool(self.base))
+        both = ((mine.values.get(key), base.values.get(key)) for mine, base in pairs)
+        ratios = [mine / base for mine, base in both if mine is not None and base]
         return statistics.median(ratios) if ratios else None
 
 

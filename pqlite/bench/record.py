@@ -20,7 +20,7 @@ def _entry(result: Result) -> dict[str, Any]:
         "scenario": result.case.scenario,
         "case": result.case.name,
         "contender": result.contender,
-        "ratio_to_floor": result.ratio,
+        f"ratio_to_{result.case.base}": result.ratio,
         "metrics": {
             metric.key: asdict(metric)
             | {

@@ -6,8 +6,7 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 
-from pqlite.bench.contenders import FLOOR
-from pqlite.bench.figures import Metric, Result
+from pqlite.bench.figures import Case, Metric, Result
 
 WIDTH = 80
 NAME_WIDTH = 15
@@ -21,8 +20,7 @@ def report(title: str, results: Sequence[Result], notes: str) -> str:
 
 
 def _table(results: Sequence[Result]) -> str:
-    metrics = results[0].case.metrics
-    cells = [_headings(metrics, 0), _headings(metrics, 1), *(_cells(result) for result in results)]
+    cells = [_headings(results[0].case, 0), _headings(results[0].case, 1), *(_cells(result) for result in results)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     gap = 2 if NAME_WIDTH + sum(widths) + 2 * len(widths) <= WIDTH else 1
 
@@ -40,16 +38,16 @@ def _table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _headings(metrics: Sequence[Metric], number: int) -> list[str]:
-    first, *others = [["", *metric.heading.split("\n")][-2:] for metric in metrics]
-    return [first[number], ("", "min - max")[number], ("to", FLOOR)[number], *(other[number] for other in others)]
+def _headings(case: Case, number: int) -> list[str]:
+    first, *others = [["", *metric.heading.split("\n")][-2:] for metric in case.metrics]
+    return [first[number], ("", "min - max")[number], ("to", case.base)[number], *(other[number] for other in others)]
 
 
 def _cells(result: Result) -> list[str]:
     first, *others = result.case.metrics
     values = result.values(first.key)
     span = f"{_shown(min(values), first)} - {_shown(max(values), first)}" if len(values) > 1 else ""
-    ratio = "" if result.ratio is None or result.contender == FLOOR else f"{result.ratio:.2f}x"
+    ratio = "" if result.ratio is None or result.contender == result.case.base else f"{result.ratio:.2f}x"
     medians = (_shown(result.median(metric.key), metric) for metric in others)
     return [_shown(result.median(first.key), first), span, ratio, *medians]
 

@@ -49,13 +49,14 @@ class Run:
         return child(role, what, contender=name, dsn=self.dsn, uvloop=self.options.uvloop, **spec)
 
     @asynccontextmanager
-    async def workers(self, name: str, tallies: Tallies, count: int = 1, **spec: Any) -> AsyncIterator[list[Child]]:
+    async def workers(
+        self, name: str, tallies: Tallies, count: int = 1, role: str = "roles.worker:play", **spec: Any
+    ) -> AsyncIterator[list[Child]]:
         """Start worker processes, that wait for "go"."""
         spec = {"tally": tallies.path, "concurrency": self.options.concurrency} | spec
         async with AsyncExitStack() as stack:
             workers = [
-                await stack.enter_async_context(self.child("roles.worker:play", name, slot=slot, **spec))
-                for slot in range(count)
+                await stack.enter_async_context(self.child(role, name, slot=slot, **spec)) for slot in range(count)
             ]
             for worker in workers:
                 await worker.answer()
@@ -123,7 +124,7 @@ async def measure(run: Run, cases: Sequence[Case], finished: Callable[[Result], 
                 samples[name].append(sample)
                 progress(_line(case, repetition, name, sample))
         for name in case.contenders:
-            finished(Result(case, name, samples[name], samples.get("floor", ())))
+            finished(Result(case, name, samples[name], samples.get(case.base, ())))
 
 
 def progress(line: str) -> None:

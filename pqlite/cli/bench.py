@@ -8,9 +8,10 @@ from typing import Any
 
 DESCRIPTION = """\
 Measure pqlite on a server, each time beside the bare floor (asyncpg and a few
-lines of Python) on the same server in the same run. Only the ratio of two such
-figures says anything about another machine. It works in the schemas
-pqlite_bench and pqlite_bench_floor, which it makes and drops.
+lines of Python) on the same server in the same run, or, what its features cost,
+beside a plain handler. Only the ratio of two such figures says anything about
+another machine. It works in the schemas pqlite_bench and pqlite_bench_floor,
+which it makes and drops.
 """
 
 EXAMPLES = """\

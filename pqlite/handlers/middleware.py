@@ -83,5 +83,5 @@ async def _after(hooks: Hooks, ctx: JobContext, result: Any, error: BaseExceptio
 
 
 async def _awaited(answer: Awaitable[None] | None) -> None:
-    if inspect.isawaitable(answer):
+    if answer is not None and inspect.isawaitable(answer):  # asking costs more than calling the hook
         await answer

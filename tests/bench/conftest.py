@@ -26,12 +26,14 @@ SHARES = (
     ("enqueue", "drain", "latency"),
     ("sustained", "pinned"),
     ("lanes", "backlog", "idle"),
+    ("features",),
     ("soak",),
 )
 SIZES = {
     "enqueue": ("--quick", "--jobs", "100", "--seconds", "1"),
     "sustained": ("--quick", "--jobs", "300", "--seconds", "1"),
     "lanes": ("--quick", "--jobs", "300", "--seconds", "1"),
+    "features": ("--quick", "--jobs", "100"),
     "soak": ("--hours", "0.0014"),
 }
 SCHEMAS = "select nspname from pg_namespace where nspname like 'pqlite%' order by 1"

@@ -68,6 +68,18 @@ def test_a_table_of_six_digit_rates_and_long_names_fits_80_columns() -> None:
     assert "111,111 - 1,000,000" in text
 
 
+def test_a_case_can_be_compared_with_another_than_the_floor() -> None:
+    case = Case("features", "run", METRICS[:1], ("plain", "hooks"), unmeasured, 1, "plain")
+    plain, hooks = Sample({"rate": 10.0}), Sample({"rate": 12.5})
+
+    text = report("features", [Result(case, "plain", [plain], [plain]), Result(case, "hooks", [hooks], [plain])], "")
+
+    lines = [line.split() for line in text.splitlines()]
+    assert ["hooks", "12", "1.25x"] in lines
+    assert ["plain", "10"] in lines
+    assert "plain" in lines[2]
+
+
 def test_a_plot_of_nothing_but_zeros_is_drawn() -> None:
     root = ElementTree.fromstring(svg([Panel("a <title> & more", "jobs/s", [("pqlite", [(0, 0), (7200, 0)])])]))
 

@@ -3,13 +3,16 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from pydantic_core import from_json
 
 from pqlite.bench.catalogue import SCENARIOS
 from pqlite.bench.contenders import FLOOR, PQLITE
 from pqlite.bench.contenders.base import Load
 from pqlite.bench.figures import Case, Result, Sample
+from pqlite.bench.options import Options
+from pqlite.bench.roles.features import DECLARED
 from pqlite.bench.run import Run, measure
-from pqlite.bench.scenarios import drain
+from pqlite.bench.scenarios import drain, features
 from tests.bench.conftest import SHARES, Measured
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -27,11 +30,13 @@ def test_a_scenario_gives_numbers_for_pqlite_and_for_the_floor_beside_it(
 ) -> None:
     results = [result for result in measured[name].record["results"] if result["scenario"] == name]
 
-    expected = {PQLITE} if name == "soak" else {PQLITE, FLOOR}
-    for case in {result["case"] for result in results}:
-        assert {result["contender"] for result in results if result["case"] == case} == expected
+    if name != "features":
+        expected = {PQLITE} if name == "soak" else {PQLITE, FLOOR}
+        for case in {result["case"] for result in results}:
+            assert {result["contender"] for result in results if result["case"] == case} == expected
     for result in results:
-        assert (result["ratio_to_floor"] is None) == (name == "soak")
+        ratio = result["ratio_to_plain" if name == "features" else "ratio_to_floor"]
+        assert (ratio is None) == (name == "soak")
         for key, metric in result["metrics"].items():
             assert metric["values"]
             for value in metric["values"]:
@@ -107,6 +112,37 @@ def test_what_ran_for_a_time_is_plotted_as_well_formed_svg(
 
 def test_what_did_not_run_for_a_time_is_not_plotted(measured: dict[str, Measured]) -> None:
     assert measured["lanes"].svg is None
+
+
+def test_every_way_to_declare_a_job_is_compared_with_the_plain_one(measured: dict[str, Measured]) -> None:
+    by_case: dict[str, list[str]] = {}
+    for result in measured["features"].record["results"]:
+        by_case.setdefault(result["case"], []).append(result["contender"])
+        if result["contender"] == "plain":
+            assert result["ratio_to_plain"] == 1
+
+    assert [*by_case.values()] == [[*features.DECLARED], [*features.MADE], [*features.MADE]]
+    assert set(features.DECLARED) == set(DECLARED)
+
+
+@pytest.mark.parametrize("feature", features.MADE)
+async def test_every_way_to_make_a_job_writes_the_same_payload(feature: str, run: Run) -> None:
+    _, alone, many = features.cases(Options(jobs=100))
+
+    for case in (alone, many):
+        await case.measure(run, feature)
+
+        payloads = await run.conn.fetch("select distinct payload from pqlite_bench.jobs")
+        assert [from_json(row[0]) for row in payloads] == [{"i": 0, **features.PAYLOAD}]
+
+
+async def test_what_a_worker_with_all_features_is_given_has_that_payload_too(run: Run) -> None:
+    running, *_ = features.cases(Options(jobs=100))
+
+    await running.measure(run, "everything")
+
+    jobs = await run.conn.fetch("select status, payload - 'i', count(*) from pqlite_bench.jobs group by 1, 2")
+    assert [(row[0], from_json(row[1]), row[2]) for row in jobs] == [("DONE", features.PAYLOAD, 100)]
 
 
 def test_a_soak_runs_all_kinds_of_jobs_and_ends_with_a_verdict(measured: dict[str, Measured]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -19,12 +19,15 @@ Payload = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The jobs that wait: how many, spread over so many job types, priorities and queues."""
+    """The jobs that wait: how many, spread over so many job types, priorities and queues; each has its number in the
+    payload, as `i`, beside what is said here.
+    """
 
     jobs: int
     job_types: int = 1
     priorities: int = 1
     queues: int = 1
+    payload: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

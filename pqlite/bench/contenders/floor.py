@@ -7,6 +7,7 @@ no death, retries nothing and handles no errors. Whatever a queue adds costs som
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -52,7 +53,8 @@ class Floor(Contender):
 
     async def fill(self, conn: Connection, dsn: str, load: Load) -> None:
         """Insert rows made by the server."""
-        await conn.execute(statement("floor_fill"), load.jobs, load.job_types, load.priorities, load.queues)
+        spread = load.jobs, load.job_types, load.priorities, load.queues
+        await conn.execute(statement("floor_fill"), *spread, json.dumps(load.payload))
 
     async def settled(self, conn: Connection) -> bool:
         """Look for a READY or RUNNING job."""

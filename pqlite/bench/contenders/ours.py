@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pqlite import schema
 from pqlite.bench.contenders.base import JOB_TYPE, Contender, Load, Payload, Producer, Work
 from pqlite.bench.statements import statement
-from pqlite.handlers import JobContext
+from pqlite.handlers import AnyHandler, JobContext
 from pqlite.job import NewJob
 from pqlite.store.postgres import PgJobStore
 from pqlite.worker import Worker
@@ -38,7 +39,8 @@ class Pqlite(Contender):
 
     async def fill(self, conn: Connection, dsn: str, load: Load) -> None:
         """Insert rows made by the server."""
-        await conn.execute(statement("pqlite_fill"), load.jobs, load.job_types, load.priorities, load.queues)
+        spread = load.jobs, load.job_types, load.priorities, load.queues
+        await conn.execute(statement("pqlite_fill"), *spread, json.dumps(load.payload))
 
     async def settled(self, conn: Connection) -> bool:
         """Look for a READY or RUNNING job."""
@@ -52,12 +54,17 @@ class Pqlite(Contender):
 
     async def work(self, work: Work) -> None:
         """Run a Worker."""
-        async with make_worker(work):
-            work.ready()
-            await work.stop.wait()
+        await run_worker(work)
 
 
-def make_worker(work: Work, **options: Any) -> Worker:
+async def run_worker(work: Work, handlers: Mapping[str, AnyHandler] | None = None, **options: Any) -> None:
+    """Run `make_worker`'s until it is to stop."""
+    async with make_worker(work, handlers, **options):
+        work.ready()
+        await work.stop.wait()
+
+
+def make_worker(work: Work, handlers: Mapping[str, AnyHandler] | None = None, **options: Any) -> Worker:
     """Return the worker that is measured; everything that is not asked for is the default."""
 
     async def noop(ctx: JobContext) -> None:
@@ -68,7 +75,7 @@ def make_worker(work: Work, **options: Any) -> Worker:
     if not work.keep:
         options["retain_done"] = timedelta(0)
     store = PgJobStore(dsn=work.dsn, schema=SCHEMA)
-    return Worker(store=store, handlers=dict.fromkeys(work.job_types, noop), **options)
+    return Worker(store=store, handlers=handlers or dict.fromkeys(work.job_types, noop), **options)
 
 
 class _Producer:

@@ -42,7 +42,7 @@ class Pgqueuer(Contender):
     async def fill(self, conn: Connection, dsn: str, load: Load) -> None:
         """Enqueue in bulk."""
         async with self.producer(dsn) as producer:
-            await producer.enqueue_many([{"i": i} for i in range(load.jobs)])
+            await producer.enqueue_many([{"i": i, **load.payload} for i in range(load.jobs)])
 
     async def settled(self, conn: Connection) -> bool:
         """Look for a job."""

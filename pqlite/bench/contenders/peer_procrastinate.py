@@ -39,7 +39,7 @@ class Procrastinate(Contender):
     async def fill(self, conn: Connection, dsn: str, load: Load) -> None:
         """Defer in bulk."""
         async with self.producer(dsn) as producer:
-            await producer.enqueue_many([{"i": i} for i in range(load.jobs)])
+            await producer.enqueue_many([{"i": i, **load.payload} for i in range(load.jobs)])
 
     async def settled(self, conn: Connection) -> bool:
         """Look for a job to do or being done."""

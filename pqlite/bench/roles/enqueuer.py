@@ -17,20 +17,25 @@ RATE_TICK = 0.02
 
 
 async def fast(spec: Spec, wire: Wire) -> None:
+    """Enqueue with a contender's producer, as `race` does."""
+    async with contender(spec["contender"]).producer(spec["dsn"], spec["callers"]) as producer:
+        await race(spec, wire, producer)
+
+
+async def race(spec: Spec, wire: Wire, producer: Producer) -> None:
     """Enqueue `jobs` jobs: one after the other, from `callers` tasks, or in bulk; say how long it took."""
     jobs, callers = spec["jobs"], spec["callers"]
-    async with contender(spec["contender"]).producer(spec["dsn"], callers) as producer:
-        # Connections and prepared statements, as a process that has run for a while has them.
-        await asyncio.gather(*(producer.enqueue({"i": 0}, caller=caller) for caller in range(callers)))
-        wire.say(loaded=True)
-        await wire.told("go")
-        before, began = usage(), clock()
-        if spec["bulk"]:
-            await producer.enqueue_many([{"i": i} for i in range(jobs)])
-        else:
-            await asyncio.gather(*(_some(producer, caller, jobs // callers) for caller in range(callers)))
-        seconds, after = (clock() - began) / 1e9, usage()
-        wire.say(seconds=seconds, cpu=after.cpu - before.cpu, rss=after.rss)
+    # Connections and prepared statements, as a process that has run for a while has them.
+    await asyncio.gather(*(producer.enqueue({"i": 0}, caller=caller) for caller in range(callers)))
+    wire.say(loaded=True)
+    await wire.told("go")
+    before, began = usage(), clock()
+    if spec["bulk"]:
+        await producer.enqueue_many([{"i": i} for i in range(jobs)])
+    else:
+        await asyncio.gather(*(_some(producer, caller, jobs // callers) for caller in range(callers)))
+    seconds, after = (clock() - began) / 1e9, usage()
+    wire.say(seconds=seconds, cpu=after.cpu - before.cpu, rss=after.rss)
 
 
 async def _some(producer: Producer, caller: int, jobs: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from pqlite.bench.contenders import contender
 from pqlite.bench.contenders.base import JOB_TYPE, Payload, Work
@@ -12,9 +14,13 @@ from pqlite.bench.wire import Spec, Wire
 
 
 async def play(spec: Spec, wire: Wire) -> None:
+    """Run a contender's worker, as `serve` does."""
+    await serve(spec, wire, contender(spec["contender"]).work)
+
+
+async def serve(spec: Spec, wire: Wire, run: Callable[[Work], Coroutine[Any, Any, None]]) -> None:
     """Be ready; "go" starts the worker, "look" asks for what it has used, "stop" ends it."""
     count = Count(Tally(spec["tally"], spec["slot"]), timed=spec.get("timed", False))
-    queue = contender(spec["contender"])
     stop = asyncio.Event()
     work = Work(
         dsn=spec["dsn"],
@@ -29,7 +35,7 @@ async def play(spec: Spec, wire: Wire) -> None:
     )
     wire.say(loaded=True)
     await wire.told("go")
-    working = asyncio.create_task(queue.work(work))
+    working = asyncio.create_task(run(work))
     obeying = asyncio.create_task(_obey(wire, count))
     await asyncio.wait([working, obeying], return_when=asyncio.FIRST_COMPLETED)
     if obeying.done():

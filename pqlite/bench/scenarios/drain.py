@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from pqlite.bench.contenders.base import Load, job_types
 from pqlite.bench.figures import Case, Metric, Sample, per
@@ -42,12 +44,12 @@ def cases(options: Options) -> Sequence[Case]:
     ]
 
 
-async def measure(run: Run, name: str, *, load: Load, processes: int = 1, keep: bool = True) -> Sample:
-    """Let jobs wait, start workers, and see how long they take."""
+async def measure(run: Run, name: str, *, load: Load, processes: int = 1, keep: bool = True, **spec: Any) -> Sample:
+    """Let jobs wait, start workers, and see how long they take; `spec` is what else these are told."""
     queue, tallies = run.contenders[name], run.tallies()
-    load = Load(min(load.jobs, queue.most_jobs), load.job_types, load.priorities, load.queues)
+    load = replace(load, jobs=min(load.jobs, queue.most_jobs))
     await run.prepare(name, load)
-    spec = {"keep": keep, "job_types": job_types(load)}
+    spec |= {"keep": keep, "job_types": job_types(load)}
     async with run.workers(name, tallies, processes, **spec) as workers:
         for worker in workers:
             worker.tell("go")

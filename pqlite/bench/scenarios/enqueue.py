@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from pqlite.bench.contenders import FLOOR, PQLITE, WRITES
 from pqlite.bench.figures import Case, Metric, Sample, per
@@ -45,11 +46,13 @@ def cases(options: Options) -> Sequence[Case]:
     ]
 
 
-async def measure(run: Run, name: str, *, jobs: int, callers: int, bulk: bool) -> Sample:
-    """Let a process enqueue jobs that nobody runs."""
+async def measure(
+    run: Run, name: str, *, jobs: int, callers: int, bulk: bool, role: str = "roles.enqueuer:fast", **spec: Any
+) -> Sample:
+    """Let a process enqueue jobs that nobody runs; `spec` is what else it is told."""
     await run.prepare(PQLITE if name == FLOOR else name)
     queue = WRITES if name == FLOOR else name
-    async with run.child("roles.enqueuer:fast", queue, jobs=jobs, callers=callers, bulk=bulk) as enqueuer:
+    async with run.child(role, queue, jobs=jobs, callers=callers, bulk=bulk, **spec) as enqueuer:
         await enqueuer.answer()
         before = run.server.cpu()
         took = await enqueuer.ask("go", patience=600)
