@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -123,12 +130,12 @@ class Injection:
         for step in self._steps:
             made = step.call(**step.with_values(ctx, values))
             match step.kind:
-                case _Kind.COROUTINE:
-                    made = await made
                 case _Kind.GENERATOR:
-                    made = stack.enter_context(made)
+                    made = _opened(made, stack)
                 case _Kind.ASYNC_GENERATOR:
-                    made = await stack.enter_async_context(made)
+                    made = await _opened_async(made, stack)
+                case _ if inspect.iscoroutine(made):  # also of a plain function that called an `async def`
+                    made = await made
             values.append(made)
         return {name: values[step] for name, step in self._parameters.items()}
 
@@ -137,7 +144,12 @@ class Injection:
         values: list[Any] = []
         for step in self._steps:
             made = step.call(**step.with_values(ctx, values))
-            values.append(stack.enter_context(made) if step.kind is _Kind.GENERATOR else made)
+            if inspect.iscoroutine(made):
+                made.close()
+                raise ConfigurationError(
+                    f"The dependency {_title(step.call)} returned a coroutine in a thread; make it an `async def`"
+                )
+            values.append(_opened(made, stack) if step.kind is _Kind.GENERATOR else made)
         return {name: values[step] for name, step in self._parameters.items()}
 
 
@@ -162,6 +174,27 @@ def _opener(call: Callable[..., Any], kind: _Kind) -> Callable[..., Any]:
             return contextmanager(call)
         case _:
             return call
+
+
+def _opened(manager: AbstractContextManager[Any], stack: ExitStack | AsyncExitStack) -> Any:
+    """Enter a generator; let the stack close it, whose other generators see an error even if this one swallows it."""
+    value = manager.__enter__()
+
+    def close(*error: Any) -> None:
+        manager.__exit__(*error)
+
+    stack.push(close)
+    return value
+
+
+async def _opened_async(manager: AbstractAsyncContextManager[Any], stack: AsyncExitStack) -> Any:
+    value = await manager.__aenter__()
+
+    async def close(*error: Any) -> None:
+        await manager.__aexit__(*error)
+
+    stack.push_async_exit(close)
+    return value
 
 
 def _title(call: Callable[..., Any]) -> str:

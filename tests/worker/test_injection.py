@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -235,6 +235,89 @@ async def test_nor_a_failure_of_another_dependency(
         job = await ended(store, await store.enqueue(handler.new()))
 
     assert (job.status, job.last_error) == (JobStatus.FAILED, "no database")
+
+
+@pytest.mark.parametrize("dependency", [swallowing, swallowing_later])
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_nor_can_it_hide_a_failure_from_a_transaction_around_it(
+    run: Run, store: PgJobStore, book: Book, dependency: Callable[..., Any], in_thread: bool
+) -> None:
+    handlers = Handlers()
+
+    def transaction() -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            book("rolled back")
+            raise
+        book("committed")
+
+    async def coroutine(tx: None = Depends(transaction), inner: int = Depends(dependency)) -> None:
+        raise Fail("the work was not done")
+
+    def function(tx: None = Depends(transaction), inner: int = Depends(dependency)) -> None:
+        raise Fail("the work was not done")
+
+    handler: Any = handlers.job("t")(function if in_thread else coroutine)
+    async with run(handlers):
+        job = await ended(store, await store.enqueue(handler.new()))
+
+    assert (job.status, book.lines) == (JobStatus.FAILED, ["rolled back"])
+
+
+async def test_a_decorated_coroutine_has_run_before_its_dependencies_are_closed(
+    run: Run, store: PgJobStore, book: Book
+) -> None:
+    handlers = Handlers()
+
+    def connection() -> Iterator[int]:
+        book("opens")
+        yield 7
+        book("closes")
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return plain
+
+    @handlers.job("t")
+    @decorated
+    async def handler(connection: int = Depends(connection)) -> int:
+        await asyncio.sleep(0)
+        book("handler")
+        return connection
+
+    async with run(handlers):
+        job = await ended(store, await store.enqueue(handler.new()))
+
+    assert (job.status, job.result) == (JobStatus.DONE, 7)
+    assert book.lines == ["opens", "handler", "closes"]
+
+
+async def test_a_coroutine_that_a_plain_function_returns_is_awaited_or_refused_in_a_thread(
+    run: Run, store: PgJobStore
+) -> None:
+    handlers = Handlers()
+
+    async def connect() -> str:
+        return "connection"
+
+    @handlers.job("coroutine")
+    async def coroutine(connection: str = Depends(lambda: connect())) -> str:
+        return connection
+
+    @handlers.job("function", max_attempts=1)
+    def function(connection: str = Depends(lambda: connect())) -> str:
+        raise AssertionError
+
+    async with run(handlers):
+        done = await ended(store, await store.enqueue(coroutine.new()))
+        failed = await ended(store, await store.enqueue(function.new()))
+
+    assert done.result == "connection"
+    assert "<lambda> returned a coroutine in a thread; make it an `async def`" in (failed.last_error or "")
 
 
 async def test_plain_dependencies_of_a_plain_handler_live_in_its_thread(
