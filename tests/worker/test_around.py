@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 
@@ -20,11 +21,12 @@ from pqlite import (
     JobContext,
     JobFields,
     JobStatus,
+    NewJob,
     PgJobStore,
     Snooze,
     Worker,
 )
-from pqlite.events import JobSettled
+from pqlite.events import Event, JobSettled, JobStarted
 from pqlite.worker import resources as resources_of_worker
 from tests.support import EventLog, ended
 from tests.worker.conftest import Run
@@ -114,6 +116,37 @@ async def test_middleware_decides_what_an_attempt_returns_or_raises(run: Run, st
 
     assert done.result == {"result": "done"}
     assert (failed.status, failed.last_error) == (JobStatus.FAILED, "hopeless: unlucky")
+
+
+def with_asyncio() -> AbstractAsyncContextManager[Any]:
+    return asyncio.timeout(0)
+
+
+@asynccontextmanager
+async def with_anyio() -> AsyncIterator[None]:
+    with anyio.fail_after(0):
+        yield
+
+
+@pytest.mark.parametrize("limit", [with_asyncio, with_anyio])
+async def test_middleware_that_loses_patience_with_a_thread_lets_no_job_run_beside_itself(
+    run: Run, store: PgJobStore, limit: Callable[[], AbstractAsyncContextManager[Any]]
+) -> None:
+    expired = threading.Event()
+
+    def function(ctx: JobContext) -> str:
+        assert expired.wait(15)
+        return f"attempt {ctx.attempt}"
+
+    async def impatient(ctx: JobContext, call_next: CallNext) -> Any:
+        async with limit():
+            asyncio.get_running_loop().call_later(0.05, expired.set)
+            return await call_next(ctx)
+
+    async with run({"t": function}, middleware=[impatient], backoff=lambda _: 0):
+        job = await ended(store, await store.enqueue("t"))
+
+    assert (job.result, job.errors) == ("attempt 1", [])
 
 
 async def test_middleware_need_not_call_the_handler(run: Run, store: PgJobStore) -> None:
@@ -406,3 +439,20 @@ async def test_a_retry_is_another_attempt_in_the_log(run: Run, store: PgJobStore
         logger.removeHandler(records)
 
     assert records.fields == {"attempt 1": (job.id, "t", 1), "attempt 2": (job.id, "t", 2)}
+
+
+async def test_the_start_of_an_attempt_is_not_logged_as_a_part_of_the_one_before(store: PgJobStore) -> None:
+    started: dict[int, Any] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, JobStarted):
+            record = logging.makeLogRecord({})
+            fields.filter(record)
+            started[event.job.id] = record.__dict__["job_id"]
+
+    fields = JobFields()
+    ids = [verdict.id for verdict in await store.enqueue_many(100 * [NewJob(job_type="t")])]
+    async with Worker(store, {"t": coroutine}, concurrency=2, observers=[note]):
+        await ended(store, ids[-1])
+
+    assert started == dict.fromkeys(ids)
