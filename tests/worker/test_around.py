@@ -307,6 +307,19 @@ async def test_a_worker_whose_resources_cannot_be_made_does_not_start(store: PgJ
             raise AssertionError
 
 
+async def test_resources_that_are_no_context_manager_are_refused(store: PgJobStore) -> None:
+    async def returned() -> Mapping[str, int]:
+        return {}
+
+    async def undecorated() -> AsyncIterator[Mapping[str, int]]:
+        yield {}
+
+    for resources in (returned, undecorated, dict):
+        with pytest.raises(ConfigurationError, match=r"resources returned .* not an async context manager"):
+            async with Worker(store, {"t": coroutine}, resources=resources):  # type: ignore[arg-type]
+                raise AssertionError
+
+
 async def test_a_start_that_is_cancelled_does_not_wait_for_resources(store: PgJobStore) -> None:
     entered, cancelled = asyncio.Event(), asyncio.Event()
 
