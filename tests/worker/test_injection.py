@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial, wraps
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from pqlite import ConfigurationError, Depends, Fail, Handlers, JobContext, JobStatus, PayloadError, PgJobStore, Snooze
-from pqlite.events import JobStarted
+from pqlite.events import JobEnded, JobStarted
 from tests.support import EventLog, ended, settled
 from tests.worker.conftest import Run
 
@@ -143,6 +144,69 @@ async def test_a_cancelled_attempt_closes_its_dependencies(
     assert job.status is JobStatus.CANCELLED
     assert [line for line in book.lines if "closes" in line] == CLOSES
     assert "generator sees CancelledError" in book.lines
+
+
+@pytest.mark.parametrize("where", ["coroutine", "thread", "opening"])
+@pytest.mark.parametrize(
+    ("end", "seen_as", "status", "attempts"),
+    [
+        ("timeout", "TimeoutError", JobStatus.READY, 1),
+        ("cancel", "cancelled", JobStatus.CANCELLED, 1),
+        ("shutdown", None, JobStatus.READY, 0),
+        ("lease", None, JobStatus.READY, 0),
+    ],
+)
+async def test_however_an_attempt_is_stopped_each_dependency_is_closed_once(
+    run: Run, store: PgJobStore, log: EventLog, book: Book, where: str, end: str, seen_as: str | None,
+    status: JobStatus, attempts: int,
+) -> None:  # fmt: skip
+    handlers, loop = Handlers(), asyncio.get_running_loop()
+    entered, never = asyncio.Event(), asyncio.Event()
+
+    async def outer() -> AsyncIterator[None]:
+        book("outer opens")
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+            book("outer closes")
+
+    async def inner(_: None = Depends(outer)) -> AsyncIterator[None]:
+        try:
+            if where == "opening":
+                entered.set()
+                await never.wait()
+            yield
+        finally:
+            await asyncio.sleep(0)
+            book("inner closes")
+
+    async def coroutine(_: None = Depends(inner)) -> None:
+        entered.set()
+        await never.wait()
+
+    def function(ctx: JobContext, _: None = Depends(inner)) -> None:
+        loop.call_soon_threadsafe(entered.set)
+        while ctx.stop_requested is None:
+            time.sleep(0.01)
+        raise {"timeout": TimeoutError}.get(ctx.stop_requested, RuntimeError)("cancelled")
+
+    handler: Any = handlers.job("t")(function if where == "thread" else coroutine)
+    async with run(handlers, shutdown_grace=0.0) as worker:
+        job_id = await store.enqueue(handler.new(), timeout_seconds=0.1 if end == "timeout" else None)
+        await entered.wait()
+        if end == "cancel":
+            await store.cancel(job_id)
+        elif end == "lease":
+            worker._running._parts.executor.cancel_all("lease")  # type: ignore[union-attr]
+        if end != "shutdown":
+            await log.wait_for(JobEnded)
+        worker.begin_shutdown()
+    job = await store.get(job_id)
+
+    assert book.lines == ["outer opens", "inner closes", "outer closes"]
+    assert (job.status, job.attempts) == (status, attempts)
+    assert seen_as is None or seen_as in (job.last_error or "")
 
 
 async def test_a_dependency_that_fails_is_a_failed_attempt_and_what_was_open_is_closed(
