@@ -206,6 +206,8 @@ async def test_a_hook_hears_of_every_end_and_changes_none_but_before(
     ("options", "sentence"),
     [
         ({"middleware": [3]}, "middleware must be an async function"),
+        ({"hooks": coroutine}, "hooks must be Hooks"),
+        ({"hooks": [coroutine]}, "hooks must be Hooks"),
         ({"resources": ["pool"]}, "resources must be a mapping, or a function"),
         ({"backoff": 3}, "backoff must be a BackoffPolicy or a function"),
     ],
