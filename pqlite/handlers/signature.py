@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
@@ -136,7 +137,8 @@ def _resolved(parameter: inspect.Parameter, function: Callable[..., Any], where:
             f"{where} has the annotation {annotation!r}, which cannot be resolved: {error}. It is needed when the "
             f"program runs: define or import it at the top of the module, not in a function or under TYPE_CHECKING"
         ) from None
-    return JobContext if isinstance(annotation, type) and issubclass(annotation, JobContext) else annotation
+    kinds = get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else (annotation,)
+    return JobContext if any(isinstance(k, type) and issubclass(k, JobContext) for k in kinds) else annotation
 
 
 def _globals(function: Any) -> dict[str, Any]:

@@ -256,10 +256,14 @@ def test_a_context_is_told_by_its_annotation_also_where_that_cannot_be_resolved_
 
     def unresolved(context: "somewhere.JobContext", n: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821
     def bare(ctx, n): ...  # type: ignore[no-untyped-def]
+    def optional(context: JobContext | None, n: int) -> None: ...
+    def marked(context: Annotated[JobContext, "the context"], n: int) -> None: ...
     def injected(n: int, pool: "Unknown" = Depends(number)) -> None: ...
 
     assert handlers.job("a")(unresolved).takes_context
     assert handlers.job("b")(bare).takes_context
+    assert handlers.job("optional")(optional).takes_context
+    assert handlers.job("marked")(marked).takes_context
     assert not handlers.job("c")(injected).takes_context
 
 

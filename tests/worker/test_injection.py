@@ -462,6 +462,7 @@ async def test_a_dependency_may_be_an_object_a_method_or_a_partial(run: Run, sto
             yield "from a method"
 
     async def named(name: str = "", ctx: JobContext | None = None) -> str:
+        assert ctx is not None
         return name
 
     settings, shop = Settings(), Shop()
