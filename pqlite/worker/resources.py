@@ -45,7 +45,7 @@ async def held(resources: Resources, stopped: asyncio.Event) -> AsyncIterator[Ma
         Exception: what entering raised.
     """
     if resources is None or isinstance(resources, Mapping):
-        yield resources or {}
+        yield {} if resources is None else resources  # an empty one too is the caller's, who may fill it yet
         return
     manager: Any = resources()
     if not isinstance(manager, AbstractAsyncContextManager):

@@ -28,7 +28,7 @@ from pqlite import (
 )
 from pqlite.events import Event, JobSettled, JobStarted
 from pqlite.worker import resources as resources_of_worker
-from tests.support import EventLog, ended
+from tests.support import EventLog, ended, settled
 from tests.worker.conftest import Run
 
 
@@ -162,6 +162,17 @@ async def test_middleware_need_not_call_the_handler(run: Run, store: PgJobStore)
     assert job.result == "instead"
 
 
+async def test_a_hook_belongs_to_the_attempt_and_its_time(run: Run, store: PgJobStore) -> None:
+    async def slow(ctx: JobContext, *, result: Any, error: BaseException | None) -> None:
+        await asyncio.Event().wait()
+
+    async with run({"t": coroutine}, hooks=Hooks(after_job=slow)):
+        job = await settled(store, await store.enqueue("t", timeout_seconds=0.05))
+
+    assert job.status is JobStatus.READY
+    assert "timeout_seconds (0.05 s)" in (job.last_error or "")
+
+
 async def test_a_hook_hears_of_every_end_and_changes_none_but_before(
     run: Run, store: PgJobStore, log: EventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,7 +267,7 @@ async def test_resources_are_there_before_the_first_attempt_and_until_after_the_
 
 
 async def test_a_mapping_of_resources_is_the_callers(run: Run, store: PgJobStore) -> None:
-    given = {"a": object()}
+    given: dict[str, object] = {}
     found: list[Any] = []
 
     async def handler(ctx: JobContext) -> None:
@@ -267,7 +278,7 @@ async def test_a_mapping_of_resources_is_the_callers(run: Run, store: PgJobStore
     async with run({"t": handler}):
         await ended(store, await store.enqueue("t"))
 
-    assert found == [given, {}]
+    assert found == [{}, {}]
     assert found[0] is given
 
 
