@@ -13,7 +13,9 @@ from pqlite.handlers.context import JobContext
 logger = logging.getLogger(__name__)
 
 CallNext: TypeAlias = Callable[[JobContext], Awaitable[Any]]
-"""Runs the rest of an attempt; returns what the handler returns, raises what it raises."""
+"""Runs the rest of an attempt; returns what the handler returns, raises what it raises. A handler in a thread is waited
+for, whoever cancels: a timeout around the call does not cut it short.
+"""
 
 Middleware: TypeAlias = Callable[[JobContext, CallNext], Awaitable[Any]]
 """An `async def middleware(ctx, call_next)` around each attempt. What it returns is the job's result, what it raises is
