@@ -543,6 +543,39 @@ async def test_dependencies_are_replaced_for_the_attempts_within_the_block_also_
     assert inner[1] == "inner"
 
 
+async def test_an_attempt_under_way_keeps_its_dependencies_when_they_are_replaced_in_all_workers(
+    run: Run, store: PgJobStore, book: Book
+) -> None:
+    handlers = Handlers()
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def real() -> AsyncIterator[str]:
+        yield "real"
+        book("real closes")
+
+    async def fake() -> AsyncIterator[str]:
+        yield "fake"
+        book("fake closes")
+
+    @handlers.job("t")
+    async def handler(waits: bool, name: str = Depends(real)) -> str:
+        if waits:
+            entered.set()
+            await release.wait()
+        return name
+
+    async with run(handlers, concurrency=1), run(handlers, concurrency=1):
+        first = await store.enqueue(handler.new(True))
+        await entered.wait()
+        with handlers.override({real: fake}):
+            second = await ended(store, await store.enqueue(handler.new(False)))
+            release.set()
+            results = [(await ended(store, first)).result, second.result]
+
+    assert results == ["real", "fake"]
+    assert book.lines == ["fake closes", "real closes"]
+
+
 def test_overriding_what_no_job_depends_on_is_a_mistake() -> None:
     handlers = Handlers()
     handlers.job("t")(lambda name=Depends(get_name): name)
