@@ -106,11 +106,12 @@ def policy_of(backoff: Backoff) -> BackoffPolicy:
     Raises:
         ConfigurationError: it is neither.
     """
-    if isinstance(backoff, type) or not (callable(backoff) or hasattr(backoff, "retry_delay")):
-        raise ConfigurationError(f"backoff must be a BackoffPolicy or a function of the attempt, not {backoff!r}")
-    if isinstance(backoff, BackoffPolicy) or hasattr(backoff, "retry_delay"):
-        return backoff  # type: ignore[return-value]  # a policy, if only in all but its name
-    return _Called(backoff)
+    if not isinstance(backoff, type):
+        if isinstance(backoff, BackoffPolicy) or hasattr(backoff, "retry_delay"):
+            return backoff  # type: ignore[return-value]  # a policy, if only in all but its name
+        if callable(backoff):
+            return _Called(backoff)
+    raise ConfigurationError(f"backoff must be a BackoffPolicy or a function of the attempt, not {backoff!r}")
 
 
 class IdlePollPolicy:

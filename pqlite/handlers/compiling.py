@@ -57,43 +57,27 @@ def _injected(handler: TypedHandler[..., Any, ..., Any], in_thread: InThread) ->
             result = await in_thread(lambda _: all_in_one(ctx, injection), ctx)
             return await result if inspect.isawaitable(result) else result
         given = arguments(ctx.job)
-        error: BaseException | None = None
-        try:
-            async with AsyncExitStack() as stack:
-                try:
-                    injected = await injection.enter(ctx, stack)
-                    if runs_on_loop:
-                        result = called(ctx, given, injected)
-                    else:
-                        result = await in_thread(lambda _: called(ctx, given, injected), ctx)
-                    if inspect.isawaitable(result):
-                        result = await result
-                except BaseException as raised:
-                    error = raised
-                    raise
-            if error is not None:
-                raise error  # a generator has swallowed it, which must not make a failure a success
-            return result
-        finally:
-            error = None  # it refers to this frame
+        async with AsyncExitStack() as stack:
+            injected = await injection.enter(ctx, stack)
+            if runs_on_loop:
+                result = called(ctx, given, injected)
+            else:
+                result = await in_thread(lambda _: called(ctx, given, injected), ctx)
+            return await result if inspect.isawaitable(result) else result
 
     def all_in_one(ctx: JobContext, injection: Injection) -> Any:
         given = arguments(ctx.job)
-        error: BaseException | None = None
-        try:
-            with ExitStack() as stack:
-                try:
-                    result = called(ctx, given, injection.enter_plain(ctx, stack))
-                except BaseException as raised:
-                    error = raised
-                    raise
-            if error is not None:
-                raise error
-            return result
-        finally:
-            error = None
+        with ExitStack() as stack:
+            result = called(ctx, given, injection.enter_plain(ctx, stack))
+            # A decorated `async def` may look like a plain function: what it needs stays open until it has run.
+            return _closing(result, stack.pop_all()) if inspect.isawaitable(result) else result
 
     return run
+
+
+async def _closing(result: Awaitable[Any], stack: ExitStack) -> Any:
+    with stack:
+        return await result
 
 
 def _on_loop(call: Handler, in_thread: InThread) -> CallNext:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
-from enum import Enum, auto
-from functools import partial
 from typing import Any, TypeAlias, TypeVar, overload
 
 from pqlite.errors import ConfigurationError
 from pqlite.handlers.context import JobContext
-from pqlite.handlers.signature import Dependency, signature_of
+from pqlite.handlers.signature import Dependency, Kind, kind_of, signature_of
 
 T = TypeVar("T")
 
@@ -46,19 +51,12 @@ def Depends(dependency: Callable[..., Any]) -> Any:
     return Dependency(dependency)
 
 
-class _Kind(Enum):
-    FUNCTION = auto()
-    COROUTINE = auto()
-    GENERATOR = auto()
-    ASYNC_GENERATOR = auto()
-
-
 @dataclass(frozen=True, slots=True)
 class _Step:
     """One call: `arguments` are names, and which earlier step's value they get; None stands for the context."""
 
     call: Callable[..., Any]
-    kind: _Kind
+    kind: Kind
     arguments: tuple[tuple[str, int | None], ...]
 
     def with_values(self, ctx: JobContext, values: Sequence[Any]) -> dict[str, Any]:
@@ -79,7 +77,7 @@ class Injection:
         self._asked: set[Callable[..., Any]] = set()
         self._injected = injected
         self._parameters = {name: self._place(each.call, ()) for name, each in injected.items()}
-        self.plain = all(step.kind in (_Kind.FUNCTION, _Kind.GENERATOR) for step in self._steps)
+        self.plain = all(step.kind in (Kind.FUNCTION, Kind.GENERATOR) for step in self._steps)
         """Whether nothing in it needs the event loop."""
 
     def _place(self, call: Callable[..., Any], inside: tuple[Callable[..., Any], ...]) -> int:
@@ -100,7 +98,7 @@ class Injection:
             ]
             if signature.context is not None:
                 arguments.append((signature.context, None))
-            kind = _kind(call)
+            kind = kind_of(call)
             self._places[call] = len(self._steps)
             self._steps.append(_Step(_opener(call, kind), kind, tuple(arguments)))
         return self._places[call]
@@ -123,12 +121,12 @@ class Injection:
         for step in self._steps:
             made = step.call(**step.with_values(ctx, values))
             match step.kind:
-                case _Kind.COROUTINE:
+                case Kind.GENERATOR:
+                    made = _opened(made, stack)
+                case Kind.ASYNC_GENERATOR:
+                    made = await _opened_async(made, stack)
+                case _ if inspect.iscoroutine(made):  # also of a plain function that called an `async def`
                     made = await made
-                case _Kind.GENERATOR:
-                    made = stack.enter_context(made)
-                case _Kind.ASYNC_GENERATOR:
-                    made = await stack.enter_async_context(made)
             values.append(made)
         return {name: values[step] for name, step in self._parameters.items()}
 
@@ -137,31 +135,44 @@ class Injection:
         values: list[Any] = []
         for step in self._steps:
             made = step.call(**step.with_values(ctx, values))
-            values.append(stack.enter_context(made) if step.kind is _Kind.GENERATOR else made)
+            if inspect.iscoroutine(made):
+                made.close()
+                raise ConfigurationError(
+                    f"The dependency {_title(step.call)} returned a coroutine in a thread; make it an `async def`"
+                )
+            values.append(_opened(made, stack) if step.kind is Kind.GENERATOR else made)
         return {name: values[step] for name, step in self._parameters.items()}
 
 
-def _kind(call: Callable[..., Any]) -> _Kind:
-    while isinstance(call, partial):
-        call = call.func
-    for function in (call, None if isinstance(call, type) else getattr(call, "__call__", None)):  # noqa: B004
-        if inspect.isasyncgenfunction(function):
-            return _Kind.ASYNC_GENERATOR
-        if inspect.isgeneratorfunction(function):
-            return _Kind.GENERATOR
-        if inspect.iscoroutinefunction(function):
-            return _Kind.COROUTINE
-    return _Kind.FUNCTION
-
-
-def _opener(call: Callable[..., Any], kind: _Kind) -> Callable[..., Any]:
+def _opener(call: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     match kind:
-        case _Kind.ASYNC_GENERATOR:
+        case Kind.ASYNC_GENERATOR:
             return asynccontextmanager(call)
-        case _Kind.GENERATOR:
+        case Kind.GENERATOR:
             return contextmanager(call)
         case _:
             return call
+
+
+def _opened(manager: AbstractContextManager[Any], stack: ExitStack | AsyncExitStack) -> Any:
+    """Enter a generator; let the stack close it, whose other generators see an error even if this one swallows it."""
+    value = manager.__enter__()
+
+    def close(*error: Any) -> None:
+        manager.__exit__(*error)
+
+    stack.push(close)
+    return value
+
+
+async def _opened_async(manager: AbstractAsyncContextManager[Any], stack: AsyncExitStack) -> Any:
+    value = await manager.__aenter__()
+
+    async def close(*error: Any) -> None:
+        await manager.__aexit__(*error)
+
+    stack.push_async_exit(close)
+    return value
 
 
 def _title(call: Callable[..., Any]) -> str:

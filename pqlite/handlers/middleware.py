@@ -13,7 +13,9 @@ from pqlite.handlers.context import JobContext
 logger = logging.getLogger(__name__)
 
 CallNext: TypeAlias = Callable[[JobContext], Awaitable[Any]]
-"""Runs the rest of an attempt; returns what the handler returns, raises what it raises."""
+"""Runs the rest of an attempt; returns what the handler returns, raises what it raises. A handler in a thread is waited
+for, whoever cancels: a timeout around the call does not cut it short.
+"""
 
 Middleware: TypeAlias = Callable[[JobContext, CallNext], Awaitable[Any]]
 """An `async def middleware(ctx, call_next)` around each attempt. What it returns is the job's result, what it raises is
@@ -22,16 +24,17 @@ how the attempt ends: return what `call_next(ctx)` returns, and let what that ra
 
 
 class AfterJob(Protocol):
-    """Called when an attempt has ended. `error` is what it raised, None if it returned its `result`."""
+    """Called when a handler has ended. `error` is what it raised, None if it returned its `result`."""
 
     def __call__(self, ctx: JobContext, /, *, result: Any, error: BaseException | None) -> Awaitable[None] | None:
-        """See how the attempt ended."""
+        """See how it ended."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Functions, plain or `async def`, called before and after each attempt. They run on the event loop.
+    """Functions, plain or `async def`, called at the beginning and the end of each attempt. They run on the event loop,
+    and are a part of the attempt: its timeout, or another reason to stop, cancels them as it cancels the handler.
 
     What `before_job` raises ends the attempt as if the handler had raised it. `after_job` is called whenever
     `before_job` has returned, also after a cancellation; what it raises is logged and changes nothing. To change how

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, TypeAlias
 
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.handlers.context import JobContext
+from pqlite.handlers.signature import Kind, kind_of, refuse_generator
 from pqlite.handlers.typed import TypedHandler
 from pqlite.store.validation import name
 
@@ -23,7 +22,7 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
     """Return the handlers by job type.
 
     Raises:
-        ConfigurationError: there are none, a job type is no name, or a handler cannot be called.
+        ConfigurationError: there are none, a job type is no name, or a handler cannot be called or yields.
     """
     if not handlers:
         raise ConfigurationError("A worker without handlers would do nothing: handlers={'job_type': function}")
@@ -34,11 +33,10 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
             raise ConfigurationError(str(error)) from None
         if not callable(handler):
             raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {handler!r}")
+        refuse_generator(handler, f"The handler of {job_type!r}")
     return dict(handlers)
 
 
 def is_async(handler: Callable[..., Any]) -> bool:
     """Return whether calling the handler gives a coroutine, so that it belongs on the event loop."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+    return kind_of(handler) is Kind.COROUTINE

@@ -20,13 +20,26 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class _Anything:
+    """For the type checkers: who takes it takes anything, be it a JobContext or the first part of the payload."""
+
+
 class Declare(Protocol):
     """What `handlers.job(...)` returns: makes a TypedHandler of a function.
 
     `async def` runs on the event loop, plain `def` in a thread. A first parameter that is annotated JobContext gets the
-    context, those with a default of `Depends(...)` are injected, the others are the payload.
+    context, those with a default of `Depends(...)` are injected, the others are the payload: an object, or the model
+    itself if it is the only one (a second parameter then makes payloads of another shape, that is: a new `version`).
+
+    Where the first parameter takes anything (Any, object), type checkers know the result, and not the arguments.
     """
 
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[_Anything, P], Coroutine[Any, Any, R]], /
+    ) -> TypedHandler[..., Coroutine[Any, Any, R], ..., R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[_Anything, P], R], /) -> TypedHandler[..., R, ..., R]: ...
     @overload
     def __call__(
         self, function: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,10 +26,9 @@ class Retrying:
 
         A group of errors may if each of them may: what is hopeless in one of a task group's tasks stays so.
         """
-        return all(
-            (self.retry_on is None or isinstance(each, self.retry_on)) and not isinstance(each, self.never_retry_on)
-            for each in _leaves(error)
-        )
+        if _some(error, self.never_retry_on):
+            return False
+        return self.retry_on is None or _all(error, self.retry_on)
 
 
 def errors(what: str, given: Errors) -> tuple[type[BaseException], ...]:
@@ -45,9 +44,14 @@ def errors(what: str, given: Errors) -> tuple[type[BaseException], ...]:
     return several
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
+def _some(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    return isinstance(error, kinds) or any(_some(each, kinds) for each in _parts(error))
+
+
+def _all(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    parts = _parts(error)
+    return isinstance(error, kinds) or (len(parts) > 0 and all(_all(each, kinds) for each in parts))
+
+
+def _parts(error: BaseException) -> Sequence[BaseException]:
+    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()

@@ -6,13 +6,50 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
 
 from pqlite.errors import ConfigurationError
 from pqlite.handlers.context import JobContext
 
 _MISSING = inspect.Parameter.empty
+
+
+class Kind(Enum):
+    """What calling a function gives."""
+
+    FUNCTION = auto()
+    COROUTINE = auto()
+    GENERATOR = auto()
+    ASYNC_GENERATOR = auto()
+
+
+def kind_of(call: Callable[..., Any]) -> Kind:
+    """Return what calling a function, a method, a class or an object gives."""
+    while isinstance(call, partial):
+        call = call.func
+    for function in (call, None if isinstance(call, type) else getattr(call, "__call__", None)):  # noqa: B004
+        if inspect.isasyncgenfunction(function):
+            return Kind.ASYNC_GENERATOR
+        if inspect.isgeneratorfunction(function):
+            return Kind.GENERATOR
+        if inspect.iscoroutinefunction(function):
+            return Kind.COROUTINE
+    return Kind.FUNCTION
+
+
+def refuse_generator(handler: Callable[..., Any], title: str) -> None:
+    """Refuse a handler that would not run, because nobody asks for what it yields.
+
+    Raises:
+        ConfigurationError: it is a generator function.
+    """
+    if kind_of(handler) in (Kind.GENERATOR, Kind.ASYNC_GENERATOR):
+        raise ConfigurationError(f"{title} has a `yield`; a handler returns its result. Only a dependency may yield")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +135,10 @@ def _resolved(parameter: inspect.Parameter, function: Callable[..., Any], where:
             return Any
         raise ConfigurationError(
             f"{where} has the annotation {annotation!r}, which cannot be resolved: {error}. It is needed when the "
-            f"program runs: import it at the top of the module, not under TYPE_CHECKING"
+            f"program runs: define or import it at the top of the module, not in a function or under TYPE_CHECKING"
         ) from None
-    return JobContext if isinstance(annotation, type) and issubclass(annotation, JobContext) else annotation
+    kinds = get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else (annotation,)
+    return JobContext if any(isinstance(k, type) and issubclass(k, JobContext) for k in kinds) else annotation
 
 
 def returned_by(function: Callable[..., Any], title: str) -> Any:
@@ -134,10 +172,14 @@ def _globals(function: Any) -> dict[str, Any]:
 
 
 def _refuse_marks(annotation: Any, default: Any, where: str) -> None:
-    """Refuse what looks like an injected parameter and is none: it would become a part of the payload."""
+    """Refuse what looks like an injected parameter or a default value, and is none to the handler that is called."""
     marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     if any(isinstance(mark, Dependency) for mark in marks):
         raise ConfigurationError(f"{where} has Depends in its annotation; make it the default value: = Depends(...)")
+    if isinstance(default, FieldInfo):
+        raise ConfigurationError(f"{where} has Field as its default value; put it in its annotation: Annotated[...]")
+    if default is _MISSING and any(isinstance(mark, FieldInfo) and not mark.is_required() for mark in marks):
+        raise ConfigurationError(f"{where} has its default value in Field; make it that of the parameter")
     for mark in (default, *marks):
         if type(mark).__name__ == "Depends" and type(mark).__module__.partition(".")[0] == "fastapi":
             raise ConfigurationError(f"{where} has FastAPI's Depends, which needs a request; use pqlite.Depends")

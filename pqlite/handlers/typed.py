@@ -12,7 +12,7 @@ from pqlite.handlers.dependencies import Injection
 from pqlite.handlers.payload import Payload, Upgrade
 from pqlite.handlers.result import Result
 from pqlite.handlers.retrying import Retrying
-from pqlite.handlers.signature import signature_of
+from pqlite.handlers.signature import refuse_generator, signature_of
 from pqlite.job import JobId, JobOptions, TypedJob
 from pqlite.store.validation import name, row
 
@@ -54,7 +54,8 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
             function = function.function
         if not callable(function):
             raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {function!r}")
-        update_wrapper(self, function)
+        refuse_generator(function, f"The handler of {job_type!r}")
+        update_wrapper(self, function, updated=())  # an object's own attributes are no business of ours
         self.function: Callable[..., Any] = function
         self.job_type = job_type
         self.aliases = aliases

@@ -17,8 +17,8 @@ class JobFields(logging.Filter):
         handler.setFormatter(logging.Formatter("%(levelname)s [job %(job_id)s] %(message)s"))
 
     Make it before the worker starts: attempts that run already are not known to it. A record that has a field already,
-    such as one of `ctx.log`, keeps it. Tasks and threads that a handler starts
-    belong to its attempt as far as they inherit its context, as asyncio's tasks and `to_thread` do.
+    such as one of `ctx.log`, keeps it. Tasks and threads that a handler starts belong to its attempt as far as they
+    inherit its context, as asyncio's tasks and `to_thread` do.
     """
 
     def __init__(self) -> None:

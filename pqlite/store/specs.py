@@ -10,8 +10,9 @@ from pqlite.errors import InvalidJob
 from pqlite.job import JobOptions, NewJob, NewJobs, TypedJob
 
 EnqueueMiddleware: TypeAlias = Callable[[NewJob], NewJob]
-"""Called with each job before it is checked and written; returns it, changed or not, or another. It gets a copy of
-what the caller gave, and must not block. What it raises is raised by `enqueue`, and nothing is written.
+"""Called with each job before it is checked and written; returns it, changed or not, or another. It must not block. It
+gets a copy of the caller's job, whose values are the caller's: set a new payload, leave the given one as it is. What it
+raises is raised by `enqueue`, and nothing is written.
 """
 
 

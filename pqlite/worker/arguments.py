@@ -47,10 +47,13 @@ def around(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> 
     """Return what is wrapped around each attempt, outermost first: hooks, then middleware.
 
     Raises:
-        ConfigurationError: one of them cannot be called.
+        ConfigurationError: one of them is no such thing.
     """
-    layers = (*(with_hooks(each) for each in ([hooks] if isinstance(hooks, Hooks) else hooks)), *middleware)
-    for layer in layers:
+    several = tuple(hooks) if isinstance(hooks, Sequence) else (hooks,)
+    for each in several:
+        if not isinstance(each, Hooks):
+            raise ConfigurationError(f"hooks must be Hooks(before_job=..., after_job=...), not {each!r}")
+    for layer in middleware:
         if not callable(layer):
             raise ConfigurationError(f"middleware must be an async function of (ctx, call_next), not {layer!r}")
-    return layers
+    return (*map(with_hooks, several), *middleware)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
+import anyio
 import anyio.to_thread
 
 from pqlite import current
@@ -143,18 +144,16 @@ class Executor:
             self._announce(JobStarted(self._worker_id, job))
         if job.timeout_seconds is not None:
             attempt.timer = self._loop.call_later(job.timeout_seconds, self._stop, attempt, "timeout")
-        # Often called by the attempt that ends before it: what that has set must not be seen by this one.
         attempt.task = self._context.copy().run(self._loop.create_task, self._run(attempt))
 
     def _start_waiting(self) -> None:
         # Not from within itself: an eager task ends, and starts the next, before its start returns.
-        if not self._starting:
-            self._starting = True
-            try:
-                while self.waiting and len(self.running) < self._concurrency:
-                    self.start(self.waiting.take())
-            finally:
-                self._starting = False
+        self._starting = True
+        try:
+            while self.waiting and len(self.running) < self._concurrency:
+                self.start(self.waiting.take())
+        finally:
+            self._starting = False
 
     def adopt(self, job: Job) -> bool:
         """Take over a new claim of a job that still runs or waits here; False if it does not.
@@ -229,8 +228,8 @@ class Executor:
         return entry
 
     async def _in_thread(self, handler: Handler, context: JobContext) -> Any:
-        """Run a plain function in a thread, to its end: a thread cannot be cancelled, and a slot that is given away
-        while it runs would let the same job run beside itself.
+        """Run a plain function in a thread, to its end, whoever cancels meanwhile: a thread cannot be cancelled, and a
+        slot that is given away while it runs would let the same job run beside itself.
         """
 
         def call() -> Any:
@@ -241,13 +240,12 @@ class Executor:
                 raise RuntimeError(f"the handler raised {error!r}") from error
 
         work = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._threads))
-        while not work.done():
-            try:
-                await asyncio.wait([work])
-            except asyncio.CancelledError:
-                if context.stop_requested is None:
-                    work.cancel()
-                    raise
+        with anyio.CancelScope(shield=True):  # a scope around it, of a middleware, would cancel in every round
+            while not work.done():
+                try:
+                    await asyncio.wait([work])
+                except asyncio.CancelledError:
+                    pass  # whoever tears the event loop down cancels `work` as well
         return work.result()
 
     def _stop(self, attempt: Attempt, reason: str) -> None:
@@ -295,8 +293,9 @@ class Executor:
         self._submit(outcome)
         if attempt.again is not None:
             self._release(attempt.again)
-        if self.waiting:
-            self._start_waiting()
+        if self.waiting and not self._starting:
+            # Not in the context of the attempt that ends: its job is not that of the events and timers to come.
+            self._context.run(self._start_waiting)
         if not self.running:
             self._idle.set()
         if not self._asked and len(self.waiting) <= self.waiting.low_water:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -40,13 +41,20 @@ async def held(resources: Resources, stopped: asyncio.Event) -> AsyncIterator[Ma
 
     Raises:
         TimeoutError: entering was cancelled.
-        ConfigurationError: there is no mapping in the context manager.
+        ConfigurationError: the function returned no context manager, or there is no mapping in it.
         Exception: what entering raised.
     """
     if resources is None or isinstance(resources, Mapping):
-        yield resources or {}
+        yield {} if resources is None else resources  # an empty one too is the caller's, who may fill it yet
         return
-    manager = resources()
+    manager: Any = resources()
+    if not isinstance(manager, AbstractAsyncContextManager):
+        if inspect.iscoroutine(manager):
+            manager.close()
+        raise ConfigurationError(
+            f"resources returned {manager!r}, not an async context manager: it must be an `async def` that yields a "
+            f"mapping once, decorated with contextlib.asynccontextmanager"
+        )
     made = await _entered(manager, stopped)
     try:
         if not isinstance(made, Mapping):

@@ -58,7 +58,8 @@ class Worker:
         startup: with the database away, "wait" for it in the background and serve, or "fail".
         observers: called with every event; the logging one is always there.
         resources: what handlers find in `ctx.resources`: a mapping, or a function that returns an async context
-            manager of one. That is entered before anything is claimed, and exited after the last attempt.
+            manager of one. That is entered before anything is claimed, and exited after the last attempt (or when
+            `shutdown_timeout` has passed, which it may exceed by 3 seconds).
         hooks: called before and after each attempt, outside of the middleware.
         middleware: `async def middleware(ctx, call_next)` around each attempt, the first one outermost.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,6 +19,7 @@ from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
 from pqlite import Fail, Handlers, Job, JobStatus, NewJob, PayloadError, Snooze, TypedHandler
+from pqlite.store.encoding import encode
 
 
 class Colour(Enum):
@@ -124,6 +126,7 @@ ID = UUID("12345678123456781234567812345678")
         (int | str, "7"),
         (float, 0.1),
         (Any, {"a": [1, None, "ü"]}),
+        (str, "**********"),
         # The only argument and a model: it is the payload.
         (Line, Line(sku=ID, price=Decimal("1.20"))),
         (Strict, Strict(at=AT, kinds=frozenset({Size.LARGE}))),
@@ -216,7 +219,12 @@ def sample(to: str, copies: Annotated[int, Field(gt=0)] = 1, *, order: Line | No
         (("a",), {"to": "b"}, "'sample' was given its argument 'to' twice"),
         (("a",), {"copy": 1}, "copy: Extra inputs are not permitted"),
         (("a",), {"order": {"sku": ID, "price": "much"}}, "order.price: Input should be a valid decimal"),
-        (("a",), {"order": Line.model_construct(sku=3, price=Decimal(1))}, "cannot be stored as JSON: .*"),
+        (
+            ("a",),
+            {"order": Line.model_construct(sku=3, price=Decimal(1))},
+            "read back from JSON: order.sku: UUID input",
+        ),
+        (("a",), {"order": Line.model_construct(sku=ID, price=print)}, "cannot be stored as JSON: Unable to serialize"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_by_name(args: Any, kwargs: Any, sentence: str) -> None:
@@ -226,11 +234,17 @@ def test_arguments_that_do_not_fit_are_refused_by_name(args: Any, kwargs: Any, s
         handler.new(*args, **kwargs)
 
 
-def test_a_refusal_does_not_repeat_the_values() -> None:
-    def secret(password: int) -> None: ...
+class Login(BaseModel):
+    password: int
 
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [(int, "hunter2"), (Login, Login.model_construct(password="hunter2"))],  # type: ignore[arg-type]
+)
+def test_a_refusal_does_not_repeat_the_values(annotation: Any, value: Any) -> None:
     with pytest.raises(PayloadError) as refused:
-        Handlers().job("t")(secret).new("hunter2")  # type: ignore[arg-type]
+        handler_of(annotation).new(value)
 
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None
@@ -257,6 +271,15 @@ def test_what_a_worker_could_not_read_back_is_refused_when_the_job_is_made(value
 def test_a_secret_that_would_arrive_masked_is_refused() -> None:
     with pytest.raises(PayloadError, match="hold a secret, which JSON hides"):
         handler_of(list[SecretStr]).new([SecretStr("x")])
+
+
+@pytest.mark.parametrize("annotation", [float, float | None, Any, list[Any], dict[str, float]])
+def test_what_json_has_no_number_for_is_left_to_the_store_to_refuse(annotation: Any) -> None:
+    value: Any = {list[Any]: [math.nan], dict[str, float]: {"a": math.nan}}.get(annotation, math.nan)
+    payload = handler_of(annotation).new(value).payload
+
+    with pytest.raises(PayloadError, match=r"payload\.value.* is nan, which JSON has no number for"):
+        encode(payload, what="payload", max_bytes=1000)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import dataclasses
 import inspect
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import fastapi
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from pqlite import ConfigurationError, Depends, Handlers, JobContext, NewJob, PgJobStore, TypedJob, Worker
 from tests.support import ended
@@ -163,6 +165,25 @@ def late(number: int, ctx: JobContext) -> None: ...
 def twice(ctx: JobContext, other: JobContext) -> None: ...
 def annotated(number: Annotated[int, Depends(number)]) -> None: ...
 def fastapis(number: int = fastapi.Depends(number)) -> None: ...
+def with_field(number: int = Field(3, gt=1)) -> None: ...
+def with_default_in_field(number: Annotated[int, Field(default=3)]) -> None: ...
+def local() -> Any:
+    class Inside(BaseModel):
+        n: int
+
+    def function(thing: "Inside") -> None: ...
+
+    return function
+
+
+async def yields_later() -> AsyncIterator[int]:
+    yield 1
+
+
+def yields() -> Iterator[int]:
+    yield 1
+
+
 def asks_for_a_value(value: int) -> int:
     return value
 
@@ -183,6 +204,12 @@ def depends_on_that(value: int = Depends(asks_for_a_value)) -> None: ...
         (annotated, r"'number' .* make it the default value: = Depends\(\.\.\.\)"),
         (fastapis, "'number' .* has FastAPI's Depends, which needs a request; use pqlite.Depends"),
         (depends_on_that, "'value' of the dependency asks_for_a_value has no value"),
+        (with_field, r"'number' .* has Field as its default value; put it in its annotation: Annotated\["),
+        (with_default_in_field, "'number' .* has its default value in Field; make it that of the parameter"),
+        (local(), "annotation 'Inside', .*: define or import it at the top of the module, not in a function"),
+        (yields, "The handler of 't' has a `yield`; a handler returns its result"),
+        (yields_later, "The handler of 't' has a `yield`"),
+        (partial(yields), "The handler of 't' has a `yield`"),
         (7, "must be a function, not 7"),
     ],
 )
@@ -191,15 +218,52 @@ def test_a_signature_that_cannot_work_says_why(function: Any, sentence: str) -> 
         Handlers().job("t")(function)
 
 
+@pytest.mark.parametrize("handler", [yields, yields_later])
+def test_a_plain_handler_that_yields_is_refused_when_the_worker_is_made(handler: Any) -> None:
+    with pytest.raises(ConfigurationError, match="The handler of 't' has a `yield`"):
+        Worker(PgJobStore(dsn="postgresql://"), {"t": handler})
+
+
+class Sender:
+    """Has attributes like those of a handler, which are its own."""
+
+    def __init__(self) -> None:
+        self.new = self.rules = self.payload = self.version = "its own"
+
+    async def __call__(self, to: str) -> str:
+        return to
+
+    async def send(self, to: str) -> str:
+        return f"{self.new} {to}"
+
+
+async def test_an_object_a_method_and_a_partial_may_be_handlers(store: PgJobStore) -> None:
+    handlers, sender = Handlers(), Sender()
+    jobs = [
+        handlers.job("object")(sender).new("ada"),
+        handlers.job("method")(sender.send).new("ada"),
+        handlers.job("partial")(partial(sender.send, to="bob")).new(),
+    ]
+
+    async with Worker(store, handlers):
+        results = [(await ended(store, await store.enqueue(job))).result for job in jobs]
+
+    assert results == ["ada", "its own ada", "its own bob"]
+
+
 def test_a_context_is_told_by_its_annotation_also_where_that_cannot_be_resolved_or_is_missing() -> None:
     handlers = Handlers()
 
     def unresolved(context: "somewhere.JobContext", n: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821
     def bare(ctx, n): ...  # type: ignore[no-untyped-def]
+    def optional(context: JobContext | None, n: int) -> None: ...
+    def marked(context: Annotated[JobContext, "the context"], n: int) -> None: ...
     def injected(n: int, pool: "Unknown" = Depends(number)) -> None: ...
 
     assert handlers.job("a")(unresolved).takes_context
     assert handlers.job("b")(bare).takes_context
+    assert handlers.job("optional")(optional).takes_context
+    assert handlers.job("marked")(marked).takes_context
     assert not handlers.job("c")(injected).takes_context
 
 

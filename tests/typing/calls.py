@@ -101,6 +101,28 @@ async def poll() -> str:
     return ""
 
 
+@handlers.job("keep")
+async def keep(data: Any, days: int = 1) -> int:
+    return days
+
+
+@handlers.job("count")
+def count(data: object) -> int:
+    return 1
+
+
+class Shop:
+    async def order(self, ctx: JobContext, lamp: int) -> Receipt:
+        return Receipt(lamp)
+
+    async def __call__(self, lamp: int) -> str:
+        return ""
+
+
+order_by_method = handlers.job("method")(Shop().order)
+order_by_object = handlers.job("object")(Shop())
+
+
 # A job has the handler's arguments, without the context, and carries its result.
 assert_type(send.new("ada"), TypedJob[Receipt])
 assert_type(send.new("ada", 2, at=datetime.now()), TypedJob[Receipt])
@@ -109,6 +131,12 @@ assert_type(resize.new("a.png", width=3), TypedJob[int])
 assert_type(place.new(Order(lamp=1)), TypedJob[None])
 assert_type(tidy.new(), TypedJob[list[str]])
 assert_type(poll.new(), TypedJob[str])
+keep.new({"any": "thing"}, days=2)
+assert_type(count.new(7), TypedJob[int])
+assert_type(order_by_method.new(3), TypedJob[Receipt])
+assert_type(order_by_object.new(lamp=3), TypedJob[str])
+order_by_method.new("3")  # E
+order_by_object.new()  # E
 assert_type(send.new("ada").with_options(priority=3, run_after=timedelta(hours=1)), TypedJob[Receipt])
 send.new()  # E
 send.new(7)  # E
@@ -212,6 +240,8 @@ async def enqueue(store: PgJobStore, any_store: JobStore) -> None:
     await store.enqueue(job_type="plain", payload=[1])
     await store.enqueue_many([send.new("ada"), resize.new("a.png", 1), NewJob(job_type="t"), {"job_type": "t"}])
     await store.enqueue_many(send.new(name) for name in ("ada", "bob"))
+    mixed = [send.new("ada"), resize.new("a.png", 1)]
+    await store.enqueue_many(mixed)
     await any_store.enqueue(send.new("ada"), priority=2)
     await any_store.enqueue("plain", {"n": 1}, priority=2)
     await store.enqueue(send.new("ada"), {"n": 1})  # E

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 
@@ -20,13 +21,14 @@ from pqlite import (
     JobContext,
     JobFields,
     JobStatus,
+    NewJob,
     PgJobStore,
     Snooze,
     Worker,
 )
-from pqlite.events import JobSettled
+from pqlite.events import Event, JobSettled, JobStarted
 from pqlite.worker import resources as resources_of_worker
-from tests.support import EventLog, ended
+from tests.support import EventLog, ended, settled
 from tests.worker.conftest import Run
 
 
@@ -116,6 +118,37 @@ async def test_middleware_decides_what_an_attempt_returns_or_raises(run: Run, st
     assert (failed.status, failed.last_error) == (JobStatus.FAILED, "hopeless: unlucky")
 
 
+def with_asyncio() -> AbstractAsyncContextManager[Any]:
+    return asyncio.timeout(0)
+
+
+@asynccontextmanager
+async def with_anyio() -> AsyncIterator[None]:
+    with anyio.fail_after(0):
+        yield
+
+
+@pytest.mark.parametrize("limit", [with_asyncio, with_anyio])
+async def test_middleware_that_loses_patience_with_a_thread_lets_no_job_run_beside_itself(
+    run: Run, store: PgJobStore, limit: Callable[[], AbstractAsyncContextManager[Any]]
+) -> None:
+    expired = threading.Event()
+
+    def function(ctx: JobContext) -> str:
+        assert expired.wait(15)
+        return f"attempt {ctx.attempt}"
+
+    async def impatient(ctx: JobContext, call_next: CallNext) -> Any:
+        async with limit():
+            asyncio.get_running_loop().call_later(0.05, expired.set)
+            return await call_next(ctx)
+
+    async with run({"t": function}, middleware=[impatient], backoff=lambda _: 0):
+        job = await ended(store, await store.enqueue("t"))
+
+    assert (job.result, job.errors) == ("attempt 1", [])
+
+
 async def test_middleware_need_not_call_the_handler(run: Run, store: PgJobStore) -> None:
     async def never(ctx: JobContext) -> None:
         raise AssertionError
@@ -127,6 +160,17 @@ async def test_middleware_need_not_call_the_handler(run: Run, store: PgJobStore)
         job = await ended(store, await store.enqueue("t"))
 
     assert job.result == "instead"
+
+
+async def test_a_hook_belongs_to_the_attempt_and_its_time(run: Run, store: PgJobStore) -> None:
+    async def slow(ctx: JobContext, *, result: Any, error: BaseException | None) -> None:
+        await asyncio.Event().wait()
+
+    async with run({"t": coroutine}, hooks=Hooks(after_job=slow)):
+        job = await settled(store, await store.enqueue("t", timeout_seconds=0.05))
+
+    assert job.status is JobStatus.READY
+    assert "timeout_seconds (0.05 s)" in (job.last_error or "")
 
 
 async def test_a_hook_hears_of_every_end_and_changes_none_but_before(
@@ -173,6 +217,8 @@ async def test_a_hook_hears_of_every_end_and_changes_none_but_before(
     ("options", "sentence"),
     [
         ({"middleware": [3]}, "middleware must be an async function"),
+        ({"hooks": coroutine}, "hooks must be Hooks"),
+        ({"hooks": [coroutine]}, "hooks must be Hooks"),
         ({"resources": ["pool"]}, "resources must be a mapping, or a function"),
         ({"backoff": 3}, "backoff must be a BackoffPolicy or a function"),
     ],
@@ -221,7 +267,7 @@ async def test_resources_are_there_before_the_first_attempt_and_until_after_the_
 
 
 async def test_a_mapping_of_resources_is_the_callers(run: Run, store: PgJobStore) -> None:
-    given = {"a": object()}
+    given: dict[str, object] = {}
     found: list[Any] = []
 
     async def handler(ctx: JobContext) -> None:
@@ -232,7 +278,7 @@ async def test_a_mapping_of_resources_is_the_callers(run: Run, store: PgJobStore
     async with run({"t": handler}):
         await ended(store, await store.enqueue("t"))
 
-    assert found == [given, {}]
+    assert found == [{}, {}]
     assert found[0] is given
 
 
@@ -272,6 +318,19 @@ async def test_a_worker_whose_resources_cannot_be_made_does_not_start(store: PgJ
     with pytest.raises(ConfigurationError, match=r"resources must yield a mapping .* not None"):
         async with Worker(store, {"t": coroutine}, resources=nothing):
             raise AssertionError
+
+
+async def test_resources_that_are_no_context_manager_are_refused(store: PgJobStore) -> None:
+    async def returned() -> Mapping[str, int]:
+        return {}
+
+    async def undecorated() -> AsyncIterator[Mapping[str, int]]:
+        yield {}
+
+    for resources in (returned, undecorated, dict):
+        with pytest.raises(ConfigurationError, match=r"resources returned .* not an async context manager"):
+            async with Worker(store, {"t": coroutine}, resources=resources):  # type: ignore[arg-type]
+                raise AssertionError
 
 
 async def test_a_start_that_is_cancelled_does_not_wait_for_resources(store: PgJobStore) -> None:
@@ -406,3 +465,20 @@ async def test_a_retry_is_another_attempt_in_the_log(run: Run, store: PgJobStore
         logger.removeHandler(records)
 
     assert records.fields == {"attempt 1": (job.id, "t", 1), "attempt 2": (job.id, "t", 2)}
+
+
+async def test_the_start_of_an_attempt_is_not_logged_as_a_part_of_the_one_before(store: PgJobStore) -> None:
+    started: dict[int, Any] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, JobStarted):
+            record = logging.makeLogRecord({})
+            fields.filter(record)
+            started[event.job.id] = record.__dict__["job_id"]
+
+    fields = JobFields()
+    ids = [verdict.id for verdict in await store.enqueue_many(100 * [NewJob(job_type="t")])]
+    async with Worker(store, {"t": coroutine}, concurrency=2, observers=[note]):
+        await ended(store, ids[-1])
+
+    assert started == dict.fromkeys(ids)

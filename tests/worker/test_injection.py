@@ -2,14 +2,15 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
 
 from pqlite import ConfigurationError, Depends, Fail, Handlers, JobContext, JobStatus, PayloadError, PgJobStore, Snooze
-from pqlite.events import JobStarted
+from pqlite.events import JobEnded, JobStarted
 from tests.support import EventLog, ended, settled
 from tests.worker.conftest import Run
 
@@ -145,6 +146,69 @@ async def test_a_cancelled_attempt_closes_its_dependencies(
     assert "generator sees CancelledError" in book.lines
 
 
+@pytest.mark.parametrize("where", ["coroutine", "thread", "opening"])
+@pytest.mark.parametrize(
+    ("end", "seen_as", "status", "attempts"),
+    [
+        ("timeout", "TimeoutError", JobStatus.READY, 1),
+        ("cancel", "cancelled", JobStatus.CANCELLED, 1),
+        ("shutdown", None, JobStatus.READY, 0),
+        ("lease", None, JobStatus.READY, 0),
+    ],
+)
+async def test_however_an_attempt_is_stopped_each_dependency_is_closed_once(
+    run: Run, store: PgJobStore, log: EventLog, book: Book, where: str, end: str, seen_as: str | None,
+    status: JobStatus, attempts: int,
+) -> None:  # fmt: skip
+    handlers, loop = Handlers(), asyncio.get_running_loop()
+    entered, never = asyncio.Event(), asyncio.Event()
+
+    async def outer() -> AsyncIterator[None]:
+        book("outer opens")
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+            book("outer closes")
+
+    async def inner(_: None = Depends(outer)) -> AsyncIterator[None]:
+        try:
+            if where == "opening":
+                entered.set()
+                await never.wait()
+            yield
+        finally:
+            await asyncio.sleep(0)
+            book("inner closes")
+
+    async def coroutine(_: None = Depends(inner)) -> None:
+        entered.set()
+        await never.wait()
+
+    def function(ctx: JobContext, _: None = Depends(inner)) -> None:
+        loop.call_soon_threadsafe(entered.set)
+        while ctx.stop_requested is None:
+            time.sleep(0.01)
+        raise {"timeout": TimeoutError}.get(ctx.stop_requested, RuntimeError)("cancelled")
+
+    handler: Any = handlers.job("t")(function if where == "thread" else coroutine)
+    async with run(handlers, shutdown_grace=0.0) as worker:
+        job_id = await store.enqueue(handler.new(), timeout_seconds=0.1 if end == "timeout" else None)
+        await entered.wait()
+        if end == "cancel":
+            await store.cancel(job_id)
+        elif end == "lease":
+            worker._running._parts.executor.cancel_all("lease")  # type: ignore[union-attr]
+        if end != "shutdown":
+            await log.wait_for(JobEnded)
+        worker.begin_shutdown()
+    job = await store.get(job_id)
+
+    assert book.lines == ["outer opens", "inner closes", "outer closes"]
+    assert (job.status, job.attempts) == (status, attempts)
+    assert seen_as is None or seen_as in (job.last_error or "")
+
+
 async def test_a_dependency_that_fails_is_a_failed_attempt_and_what_was_open_is_closed(
     run: Run, store: PgJobStore, book: Book
 ) -> None:
@@ -237,6 +301,89 @@ async def test_nor_a_failure_of_another_dependency(
     assert (job.status, job.last_error) == (JobStatus.FAILED, "no database")
 
 
+@pytest.mark.parametrize("dependency", [swallowing, swallowing_later])
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_nor_can_it_hide_a_failure_from_a_transaction_around_it(
+    run: Run, store: PgJobStore, book: Book, dependency: Callable[..., Any], in_thread: bool
+) -> None:
+    handlers = Handlers()
+
+    def transaction() -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            book("rolled back")
+            raise
+        book("committed")
+
+    async def coroutine(tx: None = Depends(transaction), inner: int = Depends(dependency)) -> None:
+        raise Fail("the work was not done")
+
+    def function(tx: None = Depends(transaction), inner: int = Depends(dependency)) -> None:
+        raise Fail("the work was not done")
+
+    handler: Any = handlers.job("t")(function if in_thread else coroutine)
+    async with run(handlers):
+        job = await ended(store, await store.enqueue(handler.new()))
+
+    assert (job.status, book.lines) == (JobStatus.FAILED, ["rolled back"])
+
+
+async def test_a_decorated_coroutine_has_run_before_its_dependencies_are_closed(
+    run: Run, store: PgJobStore, book: Book
+) -> None:
+    handlers = Handlers()
+
+    def connection() -> Iterator[int]:
+        book("opens")
+        yield 7
+        book("closes")
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return plain
+
+    @handlers.job("t")
+    @decorated
+    async def handler(connection: int = Depends(connection)) -> int:
+        await asyncio.sleep(0)
+        book("handler")
+        return connection
+
+    async with run(handlers):
+        job = await ended(store, await store.enqueue(handler.new()))
+
+    assert (job.status, job.result) == (JobStatus.DONE, 7)
+    assert book.lines == ["opens", "handler", "closes"]
+
+
+async def test_a_coroutine_that_a_plain_function_returns_is_awaited_or_refused_in_a_thread(
+    run: Run, store: PgJobStore
+) -> None:
+    handlers = Handlers()
+
+    async def connect() -> str:
+        return "connection"
+
+    @handlers.job("coroutine")
+    async def coroutine(connection: str = Depends(lambda: connect())) -> str:
+        return connection
+
+    @handlers.job("function", max_attempts=1)
+    def function(connection: str = Depends(lambda: connect())) -> str:
+        raise AssertionError
+
+    async with run(handlers):
+        done = await ended(store, await store.enqueue(coroutine.new()))
+        failed = await ended(store, await store.enqueue(function.new()))
+
+    assert done.result == "connection"
+    assert "<lambda> returned a coroutine in a thread; make it an `async def`" in (failed.last_error or "")
+
+
 async def test_plain_dependencies_of_a_plain_handler_live_in_its_thread(
     run: Run, store: PgJobStore, book: Book
 ) -> None:
@@ -315,6 +462,7 @@ async def test_a_dependency_may_be_an_object_a_method_or_a_partial(run: Run, sto
             yield "from a method"
 
     async def named(name: str = "", ctx: JobContext | None = None) -> str:
+        assert ctx is not None
         return name
 
     settings, shop = Settings(), Shop()
@@ -393,6 +541,39 @@ async def test_dependencies_are_replaced_for_the_attempts_within_the_block_also_
         ["hello fake old", "fake old"],
     ]
     assert inner[1] == "inner"
+
+
+async def test_an_attempt_under_way_keeps_its_dependencies_when_they_are_replaced_in_all_workers(
+    run: Run, store: PgJobStore, book: Book
+) -> None:
+    handlers = Handlers()
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def real() -> AsyncIterator[str]:
+        yield "real"
+        book("real closes")
+
+    async def fake() -> AsyncIterator[str]:
+        yield "fake"
+        book("fake closes")
+
+    @handlers.job("t")
+    async def handler(waits: bool, name: str = Depends(real)) -> str:
+        if waits:
+            entered.set()
+            await release.wait()
+        return name
+
+    async with run(handlers, concurrency=1), run(handlers, concurrency=1):
+        first = await store.enqueue(handler.new(True))
+        await entered.wait()
+        with handlers.override({real: fake}):
+            second = await ended(store, await store.enqueue(handler.new(False)))
+            release.set()
+            results = [(await ended(store, first)).result, second.result]
+
+    assert results == ["real", "fake"]
+    assert book.lines == ["fake closes", "real closes"]
 
 
 def test_overriding_what_no_job_depends_on_is_a_mistake() -> None:

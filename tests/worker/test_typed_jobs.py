@@ -244,6 +244,13 @@ async def test_a_worker_takes_a_function_for_its_backoff(run: Run, store: PgJobS
         ({"never_retry_on": ValueError}, ExceptionGroup("g", [OSError(), ValueError("t")]), JobStatus.FAILED),
         ({"retry_on": OSError}, ExceptionGroup("g", [OSError("t"), TimeoutError()]), JobStatus.READY),
         ({"retry_on": OSError}, ExceptionGroup("g", [OSError("t"), KeyError()]), JobStatus.FAILED),
+        ({"retry_on": ExceptionGroup}, ExceptionGroup("g", [KeyError("t")]), JobStatus.READY),
+        ({"never_retry_on": ExceptionGroup}, ExceptionGroup("g", [KeyError("t")]), JobStatus.FAILED),
+        (
+            {"retry_on": Exception, "never_retry_on": ValueError},
+            ExceptionGroup("g", [OSError(), ExceptionGroup("t", [ValueError()])]),
+            JobStatus.FAILED,
+        ),
         ({"retry_on": OSError}, asyncio.CancelledError(), JobStatus.FAILED),
         ({"retry_on": OSError}, RetryAfter(60, "t"), JobStatus.READY),
         ({"retry_on": Exception}, Fail("t"), JobStatus.FAILED),
