@@ -18,7 +18,7 @@ PqliteError
 ├── JobCancelled            the job was asked to cancel before it could complete
 └── WorkerError             a worker cannot start, or was entered twice
 
-HandlerSignal               not errors: raised by handlers
+HandlerSignal               not errors: raised or returned by handlers
 ├── Fail                    FAILED at once, no retry
 ├── Cancel                  CANCELLED at once
 ├── RetryAfter              an error, retried after a delay of the handler's choice
@@ -114,7 +114,11 @@ class WorkerError(PqliteError, RuntimeError):
 
 
 class HandlerSignal(Exception):
-    """Base of what a handler raises to say how its attempt ends."""
+    """Base of what a handler raises, or returns, to say how its attempt ends.
+
+    Raised in a task of a task group, `Fail` and `Cancel` count whatever the other tasks raise, the others if nothing
+    else is raised.
+    """
 
     def __init__(self, reason: object = "") -> None:
         super().__init__(reason)

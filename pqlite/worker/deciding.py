@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from pqlite.backoff import BackoffPolicy, retry_seconds, seconds
-from pqlite.errors import Cancel, Fail, PayloadError, RetryAfter, Snooze
+from pqlite.errors import Cancel, Fail, HandlerSignal, PayloadError, RetryAfter, Snooze
 from pqlite.handlers import Retrying
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb
@@ -29,6 +30,7 @@ def decide(
             logger.error("Job %s failed after it was completed; it stays DONE.", job.id, exc_info=error)
         return Outcome(job, Verb.DONE, committed=True)
     assert error is not None
+    error = _said_by_tasks(error)
     match error:
         case Snooze():
             return Outcome(job, Verb.SNOOZED, error=_reason(error), delay=seconds(error.delay))
@@ -56,6 +58,28 @@ def returned(job: Job, result: Any) -> Outcome:
     except PayloadError as error:
         # The work is done; running it again would not make its result storable.
         return Outcome(job, Verb.FAILED, error=f"The handler finished, but its result cannot be stored: {error}")
+
+
+def _said_by_tasks(error: BaseException) -> BaseException:
+    """Return what the tasks of a task group have said, instead of the group: Fail or Cancel if one of them did, another
+    signal if they raised nothing else.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    raised = list(_leaves(error))
+    for final in (Fail, Cancel):
+        for each in raised:
+            if isinstance(each, final):
+                return each
+    return raised[0] if all(isinstance(each, HandlerSignal) for each in raised) else error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
 
 
 def _cancelled(job: Job, stop_reason: str | None, error: BaseException, cancelling: int, retrying: Retrying) -> Outcome:

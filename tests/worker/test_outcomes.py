@@ -169,6 +169,31 @@ async def test_a_handler_says_how_its_attempt_ends(
         assert job.run_after - job.updated_at == timedelta(hours=1)
 
 
+@pytest.mark.parametrize(
+    ("raised", "status", "error"),
+    [
+        ([ValueError("x"), Fail("not a file")], JobStatus.FAILED, "not a file"),
+        ([Snooze(3600, "early"), Cancel("gone")], JobStatus.CANCELLED, "gone"),
+        ([Snooze(3600, "early"), RetryAfter(3600, "busy")], JobStatus.READY, "early"),
+        ([ExceptionGroup("inner", [Cancel("gone")]), OSError()], JobStatus.CANCELLED, "gone"),
+        ([Snooze(3600, "early"), ValueError("x")], JobStatus.READY, "ValueError: x"),
+    ],
+)
+async def test_what_tasks_of_a_group_say_counts_as_if_the_handler_said_it(
+    run: Run, store: PgJobStore, log: EventLog, raised: list[Exception], status: JobStatus, error: str
+) -> None:
+    async def handler(_ctx: JobContext) -> None:
+        raise ExceptionGroup("tasks", raised)
+
+    async with run({"t": handler}):
+        job_id = await store.enqueue("t")
+        await log.wait_for(JobSettled)
+        job = await store.get(job_id)
+
+    assert job.status is status
+    assert error in (job.last_error or "")
+
+
 async def test_a_timeout_cancels_the_handler_and_counts_as_an_error(run: Run, store: PgJobStore) -> None:
     cancelled = []
 
