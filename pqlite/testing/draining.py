@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
+from pqlite.errors import NotStarted
 from pqlite.events import Announcer, Observer
 from pqlite.handlers import AnyHandler, Middleware, checked
 from pqlite.job import Job
@@ -21,6 +24,8 @@ from pqlite.worker.lanes import BEGINNING
 PURPOSE = "drain"
 LEASE = timedelta(hours=1)
 BUSY_PAUSE = 0.02
+BUSY_SECONDS = 5.0
+STOP_SECONDS = 3.0
 
 
 class AttemptFailed(AssertionError):
@@ -56,10 +61,16 @@ async def drain(
             test of what becomes of jobs that fail.
         queues, backoff, observers, middleware: as for Worker; resources: a mapping.
 
+    Cancelled, it gives back what it runs, unless the handler does not stop within 3 seconds.
+
     Raises:
         AttemptFailed: see `raises`.
-        AssertionError: see `max_jobs`.
+        AssertionError: see `max_jobs`; or a transaction that has not ended keeps a job from being settled, for longer
+            than 5 seconds: a handler completed it on a connection that nobody commits (see `bound`).
+        NotStarted: the store was not.
     """
+    if not store.started:
+        raise NotStarted("The store is not started: 'await store.start()', or 'async with store:'.")
     return await Drain(store, handlers, max_jobs, raises, queues, backoff, observers, resources or {}, middleware).run()
 
 
@@ -139,17 +150,31 @@ class Drain:
         finally:
             if self._executor.running:  # the test was cancelled
                 self._executor.cancel_all("shutdown")
-                await uninterrupted(self._executor.drained())
-            outcome = self._outcomes.pop()
-            if not outcome.committed:
-                await uninterrupted(self._settle(engine, outcome))
-        return outcome
+                await uninterrupted(self._stopped())
+            # None if the handler does not stop: nobody can tell how its attempt will end.
+            for outcome in self._outcomes:
+                if not outcome.committed:
+                    await uninterrupted(self._settle(engine, outcome))
+        return self._outcomes.pop()
+
+    async def _stopped(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._executor.drained()
 
     async def _settle(self, engine: Engine, outcome: Outcome) -> None:
+        deadline = time.monotonic() + BUSY_SECONDS
         while True:
             refused = await engine.settle(self._holder, [outcome])
             if not refused or refused[0].verdict is not Verdict.BUSY:
                 return
+            if time.monotonic() >= deadline:
+                raise AssertionError(
+                    f"Job {outcome.job.id} ({outcome.job.job_type}) has ended ({outcome.verb}), which cannot be "
+                    "written: a transaction that is still open holds its row. Did its handler complete it on a "
+                    "connection whose transaction the test never commits? To test within a transaction, drain a store "
+                    f"that is bound to its connection: bound(conn).\n{outcome.error or ''}"
+                )
             await asyncio.sleep(BUSY_PAUSE)
 
     async def _leave(self, engine: Engine) -> None:
