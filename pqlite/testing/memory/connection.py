@@ -24,13 +24,21 @@ class MemoryConnection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint."""
+        """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint.
+
+        Raises:
+            NotInTransaction: the other one has failed.
+        """
         if (outer := self._transaction) is not None:
-            rows, notes = dict(outer.rows), list(outer.notes)
+            if outer.failed:
+                raise NotInTransaction("A savepoint in a transaction that has failed: roll it back.")
+            with self._table.lock:
+                back = outer.savepoint()
             try:
                 yield
             except BaseException:
-                outer.rows, outer.notes, outer.failed = rows, notes, False
+                with self._table.lock:
+                    back()
                 raise
             return
         with self._table.lock:

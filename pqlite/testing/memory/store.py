@@ -397,7 +397,7 @@ class MemoryJobStore:
                 if left is not None and left <= 0:
                     raise TimeoutError from None
                 # Not `wait_for`: it would cancel the future, which is everybody's.
-                await asyncio.wait([asyncio.wrap_future(locked.by.ended)], timeout=left)
+                await asyncio.wait([asyncio.wrap_future(locked.until)], timeout=left)
 
 
 def _job_id(value: Any) -> int:

@@ -27,7 +27,7 @@ class Locked(Exception):
 
     def __init__(self, by: Transaction) -> None:
         super().__init__()
-        self.by = by
+        self.until = by.ended
 
 
 class Transaction:
@@ -39,7 +39,18 @@ class Transaction:
         """What to notify at the commit."""
         self.failed = False
         self.ended: Future[None] = Future()
-        """Done at its end; to be waited for from any event loop."""
+        """Done at its end, or when it goes back to a savepoint; to be waited for from any event loop."""
+
+    def savepoint(self) -> Callable[[], None]:
+        """Return a function that goes back to what is there now, and lets go of the rows that were locked since."""
+        rows, notes = dict(self.rows), list(self.notes)
+
+        def back() -> None:
+            self.rows, self.notes, self.failed = rows, notes, False
+            ended, self.ended = self.ended, Future()
+            ended.set_result(None)
+
+        return back
 
 
 @dataclass(slots=True)
@@ -121,7 +132,9 @@ class Table:
         return row
 
     def locked_by(self, job_id: int, tx: Transaction | None = None) -> Transaction | None:
-        """Return the other transaction that has locked a row."""
+        """Return the other transaction that has locked a row. What another has added is not there to be locked."""
+        if job_id not in self.jobs:
+            return None
         return next((other for other in self._open if other is not tx and job_id in other.rows), None)
 
     def free(self) -> Iterator[Job]:

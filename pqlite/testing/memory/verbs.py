@@ -200,7 +200,8 @@ def prune(
     further = None
     if done is not None:
         seen = sorted(job_id for job_id in table.jobs if job_id > (cursor or 0))[:chunk]
-        further = seen[-1] if len(seen) == chunk else None
+        all_younger = min((table.jobs[job_id].created_at for job_id in seen), default=now) > now - done
+        further = seen[-1] if len(seen) == chunk and not all_younger else None
         going += [row for row in table.free() if row.id in set(seen) and is_old(row, (DONE,), done)]
     for row in going:
         del table.jobs[row.id]
