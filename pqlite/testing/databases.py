@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -26,6 +27,8 @@ class Databases:
     def __init__(self, dsn: str | None = None) -> None:
         self._given = dsn
         self._stack = AsyncExitStack()
+        # Not only the process id: in containers it is always the same, and a server may have leftovers of a killed one.
+        self._session = f"{os.getpid()}_{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._templates: dict[str, str] = {}
         self._admin: asyncpg.Connection[Any]
@@ -57,14 +60,14 @@ class Databases:
     async def create(self, sql: str) -> str:
         """Return the name of a new database, migrated and with `sql` run in it; the first of its kind takes a while."""
         template = self._templates.get(sql) or await self._make_template(sql)
-        name = f"pqlite_test_{os.getpid()}_{next(self._numbers)}"
+        name = f"pqlite_test_{self._session}_{next(self._numbers)}"
         # Copying files takes half as long as logging them, for databases as small as these.
         strategy = " strategy file_copy" if self._admin.get_server_version().major >= 15 else ""
         await self._admin.execute(f'create database "{name}" template "{template}"{strategy}')
         return name
 
     async def _make_template(self, sql: str) -> str:
-        name = f"pqlite_template_{os.getpid()}_{len(self._templates)}"
+        name = f"pqlite_template_{self._session}_{len(self._templates)}"
         await self._admin.execute(f'create database "{name}"')
         self._templates[sql] = name
         conn = await asyncpg.connect(self.dsn_of(name))
@@ -86,7 +89,9 @@ class Databases:
 
     def dsn_of(self, name: str) -> str:
         """Return the server's address with a database in it."""
-        return urlsplit(self.server_dsn)._replace(path=f"/{name}").geturl()
+        parts = urlsplit(self.server_dsn)
+        # Not geturl(), which leaves the slashes out where there is no host, as for a server behind a socket.
+        return f"{parts.scheme}://{parts.netloc}/{name}" + (f"?{parts.query}" if parts.query else "")
 
 
 def fast_directory() -> Path | None:
