@@ -7,7 +7,8 @@ import pytest
 
 from pqlite import BackoffPolicy, Cancel, Fail, JobContext, JobStatus, NotStarted, Snooze
 from pqlite.events import JobStarted
-from pqlite.testing import AttemptFailed, EventLog, drain, draining
+from pqlite.testing import AttemptFailed, EventLog, drain
+from pqlite.testing import draining as drains
 from tests.conformance.conftest import Store
 from tests.conformance.scene import Scene
 
@@ -133,7 +134,7 @@ async def test_a_drain_can_be_narrowed_to_queues_and_heard(store: Store) -> None
 async def test_a_job_that_an_open_transaction_keeps_from_being_settled_is_an_error_and_not_a_hanging_test(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(drains, "BUSY_SECONDS", 0.05)
     async with store.transaction() as tx:
 
         async def handler(ctx: JobContext) -> None:
@@ -147,7 +148,7 @@ async def test_a_job_that_an_open_transaction_keeps_from_being_settled_is_an_err
 async def test_a_drain_that_is_cancelled_ends_even_if_its_handler_does_not(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(drains, "STOP_SECONDS", 0.05)
     log, over = EventLog(), threading.Event()
 
     def handler(ctx: JobContext) -> None:
