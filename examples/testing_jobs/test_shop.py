@@ -7,6 +7,7 @@ The fixtures pqlite_store, pqlite_dsn and pqlite_memory_store come with pqlite.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
@@ -18,7 +19,7 @@ from pqlite import JobStatus, PgJobStore, Worker
 from pqlite.events import JobSettled
 from pqlite.testing import EventLog, MemoryJobStore, assert_enqueued, bound, drain, inline
 
-pytestmark = pytest.mark.anyio  # pytest-asyncio works as well
+pytestmark = pytest.mark.anyio  # with pytest-asyncio: pytest.mark.asyncio
 
 
 @pytest.fixture
@@ -122,21 +123,24 @@ async def test_the_whole_app_with_its_worker(pqlite_store: PgJobStore) -> None:
 # Inside a transaction of the test's own, which is rolled back: for suites that share one database.
 
 
-@pytest.fixture
-async def conn(pqlite_dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(pqlite_dsn)
+@asynccontextmanager
+async def rolled_back(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn)
     transaction = connection.transaction()
     await transaction.start()
-    yield connection
-    await transaction.rollback()
-    await connection.close()
+    try:
+        yield connection
+    finally:
+        await transaction.rollback()
+        await connection.close()
 
 
-async def test_an_order_is_charged_in_a_transaction_that_is_rolled_back(conn: asyncpg.Connection) -> None:
-    store = bound(conn)
-    async with client_of(store) as client:
-        await client.post("/orders", params={"item": "lamp"})
+async def test_an_order_is_charged_in_a_transaction_that_is_rolled_back(pqlite_dsn: str) -> None:
+    async with rolled_back(pqlite_dsn) as conn:
+        store = bound(conn)
+        async with client_of(store) as client:
+            await client.post("/orders", params={"item": "lamp"})
 
-    await drain(store, make_handlers(Mailbox()))
+        await drain(store, make_handlers(Mailbox()))
 
-    assert await conn.fetchval("select charged from orders")
+        assert await conn.fetchval("select charged from orders")
