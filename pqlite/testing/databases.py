@@ -15,13 +15,15 @@ import asyncpg
 
 from pqlite import schema
 from pqlite.embedded import EmbeddedPostgres
+from pqlite.errors import ConfigurationError
 
 
 class Databases:
     """Copies of a migrated database, made and dropped by one connection. Everything in one event loop.
 
     Args:
-        dsn: a server whose user may create databases; None: an embedded one, which lives until `close`.
+        dsn: a server whose user may create databases (that of PQLITE_TEST_DSN); None: an embedded one, which lives
+            until `close`.
     """
 
     def __init__(self, dsn: str | None = None) -> None:
@@ -39,6 +41,7 @@ class Databases:
 
         Raises:
             EmbeddedError: there is none to start; the message says what to install.
+            ConfigurationError: the given one cannot be used.
         """
         if self._given is None:
             settings = {"max_connections": "200"}
@@ -46,7 +49,12 @@ class Databases:
             self.server_dsn = (await self._stack.enter_async_context(embedded)).dsn
         else:
             self.server_dsn = self._given
-        self._admin = await asyncpg.connect(self.server_dsn)
+        try:
+            self._admin = await asyncpg.connect(self.server_dsn)
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if self._given is None:
+                raise
+            raise ConfigurationError(f"The server of PQLITE_TEST_DSN cannot be used: {error!r}") from error
         self._stack.push_async_callback(self._admin.close)
 
     async def close(self) -> None:

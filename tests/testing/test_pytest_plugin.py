@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 import asyncpg
+import pytest
 
+from pqlite import ConfigurationError
 from pqlite.testing.databases import Databases
 from tests.testing.projects import passed, run_pytest, write_project
 
@@ -215,6 +217,12 @@ async def test_sessions_whose_processes_have_the_same_id_and_leftovers_of_a_kill
     finally:
         for databases in (first, second):
             await databases.close()
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://postgres@127.0.0.1:1/postgres", "host=127.0.0.1", "mysql://x"])
+async def test_a_server_that_cannot_be_used_is_told_by_the_variable_that_names_it(dsn: str) -> None:
+    with pytest.raises(ConfigurationError, match="The server of PQLITE_TEST_DSN cannot be used"):
+        await Databases(dsn).open()
 
 
 def test_the_address_of_a_database_is_one_that_every_library_reads_also_behind_a_socket() -> None:
