@@ -53,7 +53,8 @@ class Once:
             return FOREVER  # until the worker is registered
         if (room := self._room()) <= 0:
             return FOREVER  # until an attempt has ended
-        undelivered = self._undelivered()
+        # As of before the look: an attempt may enqueue after it, and end, and its outcome be written, meanwhile.
+        busy = self._running() or self._undelivered()
         try:
             jobs = await self._claim(holder, room)
         except LeaseLost:
@@ -63,11 +64,12 @@ class Once:
             self.attempts += len(jobs)
             self._accept(jobs)
             return 0.0
-        if undelivered or self._undelivered():
-            return SETTLING
-        if not self._running():
+        if not busy:
             self._over()
-        return FOREVER
+            return FOREVER
+        if self._undelivered():
+            return SETTLING
+        return FOREVER if self._running() else 0.0
 
     async def _claim(self, holder: str, room: int) -> list[Job]:
         heads = await self._engine.lanes(self._queues, self._types)

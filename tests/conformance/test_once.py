@@ -50,6 +50,16 @@ async def test_what_is_due_is_run_and_what_that_makes_due_and_nothing_else(store
     assert await worker.run_once() == 0
 
 
+async def test_a_chain_of_jobs_is_run_to_its_end_however_it_falls_between_two_looks(store: Store) -> None:
+    async def handler(ctx: JobContext) -> None:
+        if (left := ctx.job.payload) > 0:
+            await ctx.store.enqueue("t", left - 1)
+
+    await store.enqueue("t", 200)
+
+    assert await Worker(store=store, handlers={"t": handler}).run_once() == 201
+
+
 async def test_attempts_run_side_by_side_as_in_a_worker(store: Store) -> None:
     everybody = asyncio.Barrier(5)
 
