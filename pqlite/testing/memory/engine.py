@@ -49,8 +49,12 @@ class MemoryLink:
             self.session = session = Session(self._table)
             with self._table.lock:
                 self._table.sessions.append(session)
-            if self._on_connect is not None:
-                await self._on_connect(session)
+            try:
+                if self._on_connect is not None:
+                    await self._on_connect(session)
+            except BaseException:
+                await self.close()
+                raise
 
     async def fetch(self, sql: str, *args: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run the only statement there is: it asks for the advisory lock."""

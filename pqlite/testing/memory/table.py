@@ -75,9 +75,11 @@ class Session:
         self.connected_at = table.clock.now()
         self.locks: set[int] = set()
 
-    async def fetchrow(self, sql: str, lock_key: int) -> tuple[bool, None, None]:
-        """Take the lock, which is all that is ever asked; say whether it was free, and that there is no server."""
-        return self._table.try_lock(self, lock_key), None, None
+    async def fetchrow(self, sql: str, lock_key: int) -> tuple[bool, None, None, str]:
+        """Take the lock, which is all that is ever asked; say whether it was free, that there is no server, and that
+        triggers fire.
+        """
+        return self._table.try_lock(self, lock_key), None, None, "origin"
 
     async def add_listener(self, channel: str, callback: Callable[..., None]) -> None:
         """Call `callback(session, pid, channel, payload)` with each notification."""
