@@ -126,12 +126,20 @@ class Table:
         Raises:
             Locked: another transaction has locked it.
         """
-        if (by := self.locked_by(job_id, tx)) is not None:
-            raise Locked(by)
+        self.see_free(job_id, tx)
         row = self.get(job_id, tx)
         if tx is not None and row is not None:
             tx.rows[job_id] = row
         return row
+
+    def see_free(self, job_id: int, tx: Transaction | None = None) -> None:
+        """Return if no other transaction has locked a row.
+
+        Raises:
+            Locked: one has.
+        """
+        if (by := self.locked_by(job_id, tx)) is not None:
+            raise Locked(by)
 
     def locked_by(self, job_id: int, tx: Transaction | None = None) -> Transaction | None:
         """Return the other transaction that has locked a row. What another has added is not there to be locked."""
