@@ -152,6 +152,40 @@ async def test_a_transaction_that_has_failed_keeps_nothing_not_even_what_comes_a
     assert [kept.id for kept in await jobs_of(store)] == [job.id]
 
 
+async def test_a_transaction_that_has_failed_lets_go_of_its_rows(store: Store) -> None:
+    waiting = await store.enqueue("t", dedupe_key="k")
+    await store.enqueue("t", priority=1)
+    job = await store.pickup("me")
+    assert job is not None
+    await store.mark_done(job)
+
+    async with store.transaction() as tx:
+        await store.cancel(waiting, conn=tx)
+        with pytest.raises(LeaseLost):
+            await store.complete_on(tx, job)
+
+        assert await asyncio.wait_for(store.enqueue("t", dedupe_key="k"), 10) == waiting
+        assert await asyncio.wait_for(store.cancel(waiting), 10) is JobStatus.CANCELLED
+
+
+async def test_a_savepoint_whose_failure_was_swallowed_is_not_released(store: Store) -> None:
+    await store.enqueue("t")
+    job = await store.pickup("me")
+    assert job is not None
+    await store.mark_done(job)
+
+    async def swallow() -> None:
+        async with store.transaction() as tx, tx.transaction():
+            await store.enqueue("u", conn=tx)
+            with suppress(LeaseLost):
+                await store.complete_on(tx, job)
+
+    with pytest.raises(FAILED):
+        await swallow()
+
+    assert [kept.id for kept in await jobs_of(store)] == [job.id]
+
+
 async def test_a_savepoint_undoes_the_failure_within_it_and_the_transaction_goes_on(store: Store) -> None:
     await store.enqueue("t")
     job = await store.pickup("me")

@@ -30,16 +30,18 @@ class MemoryConnection:
             NotInTransaction: the other one has failed.
         """
         if (outer := self._transaction) is not None:
-            if outer.failed:
-                raise NotInTransaction("A savepoint in a transaction that has failed: roll it back.")
+            _see_sound(outer, "A savepoint")
             with self._table.lock:
-                back = outer.savepoint()
+                outer.savepoint()
             try:
                 yield
             except BaseException:
                 with self._table.lock:
-                    back()
+                    outer.go_back()
                 raise
+            finally:
+                outer.forget_savepoint()
+            _see_sound(outer, "The end of a savepoint")
             return
         with self._table.lock:
             self._transaction = transaction = self._table.begin()
@@ -81,6 +83,11 @@ def transaction_of(conn: Any, table: Table, *, strict: bool, what: str) -> Trans
             f"Refused (strict): {what} on a connection that is in no transaction: committed at once, a rollback will "
             "not undo it."
         )
-    if transaction is not None and transaction.failed:
-        raise NotInTransaction(f"{what} in a transaction that has failed: roll it back.")
+    if transaction is not None:
+        _see_sound(transaction, what)
     return transaction
+
+
+def _see_sound(transaction: Transaction, what: str) -> None:
+    if transaction.failed:
+        raise NotInTransaction(f"{what} in a transaction that has failed: roll it back.")

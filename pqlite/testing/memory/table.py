@@ -41,16 +41,27 @@ class Transaction:
         self.ended: Future[None] = Future()
         """Done at its end, or when it goes back to a savepoint; to be waited for from any event loop."""
 
-    def savepoint(self) -> Callable[[], None]:
-        """Return a function that goes back to what is there now, and lets go of the rows that were locked since."""
-        rows, notes = dict(self.rows), list(self.notes)
+        self._savepoints: list[tuple[dict[int, Job], list[str]]] = [({}, [])]
 
-        def back() -> None:
-            self.rows, self.notes, self.failed = rows, notes, False
-            ended, self.ended = self.ended, Future()
-            ended.set_result(None)
+    def savepoint(self) -> None:
+        """Remember what is there now."""
+        self._savepoints.append((self.rows.copy(), self.notes.copy()))
 
-        return back
+    def forget_savepoint(self) -> None:
+        """Forget the latest savepoint."""
+        self._savepoints.pop()
+
+    def go_back(self) -> None:
+        """Go back to the latest savepoint, or to the beginning, and let go of the rows that were locked since."""
+        rows, notes = self._savepoints[-1]
+        self.rows, self.notes, self.failed = rows.copy(), notes.copy(), False
+        ended, self.ended = self.ended, Future()
+        ended.set_result(None)
+
+    def fail(self) -> None:
+        """Go back as after an error of a database: nothing can be done but to go back again, or to end."""
+        self.go_back()
+        self.failed = True
 
 
 @dataclass(slots=True)

@@ -127,10 +127,10 @@ def complete(table: Table, tx: Transaction, job: Job, result: str | None) -> Non
     """
     row = table.for_update(job.id, tx)
     if row is None or job.locked_by is None or (row.locked_by, row.claims) != (job.locked_by, job.claims):
-        tx.failed = True
+        tx.fail()
         raise LeaseLost(f"The claim on job {job.id} is no longer current; nothing was written.")
     if row.cancel_requested_at is not None:
-        tx.failed = True
+        tx.fail()
         raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.")
     now = table.clock.now()
     assert row.locked_at is not None
