@@ -18,6 +18,7 @@ from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.engine import Engine, WorkerStore
 from pqlite.uninterrupted import uninterrupted
+from pqlite.worker.arguments import served
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import BEGINNING
 
@@ -93,7 +94,7 @@ class Drain:
         self._handlers = checked(handlers)
         self._max_jobs = max_jobs
         self._raises = raises
-        self._queues = None if queues is None else list(queues)
+        self._queues = served(queues)
         self._holder = f"drain-{secrets.token_hex(4)}"
         self._outcomes: list[Outcome] = []
         self._executor = Executor(
@@ -116,7 +117,7 @@ class Drain:
         try:
             await engine.register(self._holder, PURPOSE, None, LEASE, {})
             while (job := await self._claim(engine)) is not None:
-                if len(ran) == self._max_jobs:
+                if len(ran) >= self._max_jobs:
                     await self._settle(engine, Outcome(job, Verb.RELEASED))
                     raise AssertionError(
                         f"{self._max_jobs} attempts were made and a job of type {job.job_type!r} is still due: does "

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pqlite import BackoffPolicy, Cancel, Fail, JobContext, JobStatus, NotStarted, Snooze
+from pqlite import BackoffPolicy, Cancel, ConfigurationError, Fail, JobContext, JobStatus, NotStarted, Snooze
 from pqlite.events import JobStarted
 from pqlite.testing import AttemptFailed, EventLog, drain
 from pqlite.testing import draining as drains
@@ -118,6 +118,11 @@ async def test_a_job_that_enqueues_itself_for_ever_is_an_error_and_not_a_hanging
     left = await store.pickup("me")
     assert left is not None
     assert left.attempts == 1
+
+
+async def test_a_drain_of_letters_instead_of_queues_is_refused(store: Store) -> None:
+    with pytest.raises(ConfigurationError, match="queues"):
+        await drain(store, {"t": echo}, queues="mail")
 
 
 async def test_a_drain_can_be_narrowed_to_queues_and_heard(store: Store) -> None:
