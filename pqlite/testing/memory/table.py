@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from pqlite.job import Job, JobStatus
@@ -226,14 +227,30 @@ def _holds(row: Job, key: str) -> bool:
     return row.dedupe_key == key and row.status in ACTIVE
 
 
+def value_of(text: Any) -> Any:
+    """Return the value of a row's JSON, None for None, as PostgreSQL gives it back: see `_as_kept`."""
+    return _as_kept(decode(text))
+
+
+def _as_kept(value: Any) -> Any:
+    """Return JSON as jsonb keeps it: keys by their length, then by their bytes; large numbers without an exponent."""
+    if isinstance(value, dict):
+        return {key: _as_kept(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key.encode()))}
+    if isinstance(value, list):
+        return [_as_kept(item) for item in value]
+    if isinstance(value, float):
+        return int(Decimal(repr(value))) if "e+" in repr(value) else value or 0.0
+    return value
+
+
 def read(row: Job) -> Job:
     """Return a copy of a row for users, its JSON decoded."""
     return replace(
         row,
-        payload=decode(row.payload),
-        metadata=decode(row.metadata),  # type: ignore[arg-type]  # a row's is text
-        result=decode(row.result),
-        progress=decode(row.progress),
+        payload=value_of(row.payload),
+        metadata=value_of(row.metadata),
+        result=value_of(row.result),
+        progress=value_of(row.progress),
         tags=list(row.tags),
         errors=[dict(error) for error in row.errors],
     )

@@ -146,7 +146,7 @@ def given_back(row: Job, status: JobStatus, now: datetime) -> Job:
 
 def with_error(row: Job, error: str, now: datetime) -> list[dict[str, Any]]:
     """Return the row's history of errors with one more: the latest are kept, and the end of each."""
-    entry = {"attempt": row.attempts, "at": now.isoformat(), "error": error[-ERROR_CHARACTERS:]}
+    entry = {"at": now.isoformat(), "error": error[-ERROR_CHARACTERS:], "attempt": row.attempts}
     return [*row.errors, entry][-ERRORS_KEPT:]
 
 
