@@ -17,7 +17,7 @@ import pytest
 
 from pqlite import JobStatus, PgJobStore
 from tests.support import ended
-from tests.testing.projects import passed, run_pytest
+from tests.testing.projects import passed, run_pytest, write_project
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (CHECKOUT / "examples").glob("*.py"))
@@ -206,10 +206,16 @@ async def test_the_ledger_has_one_entry_although_the_deposit_started_twice(store
     assert "the power fails" in job.errors[0]["error"]
 
 
-async def test_the_tests_that_newcomers_copy_pass(dsn: str) -> None:
-    ran = await asyncio.to_thread(run_pytest, CHECKOUT / "examples" / "testing_jobs", PQLITE_TEST_DSN=dsn)
+@pytest.mark.parametrize(("mark", "mode"), [("anyio", "strict"), ("anyio", "auto"), ("asyncio", "strict")])
+async def test_the_tests_that_newcomers_copy_pass(dsn: str, tmp_path: Path, mark: str, mode: str) -> None:
+    files = {path.name: path.read_text() for path in (CHECKOUT / "examples" / "testing_jobs").glob("*.py")}
+    files["test_shop.py"] = files["test_shop.py"].replace("pytest.mark.anyio", f"pytest.mark.{mark}")
+    project = write_project(tmp_path, files)
+    options = ["-o", f"asyncio_mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function"]
 
-    assert passed(ran, 7)
+    ran = await asyncio.to_thread(run_pytest, project, *options, PQLITE_TEST_DSN=dsn)
+
+    assert passed(ran, 8)
 
 
 def load(name: str) -> ModuleType:

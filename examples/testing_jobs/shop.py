@@ -1,6 +1,7 @@
 """A shop to be tested: it welcomes new customers and charges for orders, each in a job.
 
-The app is made by a function, so that a test can give it another store. test_shop.py has the tests.
+The app is made by a function, so that a test can give it another store; the mailer is a dependency, which a test
+replaces. test_shop.py has the tests.
 """
 
 from datetime import timedelta
@@ -8,11 +9,13 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pqlite import Handler, JobContext, Worker
+from pqlite import Depends, Handlers, JobContext, Worker
 
 TABLES = (
     "create table orders (id bigint generated always as identity primary key, item text, charged boolean default false)"
 )
+
+handlers = Handlers()
 
 
 class Mailer:
@@ -22,24 +25,36 @@ class Mailer:
         """Send a mail."""
 
 
-def make_handlers(mailer: Mailer) -> dict[str, Handler]:
-    """Return the shop's handlers by job type."""
+def get_mailer() -> Mailer:
+    """Return the mailer of an attempt."""
+    return Mailer()
 
-    async def welcome(ctx: JobContext) -> dict[str, str]:
-        address = ctx.job.payload["address"]
-        await mailer.send(address, "Welcome!")
-        await ctx.store.enqueue("remind", {"address": address}, run_after=timedelta(days=7))
-        return {"sent_to": address}
 
-    async def remind(ctx: JobContext) -> None:
-        await mailer.send(ctx.job.payload["address"], "Still there?")
+@handlers.job("remind")
+async def remind(address: str, mailer: Mailer = Depends(get_mailer)) -> None:
+    """Ask a customer whether they are still there."""
+    await mailer.send(address, "Still there?")
 
-    async def charge(ctx: JobContext) -> None:
-        async with ctx.complete() as conn:
-            await conn.execute("update orders set charged = true where id = $1", ctx.job.payload["order_id"])
-            await ctx.store.enqueue("pack", {"order_id": ctx.job.payload["order_id"]}, conn=conn)
 
-    return {"welcome": welcome, "remind": remind, "charge": charge}
+@handlers.job("welcome")
+async def welcome(ctx: JobContext, address: str, mailer: Mailer = Depends(get_mailer)) -> dict[str, str]:
+    """Welcome a customer, and remind them in a week."""
+    await mailer.send(address, "Welcome!")
+    await ctx.store.enqueue(remind.new(address), run_after=timedelta(days=7))
+    return {"sent_to": address}
+
+
+@handlers.job("pack")
+async def pack(order_id: int) -> None:
+    """Pack an order."""
+
+
+@handlers.job("charge")
+async def charge(ctx: JobContext, order_id: int) -> None:
+    """Charge for an order, and have it packed: both, or neither."""
+    async with ctx.complete() as conn:
+        await conn.execute("update orders set charged = true where id = $1", order_id)
+        await ctx.store.enqueue(pack.new(order_id), run_after=timedelta(hours=1), conn=conn)
 
 
 def make_app(store: Any, worker: Worker | None = None) -> FastAPI:
@@ -48,12 +63,12 @@ def make_app(store: Any, worker: Worker | None = None) -> FastAPI:
 
     @app.post("/customers", status_code=202)
     async def sign_up(address: str) -> dict[str, int]:
-        return {"job_id": await store.enqueue("welcome", {"address": address}, dedupe_key=f"welcome:{address}")}
+        return {"job_id": await store.enqueue(welcome.new(address), dedupe_key=f"welcome:{address}")}
 
     @app.post("/orders", status_code=202)
     async def order(item: str) -> dict[str, int]:
         async with store.transaction() as tx:
             order_id = await tx.fetchval("insert into orders (item) values ($1) returning id", item)
-            return {"job_id": await store.enqueue("charge", {"order_id": order_id}, conn=tx)}
+            return {"job_id": await store.enqueue(charge.new(order_id), conn=tx)}
 
     return app

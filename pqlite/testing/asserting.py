@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import fields
 from typing import Any
 
-from pqlite.job import Job
+from pqlite.job import Job, NewJob
 from pqlite.schema import render
 from pqlite.store.connections import lent
 from pqlite.store.encoding import encode
@@ -37,7 +37,7 @@ async def jobs_of(store: PgJobStore | MemoryJobStore, *, conn: Any = None) -> li
 
 async def assert_enqueued(
     store: PgJobStore | MemoryJobStore,
-    job_type: str,
+    job: str | NewJob,
     *,
     payload: Any = ANYTHING,
     count: int | None = None,
@@ -47,8 +47,10 @@ async def assert_enqueued(
     """Return the jobs of a type that look as expected, whatever their status is by now.
 
         await assert_enqueued(store, "mail", payload={"to": 7}, queue="slow", count=1)
+        await assert_enqueued(store, send_welcome.new(user), priority=5)
 
     Args:
+        job: their type; or a job (`NewJob`, `handler.new(...)`), whose type and payload they have.
         payload: anything that can be enqueued; equal as JSON.
         count: exactly so many, 0 for none; by default at least one.
         conn: look at what the transaction on this connection sees (as for `enqueue`).
@@ -57,6 +59,12 @@ async def assert_enqueued(
     Raises:
         AssertionError: there are not so many; the message says how those that there are differ.
     """
+    if isinstance(job, NewJob):
+        job_type, payload = job.job_type, job.payload if payload is ANYTHING else payload
+    elif isinstance(job, str):
+        job_type = job
+    else:
+        raise TypeError(f"Not the name of a job type, and no job: {job!r}")
     if unknown := sorted(expected.keys() - _NAMES):
         raise TypeError(f"A job has no {unknown[0]!r}; it has {', '.join(sorted(_NAMES))}")
     if payload is not ANYTHING:
@@ -96,5 +104,10 @@ def _differences(job: Job, expected: dict[str, Any]) -> list[str]:
 
 
 def _diff(expected: Any, actual: Any) -> list[str]:
-    wanted, there = (json.dumps(v, indent=2, sort_keys=True, default=str).splitlines() for v in (expected, actual))
+    try:
+        wanted, there = (json.dumps(v, indent=2, sort_keys=True, default=str).splitlines() for v in (expected, actual))
+    except TypeError:  # keys that cannot be sorted
+        wanted = there = []
+    if wanted == there:  # a tuple and a list, a model and what it says of itself
+        wanted, there = [repr(expected)], [repr(actual)]
     return [f"    {line}" for line in difflib.ndiff(wanted, there) if not line.startswith("?")]

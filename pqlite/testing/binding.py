@@ -30,12 +30,24 @@ def bound(conn: Any, *, schema: str = ddl.DEFAULT, strict: bool = False) -> PgJo
     connection must be the test's alone, and one thing at a time be done with it. A SQLAlchemy session has it, after its
     first statement, as `(await (await session.connection()).get_raw_connection()).driver_connection`.
 
+    Once the transaction has ended every verb raises NotInTransaction; and TimeoutError, if another task has had the
+    connection for 10 seconds (in `store.transaction()` or `ctx.complete()`).
+
     Raises:
         NotInTransaction: the connection is in no transaction (begin it with `conn.transaction()`).
+        ConfigurationError: it is not one of asyncpg's.
     """
+    if not hasattr(conn, "is_in_transaction"):
+        raise ConfigurationError(
+            f"bound() needs a connection of asyncpg's, not a {type(conn).__name__}. A SQLAlchemy session with that "
+            "driver has it: (await (await session.connection()).get_raw_connection()).driver_connection"
+        )
     if not conn.is_in_transaction():
         raise NotInTransaction("bound() needs a connection in a transaction, or its jobs would stay.")
     return BoundJobStore(OneConnection(conn), schema=schema, strict=strict)
+
+
+PATIENCE = 10.0
 
 
 class OneConnection:
@@ -51,22 +63,34 @@ class OneConnection:
         """Yield the connection; to who has it already, too.
 
         Raises:
-            TimeoutError: another task does not give it back for so many seconds.
+            TimeoutError: another task does not give it back for so many seconds, or for 10.
+            NotInTransaction: the transaction has ended.
         """
         task = asyncio.current_task()
         if self._lent_to is task:
             async with self._conn.transaction():
                 yield self._conn
             return
-        async with asyncio.timeout(timeout):
-            await self._free.acquire()
+        await self._taken(PATIENCE if timeout is None else min(timeout, PATIENCE))
         self._lent_to = task
         try:
+            if not self._conn.is_in_transaction():
+                raise NotInTransaction("The transaction that the store is bound to has ended: its jobs would stay.")
             async with self._conn.transaction():
                 yield self._conn
         finally:
             self._lent_to = None
             self._free.release()
+
+    async def _taken(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._free.acquire()
+        except TimeoutError:
+            raise TimeoutError(
+                f"Another task has had the connection that the store is bound to for {seconds:g} s: within "
+                "store.transaction() or ctx.complete() no other task can use the store, also none of drain's."
+            ) from None
 
     async def expire_connections(self) -> None:
         """Do nothing: there is no other connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,18 +15,22 @@ import asyncpg
 
 from pqlite import schema
 from pqlite.embedded import EmbeddedPostgres
+from pqlite.errors import ConfigurationError
 
 
 class Databases:
     """Copies of a migrated database, made and dropped by one connection. Everything in one event loop.
 
     Args:
-        dsn: a server whose user may create databases; None: an embedded one, which lives until `close`.
+        dsn: a server whose user may create databases (that of PQLITE_TEST_DSN); None: an embedded one, which lives
+            until `close`.
     """
 
     def __init__(self, dsn: str | None = None) -> None:
         self._given = dsn
         self._stack = AsyncExitStack()
+        # Not only the process id: in containers it is always the same, and a server may have leftovers of a killed one.
+        self._session = f"{os.getpid()}_{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._templates: dict[str, str] = {}
         self._admin: asyncpg.Connection[Any]
@@ -36,6 +41,7 @@ class Databases:
 
         Raises:
             EmbeddedError: there is none to start; the message says what to install.
+            ConfigurationError: the given one cannot be used.
         """
         if self._given is None:
             settings = {"max_connections": "200"}
@@ -43,7 +49,12 @@ class Databases:
             self.server_dsn = (await self._stack.enter_async_context(embedded)).dsn
         else:
             self.server_dsn = self._given
-        self._admin = await asyncpg.connect(self.server_dsn)
+        try:
+            self._admin = await asyncpg.connect(self.server_dsn)
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if self._given is None:
+                raise
+            raise ConfigurationError(f"The server of PQLITE_TEST_DSN cannot be used: {error!r}") from error
         self._stack.push_async_callback(self._admin.close)
 
     async def close(self) -> None:
@@ -57,14 +68,14 @@ class Databases:
     async def create(self, sql: str) -> str:
         """Return the name of a new database, migrated and with `sql` run in it; the first of its kind takes a while."""
         template = self._templates.get(sql) or await self._make_template(sql)
-        name = f"pqlite_test_{os.getpid()}_{next(self._numbers)}"
+        name = f"pqlite_test_{self._session}_{next(self._numbers)}"
         # Copying files takes half as long as logging them, for databases as small as these.
         strategy = " strategy file_copy" if self._admin.get_server_version().major >= 15 else ""
         await self._admin.execute(f'create database "{name}" template "{template}"{strategy}')
         return name
 
     async def _make_template(self, sql: str) -> str:
-        name = f"pqlite_template_{os.getpid()}_{len(self._templates)}"
+        name = f"pqlite_template_{self._session}_{len(self._templates)}"
         await self._admin.execute(f'create database "{name}"')
         self._templates[sql] = name
         conn = await asyncpg.connect(self.dsn_of(name))
@@ -86,7 +97,9 @@ class Databases:
 
     def dsn_of(self, name: str) -> str:
         """Return the server's address with a database in it."""
-        return urlsplit(self.server_dsn)._replace(path=f"/{name}").geturl()
+        parts = urlsplit(self.server_dsn)
+        # Not geturl(), which leaves the slashes out where there is no host, as for a server behind a socket.
+        return f"{parts.scheme}://{parts.netloc}/{name}" + (f"?{parts.query}" if parts.query else "")
 
 
 def fast_directory() -> Path | None:

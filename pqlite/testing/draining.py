@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
+from pqlite.errors import NotStarted
 from pqlite.events import Announcer, Observer
 from pqlite.handlers import AnyHandler, Middleware, checked
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.engine import Engine, WorkerStore
 from pqlite.uninterrupted import uninterrupted
+from pqlite.worker.arguments import served
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import BEGINNING
 
 PURPOSE = "drain"
 LEASE = timedelta(hours=1)
 BUSY_PAUSE = 0.02
+BUSY_SECONDS = 5.0
+STOP_SECONDS = 3.0
 
 
 class AttemptFailed(AssertionError):
@@ -56,10 +62,16 @@ async def drain(
             test of what becomes of jobs that fail.
         queues, backoff, observers, middleware: as for Worker; resources: a mapping.
 
+    Cancelled, it gives back what it runs, unless the handler does not stop within 3 seconds.
+
     Raises:
         AttemptFailed: see `raises`.
-        AssertionError: see `max_jobs`.
+        AssertionError: see `max_jobs`; or a transaction that has not ended keeps a job from being settled, for longer
+            than 5 seconds: a handler completed it on a connection that nobody commits (see `bound`).
+        NotStarted: the store was not.
     """
+    if not store.started:
+        raise NotStarted("The store is not started: 'await store.start()', or 'async with store:'.")
     return await Drain(store, handlers, max_jobs, raises, queues, backoff, observers, resources or {}, middleware).run()
 
 
@@ -82,7 +94,7 @@ class Drain:
         self._handlers = checked(handlers)
         self._max_jobs = max_jobs
         self._raises = raises
-        self._queues = None if queues is None else list(queues)
+        self._queues = served(queues)
         self._holder = f"drain-{secrets.token_hex(4)}"
         self._outcomes: list[Outcome] = []
         self._executor = Executor(
@@ -105,7 +117,7 @@ class Drain:
         try:
             await engine.register(self._holder, PURPOSE, None, LEASE, {})
             while (job := await self._claim(engine)) is not None:
-                if len(ran) == self._max_jobs:
+                if len(ran) >= self._max_jobs:
                     await self._settle(engine, Outcome(job, Verb.RELEASED))
                     raise AssertionError(
                         f"{self._max_jobs} attempts were made and a job of type {job.job_type!r} is still due: does "
@@ -139,17 +151,31 @@ class Drain:
         finally:
             if self._executor.running:  # the test was cancelled
                 self._executor.cancel_all("shutdown")
-                await uninterrupted(self._executor.drained())
-            outcome = self._outcomes.pop()
-            if not outcome.committed:
-                await uninterrupted(self._settle(engine, outcome))
-        return outcome
+                await uninterrupted(self._stopped())
+            # None if the handler does not stop: nobody can tell how its attempt will end.
+            for outcome in self._outcomes:
+                if not outcome.committed:
+                    await uninterrupted(self._settle(engine, outcome))
+        return self._outcomes.pop()
+
+    async def _stopped(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._executor.drained()
 
     async def _settle(self, engine: Engine, outcome: Outcome) -> None:
+        deadline = time.monotonic() + BUSY_SECONDS
         while True:
             refused = await engine.settle(self._holder, [outcome])
             if not refused or refused[0].verdict is not Verdict.BUSY:
                 return
+            if time.monotonic() >= deadline:
+                raise AssertionError(
+                    f"Job {outcome.job.id} ({outcome.job.job_type}) has ended ({outcome.verb}), which cannot be "
+                    "written: a transaction that is still open holds its row. Did its handler complete it on a "
+                    "connection whose transaction the test never commits? To test within a transaction, drain a store "
+                    f"that is bound to its connection: bound(conn).\n{outcome.error or ''}"
+                )
             await asyncio.sleep(BUSY_PAUSE)
 
     async def _leave(self, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -15,7 +15,8 @@ from pqlite.job import Job
 from pqlite.store.engine import WorkerStore
 from pqlite.testing.draining import drain
 
-_inside: ContextVar[bool] = ContextVar("pqlite_inline", default=False)
+_inside: ContextVar[Sequence[str]] = ContextVar("pqlite_inline", default=())
+"""Empty, but in the handlers of a drain that goes on."""
 
 
 @asynccontextmanager
@@ -45,11 +46,14 @@ async def inline(
 
     async def run() -> list[Job]:
         async with busy:
-            # Seen by the handlers, whose tasks inherit it: what they enqueue is run by this very drain.
-            token = _inside.set(True)
+            # Seen by the handlers, whose tasks inherit it: what they enqueue is run by this very drain. Emptied at its
+            # end, for tasks of theirs that live longer.
+            inside = ["drain"]
+            token = _inside.set(inside)
             try:
                 return await drain(store, handlers, max_jobs=max_jobs, raises=raises, backoff=backoff)
             finally:
+                inside.clear()
                 _inside.reset(token)
 
     def running(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from pqlite.errors import LeaseLost
@@ -12,10 +13,14 @@ from pqlite.worker.supervisor import FOREVER
 
 SETTLING = 0.005
 """How long to wait for outcomes that are being written: a retry may be due at once."""
+AWAY_SECONDS = 60.0
+"""How long the database may be away before the pass ends: who started it may wait for it, or start another."""
 
 
 class Once:
-    """Takes the claimer's place in a run that is to end by itself. `over` is called when nothing is left to do."""
+    """Takes the claimer's place in a run that is to end by itself. `over` is called when nothing is left to do, or
+    nothing can be done any more.
+    """
 
     def __init__(
         self,
@@ -43,31 +48,49 @@ class Once:
         self._accept = accept
         self._lost = lost
         self._over = over
+        self._away_since: float | None = None
         self.attempts = 0
         """How many have begun."""
+        self.lost: Exception | None = None
+        """Why the pass has ended before its time."""
 
     async def once(self) -> float:
         """Claim once; return how long to pause."""
         holder = self._holder()
         if holder is None:
-            return FOREVER  # until the worker is registered
+            self._miss(LeaseLost("The worker's registration was lost."))
+            return 1.0  # or until the worker is registered
         if (room := self._room()) <= 0:
             return FOREVER  # until an attempt has ended
-        undelivered = self._undelivered()
+        # As of before the look: an attempt may enqueue after it, and end, and its outcome be written, meanwhile.
+        busy = self._running() or self._undelivered()
         try:
             jobs = await self._claim(holder, room)
         except LeaseLost:
             self._lost()
             return 1.0
+        except Exception as error:
+            self._miss(error)
+            raise
+        self._away_since = None
         if jobs:
             self.attempts += len(jobs)
             self._accept(jobs)
             return 0.0
-        if undelivered or self._undelivered():
-            return SETTLING
-        if not self._running():
+        if not busy:
             self._over()
-        return FOREVER
+            return FOREVER
+        if self._undelivered():
+            return SETTLING
+        return FOREVER if self._running() else 0.0
+
+    def _miss(self, error: Exception) -> None:
+        """End the pass if the database has been away for too long."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        if now - self._away_since >= AWAY_SECONDS:
+            self.lost = error
+            self._over()
 
     async def _claim(self, holder: str, room: int) -> list[Job]:
         heads = await self._engine.lanes(self._queues, self._types)

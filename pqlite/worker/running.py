@@ -102,6 +102,11 @@ class Running:
         """Return how many attempts a single pass has begun."""
         return 0 if self._once is None else self._once.attempts
 
+    @property
+    def lost(self) -> Exception | None:
+        """Return why a single pass has ended before its time, None if it has not."""
+        return None if self._once is None else self._once.lost
+
     def trouble(self) -> str | None:
         """Return what is wrong, None if all is well."""
         for loop, _ in self._tasks.values():

@@ -143,6 +143,7 @@ class Worker:
         self._forced = self._once = self._stop_early = False
         self._attempts = 0
         self._failure: BaseException | None = None
+        self._lost: Exception | None = None
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
         """Return the worker's lifetime as an ASGI lifespan: `FastAPI(lifespan=worker.lifespan)`."""
@@ -248,13 +249,15 @@ class Worker:
         """Run what is due now, and what that makes due, until nothing is (or `begin_shutdown`), whatever `enabled`
         says; return how many attempts began. Nothing is taken over from dead workers, and nothing deleted.
 
-        Raises: as for `run`, and WorkerError if the database cannot be reached.
+        Raises: as for `run`, and WorkerError if the database cannot be reached, at the start or for a minute later.
         """
         await self._run(once=True)
+        if self._lost is not None:
+            raise WorkerError(f"The database went away, and did not come back in time: {self._lost!r}") from self._lost
         return self._attempts
 
     async def _run(self, *, once: bool) -> None:
-        self._forced, self._once, self._failure, self._attempts = True, once, None, 0
+        self._forced, self._once, self._failure, self._lost, self._attempts = True, once, None, None, 0
         try:
             async with self:
                 await self.wait_stopping()
@@ -295,7 +298,7 @@ class Worker:
             finally:
                 self._running = None
                 await self._stop(running)
-                self._attempts = running.attempts
+                self._attempts, self._lost = running.attempts, running.lost
         # The app may still answer requests, which enqueue: the store stays open until the lifespan ends.
         await self._exit.wait()
 

@@ -2,12 +2,15 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
 from pqlite import JobCancelled, JobStatus, LeaseLost, NotInTransaction, PayloadError
 from pqlite.job import Job
 from pqlite.outcome import Verb, Verdict
+from pqlite.store import completion
+from pqlite.testing.memory import store as memory
 from tests.conformance.conftest import Store
 from tests.conformance.scene import RolledBack
 from tests.store.workers import RegisteredWorker
@@ -185,3 +188,32 @@ async def test_a_job_completed_and_run_again_was_not_completed_by_the_later_clai
 
     assert not await store.was_completed(job)
     assert not await store.was_completed(again)
+
+
+async def test_whether_a_job_was_completed_is_known_also_when_it_was_pruned(store: Store, job: Job) -> None:
+    async with store.complete(job):
+        pass
+    assert await store.prune(timedelta(0), None) == (None, 1)
+
+    assert await store.was_completed(job)
+
+
+async def test_whether_a_job_was_completed_is_not_waited_for_for_ever(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "LOOKUP_SECONDS", 0.05)
+    monkeypatch.setattr(memory, "PATIENCE", 0.05)
+
+    async with store.transaction() as tx:
+        await store.complete_on(tx, job)
+        with pytest.raises(TimeoutError):
+            await store.was_completed(job)
+
+
+async def test_a_result_that_cannot_be_stored_leaves_the_callers_transaction_as_it_was(store: Store, job: Job) -> None:
+    async with store.transaction() as tx:
+        with pytest.raises(PayloadError, match="result cannot be stored"):
+            await store.complete_on(tx, job, result=object())
+        await store.complete_on(tx, job, result="fine")
+
+    assert (await store.get(job.id)).result == "fine"

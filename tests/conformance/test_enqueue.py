@@ -1,11 +1,14 @@
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from pqlite import InvalidJob, JobStatus, NewJob, NotStarted
+from pqlite import InvalidJob, JobStatus, NewJob, NotInTransaction, NotStarted
+from pqlite.testing import jobs_of
 from tests.conformance.conftest import Store
 from tests.conformance.scene import Scene
 
@@ -169,3 +172,64 @@ async def test_a_batch_may_come_from_anything_that_can_be_iterated(store: Store,
     assert [(await store.get(verdict.id)).payload for verdict in verdicts] == [0, 1, 2]
     assert told == [(3, 3)]
     assert await store.enqueue_many([]) == []
+
+
+async def test_options_beside_a_whole_job_win_over_its_own(store: Store) -> None:
+    job = NewJob(job_type="t", payload=1, priority=3, queue="slow")
+
+    kept = await store.get(await store.enqueue(job, priority=7))
+
+    assert (kept.job_type, kept.payload, kept.priority, kept.queue) == ("t", 1, 7, "slow")
+    assert job.priority == 3
+
+
+async def test_each_job_of_a_batch_is_taken_as_it_is_when_it_is_drawn(store: Store) -> None:
+    def one_again_and_again() -> Iterator[NewJob]:
+        job = NewJob(job_type="t", payload={})
+        for n in range(3):
+            job.payload["n"] = n
+            yield job
+
+    verdicts = await store.enqueue_many(one_again_and_again())
+
+    assert [(await store.get(verdict.id)).payload for verdict in verdicts] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+async def test_a_batch_is_drawn_to_its_end_before_anything_is_written(store: Store) -> None:
+    async def broken() -> AsyncIterator[NewJob]:
+        yield NewJob(job_type="t", dedupe_key="k")
+        # Nobody waits for the key, because no transaction has been begun.
+        assert await asyncio.wait_for(store.enqueue("u", dedupe_key="k"), 10) == 1
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await store.enqueue_many(broken())
+
+    assert [job.job_type for job in await jobs_of(store)] == ["u"]
+
+
+@pytest.mark.parametrize("within", [True, False])
+async def test_a_batch_that_is_cancelled_leaves_nothing_of_itself(store: Store, within: bool) -> None:
+    jobs = [NewJob(job_type="t"), NewJob(job_type="t", dedupe_key="k")] * 2
+    async with AsyncExitStack() as stack:
+        own = await stack.enter_async_context(store.transaction()) if within else None
+        async with store.transaction() as tx:
+            await store.enqueue("u", dedupe_key="k", conn=tx)
+            adding = asyncio.create_task(store.enqueue_many(jobs, conn=own, progress=lambda *_: None))
+            done, _ = await asyncio.wait([adding], timeout=0.1)
+            assert not done
+            adding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await adding
+
+    assert [job.job_type for job in await jobs_of(store)] == ["u"]
+
+
+async def test_a_store_may_be_strict_and_a_call_may_say_otherwise(make_store: Callable[..., Store]) -> None:
+    async with make_store(strict=True) as store, store.connection() as conn:
+        for verb in (store.enqueue("t", conn=conn), store.enqueue_many([NewJob(job_type="t")], conn=conn)):
+            with pytest.raises(NotInTransaction, match="strict"):
+                await verb
+        job_id = await store.enqueue("t", conn=conn, strict=False)
+        assert await store.cancel(job_id, conn=conn, strict=False) is JobStatus.CANCELLED
+        assert await store.enqueue("t") > job_id

@@ -29,3 +29,13 @@ async def test_a_known_lane_is_looked_at_behind_its_mark_only_and_others_are_fou
     found = await worker.engine.lanes(None, ["t"], [(lane, heads[lane]) for lane in known])
 
     assert {head.lane for head in found} == set(heads) - set(known)
+
+
+async def test_of_lanes_with_nothing_due_only_the_soonest_is_returned(store: Store, worker: RegisteredWorker) -> None:
+    await store.enqueue("later", run_after=timedelta(hours=2), priority=9)
+    await store.enqueue("sooner", run_after=timedelta(hours=1))
+    await store.enqueue("due")
+
+    heads = await worker.engine.lanes(None, None)
+
+    assert sorted(head.lane.job_type for head in heads) == ["due", "sooner"]

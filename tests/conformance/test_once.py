@@ -3,13 +3,17 @@
 import asyncio
 import time
 from datetime import timedelta
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from pqlite import BackoffPolicy, JobContext, JobStatus, PgJobStore, Snooze, Worker, WorkerError
 from pqlite.events import JobsTakenOver, JobStarted
+from pqlite.worker import once
 from tests.conformance.conftest import Store
 from tests.conformance.scene import make_suspect
+from tests.conftest import Server
 from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker
 from tests.support import EventLog
@@ -48,6 +52,16 @@ async def test_what_is_due_is_run_and_what_that_makes_due_and_nothing_else(store
     assert {(await store.get(job_id)).status for job_id in ids} == {JobStatus.DONE}
     assert (await store.get(unknown)).status is JobStatus.READY
     assert await worker.run_once() == 0
+
+
+async def test_a_chain_of_jobs_is_run_to_its_end_however_it_falls_between_two_looks(store: Store) -> None:
+    async def handler(ctx: JobContext) -> None:
+        if (left := ctx.job.payload) > 0:
+            await ctx.store.enqueue("t", left - 1)
+
+    await store.enqueue("t", 200)
+
+    assert await Worker(store=store, handlers={"t": handler}).run_once() == 201
 
 
 async def test_attempts_run_side_by_side_as_in_a_worker(store: Store) -> None:
@@ -138,3 +152,23 @@ async def test_a_database_that_is_away_is_an_error_and_no_wait() -> None:
         await worker.run_once()
 
     assert time.monotonic() - began < 6
+
+
+async def test_a_database_that_goes_away_for_good_ends_the_pass_with_an_error(
+    server: Server, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(once, "AWAY_SECONDS", 0.1)
+    database = urlsplit(dsn).path[1:]
+    elsewhere = await asyncpg.connect(server.dsn)
+
+    async def handler(ctx: JobContext) -> None:
+        await elsewhere.execute(f'alter database "{database}" allow_connections off')
+        await elsewhere.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", database)
+
+    store = PgJobStore(dsn=dsn)
+    async with store:
+        await store.enqueue("t")
+    worker = Worker(store=store, handlers={"t": handler}, shutdown_timeout=1.0)
+    with pytest.raises(WorkerError, match="The database went away, and did not come back in time"):
+        await worker.run_once()
+    await elsewhere.close()

@@ -76,3 +76,12 @@ async def test_a_payload_of_two_hundred_levels_is_stored(store: Store) -> None:
     job_id = await store.enqueue("t", nested(200))
 
     assert (await store.get(job_id)).payload == nested(200)
+
+
+async def test_a_payload_comes_back_in_the_same_order_and_types_from_every_store(store: Store) -> None:
+    payload = {"ccc": 1, "b": [1.0, 1e16, 1.5e300, -0.0, 1e-7], "é": {"z": 1, "a": 2}, "a": None}
+
+    again = (await store.get(await store.enqueue("t", payload, metadata=payload))).payload
+
+    whole = 15 * 10**299
+    assert repr(again) == f"{{'a': None, 'b': [1.0, {10**16}, {whole}, 0.0, 1e-07], 'é': {{'a': 2, 'z': 1}}, 'ccc': 1}}"

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pqlite import InvalidJob, JobStatus, NewJob, PayloadError
+from pqlite import InvalidJob, JobStatus, LeaseLost, NewJob, PayloadError
 from pqlite.job import Job
 from tests.conformance.conftest import Store
+from tests.conformance.scene import Scene
 
 
 async def pick_up(store: Store, **narrower: Any) -> Job:
@@ -150,3 +151,19 @@ async def test_an_error_text_with_a_nul_or_a_surrogate_is_cleaned_and_never_lost
     await store.mark_error(job, "a\x00b\ud800")
 
     assert (await store.get(job.id)).last_error == "a\\x00b\\ud800"
+
+
+async def test_a_job_that_was_given_back_meanwhile_cannot_be_marked_and_stays_as_it_is(
+    store: Store, scene: Scene
+) -> None:
+    await store.enqueue("t")
+    job = await pick_up(store)
+    await scene.pass_time(timedelta(hours=1))
+    assert await store.reap_stale() == 1
+    before = await store.get(job.id)
+
+    for verb in (store.mark_done(job), store.mark_error(job, "boom", terminal=True), store.mark_done(job.id)):
+        with pytest.raises(LeaseLost):
+            await verb
+
+    assert await store.get(job.id) == before

@@ -82,3 +82,10 @@ async def test_a_finished_job_that_a_transaction_has_locked_is_not_deleted(
 
 async def test_pruning_an_empty_store_does_nothing(store: Store) -> None:
     assert await store.prune(WEEK, WEEK) == (None, 0)
+
+
+async def test_pruning_goes_no_further_where_all_jobs_are_younger_than_the_retention(store: Store) -> None:
+    for _ in range(3):
+        await store.enqueue("t")
+
+    assert await store.prune(DAY, None, chunk=2) == (None, 0)

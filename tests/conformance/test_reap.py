@@ -207,3 +207,15 @@ async def test_jobs_of_strangers_are_given_back_by_age_and_never_those_of_regist
     await scene.pass_time(timedelta(days=1))
     assert await store.reap_stale() == 0
     assert (await store.get(kept.id)).status is JobStatus.RUNNING
+
+
+async def test_a_worker_that_was_declared_dead_or_never_registered_cannot_renew(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t")
+    await worker.claim_one()
+    await worker.engine.unregister(worker.id)  # while it holds a job: it is marked dead
+
+    for holder in (worker.id, "nobody"):
+        with pytest.raises(LeaseLost, match=f"worker {holder} was declared dead"):
+            await worker.engine.renew(holder, timedelta(seconds=20), None, deadline=5.0)

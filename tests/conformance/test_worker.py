@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pqlite import BackoffPolicy, Cancel, Fail, Handler, JobContext, JobNotFound, JobStatus, RetryAfter, Snooze, Worker
-from pqlite.events import JobEnded, JobSettled, JobsTakenOver, JobStarted, WorkerFenced, WorkerRegistered
+from pqlite.events import JobEnded, JobSettled, JobsTakenOver, JobStarted, LoopFailed, WorkerFenced, WorkerRegistered
 from tests.conformance.conftest import Store
 from tests.conformance.scene import RolledBack, Scene, make_suspect
 from tests.store.conftest import Register
@@ -268,6 +268,18 @@ async def test_a_worker_that_was_declared_dead_stops_what_it_runs_and_registers_
 
     assert len(log.of(WorkerRegistered)) == 2
     assert (job.status, job.result) == (JobStatus.DONE, "again")
+
+
+async def test_a_worker_hears_from_its_first_moment_and_nothing_of_it_fails(
+    run: Run, store: Store, log: EventLog
+) -> None:
+    async with run({"t": nothing}) as worker:
+        await ended(store, await store.enqueue("t"))
+        diagnosis = worker.diagnosis()
+
+    assert diagnosis is not None
+    assert diagnosis.hears
+    assert log.of(LoopFailed) == []
 
 
 async def test_a_worker_leaves_no_registration_behind(run: Run, store: Store, register: Register) -> None:

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel
 
-from pqlite import JobStatus
+from pqlite import JobStatus, NewJob
 from pqlite.testing import assert_enqueued, drain, jobs_of
 from tests.conformance.conftest import Store
 
@@ -50,6 +50,23 @@ async def test_a_failure_tells_how_the_jobs_of_the_type_differ(store: Store) -> 
     ]
 
 
+async def test_a_difference_that_json_does_not_show_is_told_all_the_same(store: Store) -> None:
+    await store.enqueue("mail", tags=["a"], metadata={"a": 1})
+
+    with pytest.raises(AssertionError) as caught:
+        await assert_enqueued(store, "mail", tags=("a",), metadata={"a": 1, 2: 3})
+
+    assert str(caught.value).splitlines()[1:] == [
+        "Job 1 differs:",
+        "  tags:",
+        "    - ('a',)",
+        "    + ['a']",
+        "  metadata:",
+        "    - {'a': 1, 2: 3}",
+        "    + {'a': 1}",
+    ]
+
+
 async def test_a_failure_tells_what_was_enqueued_instead(store: Store) -> None:
     with pytest.raises(AssertionError, match="Enqueued were: none at all"):
         await assert_enqueued(store, "mail")
@@ -61,6 +78,22 @@ async def test_a_failure_tells_what_was_enqueued_instead(store: Store) -> None:
     assert "job 1: READY" in str(caught.value)
     with pytest.raises(AssertionError, match="Expected 1 job of type 'sms'; found 2"):
         await assert_enqueued(store, "sms", count=1)
+
+
+async def test_a_job_may_be_given_as_it_was_enqueued(store: Store) -> None:
+    await store.enqueue(NewJob(job_type="mail", payload={"to": 7}, queue="slow"))
+
+    await assert_enqueued(store, NewJob(job_type="mail", payload={"to": 7}), queue="slow", count=1)
+    with pytest.raises(AssertionError, match=r"'mail', payload=\{'to': 8\}; found 0"):
+        await assert_enqueued(store, NewJob(job_type="mail", payload={"to": 8}))
+
+
+async def test_what_is_no_job_type_is_a_mistake_of_the_test_and_never_that_there_is_none(store: Store) -> None:
+    async def mail(ctx: object) -> None:
+        """Succeed."""
+
+    with pytest.raises(TypeError, match="Not the name of a job type"):
+        await assert_enqueued(store, mail, count=0)  # type: ignore[arg-type]
 
 
 async def test_what_no_job_has_is_a_mistake_of_the_test(store: Store) -> None:

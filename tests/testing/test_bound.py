@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -22,7 +23,7 @@ from pqlite import (
     PgJobStore,
     Worker,
 )
-from pqlite.testing import assert_enqueued, bound, drain, inline, jobs_of
+from pqlite.testing import AttemptFailed, assert_enqueued, binding, bound, drain, inline, jobs_of
 from tests.store.conftest import connect as connect
 from tests.support import sqlalchemy_url
 
@@ -151,6 +152,43 @@ async def test_the_other_verbs_run_in_the_transaction_as_well(mine: PgJobStore) 
 async def test_a_connection_without_a_transaction_cannot_be_bound(conn: asyncpg.Connection) -> None:
     with pytest.raises(NotInTransaction, match="in a transaction, or its jobs would stay"):
         bound(conn)
+
+
+async def test_what_is_no_connection_of_asyncpgs_cannot_be_bound(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as theirs, AsyncSession() as session:
+        for conn in (theirs, session, None):
+            with pytest.raises(ConfigurationError, match="needs a connection of asyncpg's, not a"):
+                bound(conn)
+
+
+async def test_after_the_end_of_its_transaction_a_bound_store_adds_nothing_that_would_stay(
+    conn: asyncpg.Connection,
+) -> None:
+    transaction = conn.transaction()
+    await transaction.start()
+    store = bound(conn)
+    job_id = await store.enqueue("t")
+    await transaction.rollback()
+
+    for verb in (lambda: store.enqueue("t"), lambda: store.get(job_id), lambda: drain(store, {"t": echo})):
+        with pytest.raises(NotInTransaction, match="has ended"):
+            await verb()
+
+    assert await conn.fetchval("select count(*) from pqlite.jobs") == 0
+
+
+async def test_a_task_that_waits_in_vain_for_the_connection_is_told_who_has_it(
+    mine: PgJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binding, "PATIENCE", 0.05)
+
+    async def handler(ctx: JobContext) -> None:
+        async with ctx.complete():
+            await asyncio.gather(ctx.store.enqueue("u"), ctx.store.enqueue("u"))
+
+    await mine.enqueue("t")
+    with pytest.raises(AttemptFailed, match=r"Another task has had the connection .* ctx\.complete\(\)"):
+        await drain(mine, {"t": handler})
 
 
 async def test_a_worker_on_a_bound_store_is_refused_in_a_sentence(mine: PgJobStore) -> None:

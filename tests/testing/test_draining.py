@@ -1,12 +1,14 @@
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from pqlite import BackoffPolicy, Cancel, Fail, JobContext, JobStatus, Snooze
+from pqlite import BackoffPolicy, Cancel, ConfigurationError, Fail, JobContext, JobStatus, NotStarted, Snooze
 from pqlite.events import JobStarted
 from pqlite.testing import AttemptFailed, EventLog, drain
+from pqlite.testing import draining as drains
 from tests.conformance.conftest import Store
 from tests.conformance.scene import Scene
 
@@ -118,6 +120,11 @@ async def test_a_job_that_enqueues_itself_for_ever_is_an_error_and_not_a_hanging
     assert left.attempts == 1
 
 
+async def test_a_drain_of_letters_instead_of_queues_is_refused(store: Store) -> None:
+    with pytest.raises(ConfigurationError, match="queues"):
+        await drain(store, {"t": echo}, queues="mail")
+
+
 async def test_a_drain_can_be_narrowed_to_queues_and_heard(store: Store) -> None:
     log = EventLog()
     await store.enqueue("t", queue="a")
@@ -127,6 +134,48 @@ async def test_a_drain_can_be_narrowed_to_queues_and_heard(store: Store) -> None
 
     assert [job.queue for job in jobs] == ["b"]
     assert [event.job.queue for event in log.of(JobStarted)] == ["b"]
+
+
+async def test_a_job_that_an_open_transaction_keeps_from_being_settled_is_an_error_and_not_a_hanging_test(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drains, "BUSY_SECONDS", 0.05)
+    async with store.transaction() as tx:
+
+        async def handler(ctx: JobContext) -> None:
+            await ctx.store.cancel(ctx.job.id, conn=tx)
+
+        await store.enqueue("t")
+        with pytest.raises(AssertionError, match="a transaction that is still open holds its row"):
+            await drain(store, {"t": handler})
+
+
+async def test_a_drain_that_is_cancelled_ends_even_if_its_handler_does_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drains, "STOP_SECONDS", 0.05)
+    log, over = EventLog(), threading.Event()
+
+    def handler(ctx: JobContext) -> None:
+        over.wait()
+
+    await store.enqueue("t")
+    draining = asyncio.create_task(drain(store, {"t": handler}, observers=[log]))
+    await log.wait_for(JobStarted)
+    draining.cancel()
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(draining), 30)
+    finally:
+        over.set()
+
+
+async def test_a_drain_of_a_store_that_is_not_started_says_so_before_anything_runs(fresh_store: Store) -> None:
+    async with fresh_store:
+        await fresh_store.enqueue("t")
+
+    with pytest.raises(NotStarted, match="The store is not started"):
+        await drain(fresh_store, {"t": failing})
 
 
 async def test_a_drain_that_is_cancelled_gives_its_job_back_and_leaves_nobody_registered(store: Store) -> None:

@@ -115,3 +115,23 @@ async def test_a_block_within_a_block_leaves_the_outer_one_as_it_was(store: Stor
     assert inner.mails == [1]
     assert mailbox.mails == [2, 3]
     assert (await store.get(waiting)).status is JobStatus.READY
+
+
+async def test_what_a_task_enqueues_that_outlives_its_handler_runs_at_once_as_well(
+    store: Store, mailbox: Mailbox
+) -> None:
+    go_on = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def first(ctx: JobContext) -> None:
+        async def later() -> None:
+            await go_on.wait()
+            await ctx.store.enqueue("mail", 1)
+
+        tasks.append(asyncio.create_task(later()))
+
+    async with inline(store, {"first": first, "mail": mailbox.mail}):
+        await store.enqueue("first")
+        go_on.set()
+        await tasks[0]
+        assert mailbox.mails == [1]

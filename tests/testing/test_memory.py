@@ -8,6 +8,7 @@ import pytest
 
 from pqlite import JobContext, JobStatus, Worker
 from pqlite.testing import Clock, MemoryJobStore
+from pqlite.testing.memory import store as memory
 from tests.support import ended, until
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -129,6 +130,23 @@ async def test_a_transaction_is_waited_for_from_another_event_loop() -> None:
         await until(lambda: not rival.is_alive())
 
     assert found == [first]
+
+
+async def test_who_waits_for_a_transaction_that_waits_for_him_is_told_so_and_does_not_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "PATIENCE", 0.05)
+    async with MemoryJobStore() as store:
+        await store.enqueue("t")
+        job = await store.pickup("me")
+        assert job is not None
+        async with store.transaction() as tx:
+            await store.cancel(job.id, conn=tx)
+            for verb in (store.cancel, store.retry, store.mark_done):
+                with pytest.raises(TimeoutError, match="A transaction that has not ended"):
+                    await verb(job.id)
+
+        assert await store.cancel(job.id) is JobStatus.RUNNING
 
 
 async def test_jobs_tells_everything_in_order_and_what_a_transaction_sees() -> None:

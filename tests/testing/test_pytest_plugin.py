@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 import asyncpg
+import pytest
 
+from pqlite import ConfigurationError
+from pqlite.testing.databases import Databases
 from tests.testing.projects import passed, run_pytest, write_project
 
 ANYIO = """
@@ -198,6 +201,36 @@ async def test_the_fixtures_work_in_every_kind_of_test_and_leave_nothing_behind(
     await conn.close()
     # Those of this session carry its own process id.
     assert not [name for (name,) in left if name.split("_")[2] != str(os.getpid())]
+
+
+async def test_sessions_whose_processes_have_the_same_id_and_leftovers_of_a_killed_one_do_no_harm(
+    server: Server,
+) -> None:
+    first, second = Databases(server.dsn), Databases(server.dsn)
+    for databases in (first, second):
+        await databases.open()
+    try:
+        names = [await databases.create("") for databases in (first, second)]
+        assert len(set(names)) == 2
+        for databases, name in zip((first, second), names, strict=True):
+            await databases.drop(name)
+    finally:
+        for databases in (first, second):
+            await databases.close()
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://postgres@127.0.0.1:1/postgres", "host=127.0.0.1", "mysql://x"])
+async def test_a_server_that_cannot_be_used_is_told_by_the_variable_that_names_it(dsn: str) -> None:
+    with pytest.raises(ConfigurationError, match="The server of PQLITE_TEST_DSN cannot be used"):
+        await Databases(dsn).open()
+
+
+def test_the_address_of_a_database_is_one_that_every_library_reads_also_behind_a_socket() -> None:
+    databases = Databases()
+    databases.server_dsn = "postgresql:///postgres?host=/run/postgresql"
+    assert databases.dsn_of("mine") == "postgresql:///mine?host=/run/postgresql"
+    databases.server_dsn = "postgresql://me:secret@localhost:5433/postgres"
+    assert databases.dsn_of("mine") == "postgresql://me:secret@localhost:5433/mine"
 
 
 async def test_without_a_server_an_embedded_one_is_started_and_stopped(tmp_path: Path) -> None:

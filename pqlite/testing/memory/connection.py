@@ -24,14 +24,24 @@ class MemoryConnection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint."""
+        """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint.
+
+        Raises:
+            NotInTransaction: the other one has failed.
+        """
         if (outer := self._transaction) is not None:
-            rows, notes = dict(outer.rows), list(outer.notes)
+            _see_sound(outer, "A savepoint")
+            with self._table.lock:
+                outer.savepoint()
             try:
                 yield
             except BaseException:
-                outer.rows, outer.notes, outer.failed = rows, notes, False
+                with self._table.lock:
+                    outer.go_back()
                 raise
+            finally:
+                outer.forget_savepoint()
+            _see_sound(outer, "The end of a savepoint")
             return
         with self._table.lock:
             self._transaction = transaction = self._table.begin()
@@ -73,6 +83,11 @@ def transaction_of(conn: Any, table: Table, *, strict: bool, what: str) -> Trans
             f"Refused (strict): {what} on a connection that is in no transaction: committed at once, a rollback will "
             "not undo it."
         )
-    if transaction is not None and transaction.failed:
-        raise NotInTransaction(f"{what} in a transaction that has failed: roll it back.")
+    if transaction is not None:
+        _see_sound(transaction, what)
     return transaction
+
+
+def _see_sound(transaction: Transaction, what: str) -> None:
+    if transaction.failed:
+        raise NotInTransaction(f"{what} in a transaction that has failed: roll it back.")

@@ -11,11 +11,10 @@ from typing import Any
 from pqlite.errors import LeaseLost
 from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome
-from pqlite.store.encoding import decode
 from pqlite.store.engine import Claimed, Head, Lane, Mark, Refusal, Unknown
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.settling import settle
-from pqlite.testing.memory.table import Registration, Session, Table
+from pqlite.testing.memory.table import Registration, Session, Table, value_of
 
 READY, RUNNING = JobStatus.READY, JobStatus.RUNNING
 
@@ -49,8 +48,12 @@ class MemoryLink:
             self.session = session = Session(self._table)
             with self._table.lock:
                 self._table.sessions.append(session)
-            if self._on_connect is not None:
-                await self._on_connect(session)
+            try:
+                if self._on_connect is not None:
+                    await self._on_connect(session)
+            except BaseException:
+                await self.close()
+                raise
 
     async def fetch(self, sql: str, *args: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run the only statement there is: it asks for the advisory lock."""
@@ -123,9 +126,9 @@ class MemoryEngine:
         with self._table.lock:
             now = self._table.clock.now()
             for row in self._table.jobs.values():
-                lane, place = _lane(row), _due(row)
                 if row.status is not READY or row.crashes:
                     continue
+                lane, place = _lane(row), _due(row)
                 if place > marks[lane] if lane in marks else verbs.wanted(row, queues, types):
                     first[lane] = min(first.get(lane, place), place)
         heads = [Head(lane, mark, (mark.run_after - now).total_seconds()) for lane, mark in first.items()]
@@ -255,7 +258,7 @@ class MemoryEngine:
 
 def _just_claimed(row: Job) -> Job:
     """Return what a worker is given of a claimed row."""
-    payload, metadata = decode(row.payload), decode(row.metadata)  # type: ignore[arg-type]  # a row's is text
+    payload, metadata = value_of(row.payload), value_of(row.metadata)
     return replace(
         row,
         payload=payload,

@@ -38,6 +38,18 @@ def settle(table: Table, holder: str, outcomes: Sequence[Outcome], *, keep_done:
     return refused
 
 
+def settle_one(table: Table, outcome: Outcome) -> list[Refusal]:
+    """Write the outcome of a claim; return it if it was not written.
+
+    Raises:
+        Locked: a transaction that has not ended has the row.
+    """
+    refused = settle(table, outcome.job.locked_by or "", [outcome])
+    if refused and refused[0].verdict is Verdict.BUSY:
+        table.see_free(outcome.job.id)
+    return refused
+
+
 def _verdict(table: Table, holder: str, job: Job, row: Job | None) -> Verdict:
     if row is None or row.claims != job.claims:
         return Verdict.FENCED

@@ -30,16 +30,15 @@ from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
 from pqlite.testing.memory.connection import MemoryConnection, transaction_of
 from pqlite.testing.memory.engine import MemoryEngine, MemoryLink
-from pqlite.testing.memory.settling import settle
+from pqlite.testing.memory.settling import settle_one
 from pqlite.testing.memory.table import ACTIVE, Locked, Table, Transaction, read
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 KEY_WAIT = 5.0
+PATIENCE = 10.0
 MOST_PAUSE = 0.05
-LOOKUP_SECONDS = 10.0
-BUSY_PAUSE = 0.05
 CHUNK = 2000
 _KEY = COLUMNS.index("dedupe_key")
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
@@ -47,6 +46,9 @@ NOT_STARTED = "The store is not started: 'await store.start()', or let a worker'
 
 class MemoryJobStore:
     """Jobs in memory, for tests: what a PgJobStore promises, but for SQL and for surviving the process.
+
+    What waits for a transaction of another raises TimeoutError after 10 seconds, where PostgreSQL would wait for ever,
+    or find a deadlock: a test must not hang.
 
     A Worker runs on it as it is. It may be used from several event loops and threads at once. What it holds stays
     when it is closed, and is there when it is started again.
@@ -418,12 +420,7 @@ class MemoryJobStore:
         claimed = self._by_hand.claim_of(job)
         encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
         outcome = Outcome(claimed, verb, result=encoded, error=error, delay=delay, duration_ms=duration_ms)
-        while True:
-            with self._table.lock:
-                refused = settle(self._table, claimed.locked_by or "", [outcome])
-            if not refused or refused[0].verdict is not Verdict.BUSY:
-                break
-            await asyncio.sleep(BUSY_PAUSE)
+        refused = await self._when_free(partial(settle_one, self._table, outcome))
         self._by_hand.settled(claimed)
         if refused and refused[0].verdict is Verdict.FENCED:
             raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
@@ -467,7 +464,7 @@ class MemoryJobStore:
     async def was_completed(self, job: Job) -> bool:
         """Return whether this claim of the job ended as DONE; see JobStore.was_completed."""
         self._see_started()
-        return await self._when_free(partial(verbs.was_completed, self._table, job), LOOKUP_SECONDS)
+        return await self._when_free(partial(verbs.was_completed, self._table, job))
 
     # Waiting
 
@@ -481,17 +478,18 @@ class MemoryJobStore:
         Raises:
             TimeoutError: one does, after so many seconds.
         """
-        deadline = None if patience is None else time.monotonic() + patience
+        patience = PATIENCE if patience is None else patience
+        deadline = time.monotonic() + patience
         while True:
             try:
                 with self._table.lock:
                     return act()
             except Locked as locked:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError from None
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"A transaction that has not ended was in the way for {patience:g} s.") from None
                 # Not `wait_for`: it would cancel the future, which is everybody's.
-                await asyncio.wait([asyncio.wrap_future(locked.by.ended)], timeout=left)
+                await asyncio.wait([asyncio.wrap_future(locked.until)], timeout=left)
 
 
 def _job_id(value: Any) -> int:

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from pqlite.job import Job, JobStatus
@@ -27,7 +28,7 @@ class Locked(Exception):
 
     def __init__(self, by: Transaction) -> None:
         super().__init__()
-        self.by = by
+        self.until = by.ended
 
 
 class Transaction:
@@ -39,7 +40,29 @@ class Transaction:
         """What to notify at the commit."""
         self.failed = False
         self.ended: Future[None] = Future()
-        """Done at its end; to be waited for from any event loop."""
+        """Done at its end, or when it goes back to a savepoint; to be waited for from any event loop."""
+
+        self._savepoints: list[tuple[dict[int, Job], list[str]]] = [({}, [])]
+
+    def savepoint(self) -> None:
+        """Remember what is there now."""
+        self._savepoints.append((self.rows.copy(), self.notes.copy()))
+
+    def forget_savepoint(self) -> None:
+        """Forget the latest savepoint."""
+        self._savepoints.pop()
+
+    def go_back(self) -> None:
+        """Go back to the latest savepoint, or to the beginning, and let go of the rows that were locked since."""
+        rows, notes = self._savepoints[-1]
+        self.rows, self.notes, self.failed = rows.copy(), notes.copy(), False
+        ended, self.ended = self.ended, Future()
+        ended.set_result(None)
+
+    def fail(self) -> None:
+        """Go back as after an error of a database: nothing can be done but to go back again, or to end."""
+        self.go_back()
+        self.failed = True
 
 
 @dataclass(slots=True)
@@ -64,9 +87,11 @@ class Session:
         self.connected_at = table.clock.now()
         self.locks: set[int] = set()
 
-    async def fetchrow(self, sql: str, lock_key: int) -> tuple[bool, None, None]:
-        """Take the lock, which is all that is ever asked; say whether it was free, and that there is no server."""
-        return self._table.try_lock(self, lock_key), None, None
+    async def fetchrow(self, sql: str, lock_key: int) -> tuple[bool, None, None, str]:
+        """Take the lock, which is all that is ever asked; say whether it was free, that there is no server, and that
+        triggers fire.
+        """
+        return self._table.try_lock(self, lock_key), None, None, "origin"
 
     async def add_listener(self, channel: str, callback: Callable[..., None]) -> None:
         """Call `callback(session, pid, channel, payload)` with each notification."""
@@ -113,15 +138,25 @@ class Table:
         Raises:
             Locked: another transaction has locked it.
         """
-        if (by := self.locked_by(job_id, tx)) is not None:
-            raise Locked(by)
+        self.see_free(job_id, tx)
         row = self.get(job_id, tx)
         if tx is not None and row is not None:
             tx.rows[job_id] = row
         return row
 
+    def see_free(self, job_id: int, tx: Transaction | None = None) -> None:
+        """Return if no other transaction has locked a row.
+
+        Raises:
+            Locked: one has.
+        """
+        if (by := self.locked_by(job_id, tx)) is not None:
+            raise Locked(by)
+
     def locked_by(self, job_id: int, tx: Transaction | None = None) -> Transaction | None:
-        """Return the other transaction that has locked a row."""
+        """Return the other transaction that has locked a row. What another has added is not there to be locked."""
+        if job_id not in self.jobs:
+            return None
         return next((other for other in self._open if other is not tx and job_id in other.rows), None)
 
     def free(self) -> Iterator[Job]:
@@ -192,14 +227,30 @@ def _holds(row: Job, key: str) -> bool:
     return row.dedupe_key == key and row.status in ACTIVE
 
 
+def value_of(text: Any) -> Any:
+    """Return the value of a row's JSON, None for None, as PostgreSQL gives it back: see `_as_kept`."""
+    return _as_kept(decode(text))
+
+
+def _as_kept(value: Any) -> Any:
+    """Return JSON as jsonb keeps it: keys by their length, then by their bytes; large numbers without an exponent."""
+    if isinstance(value, dict):
+        return {key: _as_kept(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key.encode()))}
+    if isinstance(value, list):
+        return [_as_kept(item) for item in value]
+    if isinstance(value, float):
+        return int(Decimal(repr(value))) if "e+" in repr(value) else value or 0.0
+    return value
+
+
 def read(row: Job) -> Job:
     """Return a copy of a row for users, its JSON decoded."""
     return replace(
         row,
-        payload=decode(row.payload),
-        metadata=decode(row.metadata),  # type: ignore[arg-type]  # a row's is text
-        result=decode(row.result),
-        progress=decode(row.progress),
+        payload=value_of(row.payload),
+        metadata=value_of(row.metadata),
+        result=value_of(row.result),
+        progress=value_of(row.progress),
         tags=list(row.tags),
         errors=[dict(error) for error in row.errors],
     )

@@ -13,7 +13,7 @@ from typing import Any
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
 from pqlite.job import Enqueued, Job, JobStatus, TakenOver
 from pqlite.store.validation import COLUMNS, Row
-from pqlite.testing.memory.table import Locked, Table, Transaction
+from pqlite.testing.memory.table import Table, Transaction
 
 ERRORS_KEPT = 20
 ERROR_CHARACTERS = 2000
@@ -127,10 +127,10 @@ def complete(table: Table, tx: Transaction, job: Job, result: str | None) -> Non
     """
     row = table.for_update(job.id, tx)
     if row is None or job.locked_by is None or (row.locked_by, row.claims) != (job.locked_by, job.claims):
-        tx.failed = True
+        tx.fail()
         raise LeaseLost(f"The claim on job {job.id} is no longer current; nothing was written.")
     if row.cancel_requested_at is not None:
-        tx.failed = True
+        tx.fail()
         raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.")
     now = table.clock.now()
     assert row.locked_at is not None
@@ -146,7 +146,7 @@ def given_back(row: Job, status: JobStatus, now: datetime) -> Job:
 
 def with_error(row: Job, error: str, now: datetime) -> list[dict[str, Any]]:
     """Return the row's history of errors with one more: the latest are kept, and the end of each."""
-    entry = {"attempt": row.attempts, "at": now.isoformat(), "error": error[-ERROR_CHARACTERS:]}
+    entry = {"at": now.isoformat(), "error": error[-ERROR_CHARACTERS:], "attempt": row.attempts}
     return [*row.errors, entry][-ERRORS_KEPT:]
 
 
@@ -200,7 +200,8 @@ def prune(
     further = None
     if done is not None:
         seen = sorted(job_id for job_id in table.jobs if job_id > (cursor or 0))[:chunk]
-        further = seen[-1] if len(seen) == chunk else None
+        all_younger = min((table.jobs[job_id].created_at for job_id in seen), default=now) > now - done
+        further = seen[-1] if len(seen) == chunk and not all_younger else None
         going += [row for row in table.free() if row.id in set(seen) and is_old(row, (DONE,), done)]
     for row in going:
         del table.jobs[row.id]
@@ -218,8 +219,7 @@ def was_completed(table: Table, job: Job) -> bool:
     Raises:
         Locked: a transaction that has not ended may still decide it.
     """
-    if (by := table.locked_by(job.id)) is not None:
-        raise Locked(by)
+    table.see_free(job.id)
     row = table.get(job.id)
     return row is None or (row.status is DONE and row.claims == job.claims)
 
