@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -87,11 +87,13 @@ class MemoryEngine:
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
+        versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
         """Claim due jobs; see Engine.claim."""
         with self._table.lock:
             now = self._table.clock.now()
             due = [row for row in self._table.free() if row.status is READY and row.run_after <= now]
+            due = [row for row in due if not verbs.too_new(row, versions)]
             suspects = sorted((r for r in due if r.crashes and verbs.wanted(r, queues, types)), key=_due)
             if suspect and suspects and room <= 0:
                 return [], False
@@ -115,6 +117,7 @@ class MemoryEngine:
         types: Sequence[str] | None,
         known: Iterable[tuple[Lane, Mark]] = (),
         *,
+        versions: Mapping[str, int] | None = None,
         deadline: float = 10.0,
     ) -> list[Head]:
         """Return the lanes that have READY jobs; see Engine.lanes."""
@@ -124,7 +127,7 @@ class MemoryEngine:
             now = self._table.clock.now()
             for row in self._table.jobs.values():
                 lane, place = _lane(row), _due(row)
-                if row.status is not READY or row.crashes:
+                if row.status is not READY or row.crashes or verbs.too_new(row, versions):
                     continue
                 if place > marks[lane] if lane in marks else verbs.wanted(row, queues, types):
                     first[lane] = min(first.get(lane, place), place)
