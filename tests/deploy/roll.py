@@ -1,0 +1,101 @@
+"""A deployment that goes forward, back, and forward again, process by process, while orders come in."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import asyncpg
+
+from pqlite import PgJobStore
+from tests.deploy import release_2
+from tests.deploy.fleet import PATIENCE, Fleet
+from tests.deploy.load import Load
+from tests.deploy.verdict import Figures, judge
+from tests.faults.auditor import TABLES
+from tests.support import until
+
+LEFT_BEHIND = 20
+NUMBERS_LEFT_BEHIND = 1_000_001
+
+
+class Deployment:
+    """A fleet of one process for each of `kinds` (True: with the web server), and the orders it gets."""
+
+    def __init__(
+        self, dsn: str, directory: Path, *, kinds: Sequence[bool], rate: float, grace: float, export_seconds: float
+    ) -> None:
+        self.dsn = dsn
+        self.kinds = kinds
+        self.fleet = Fleet(dsn, directory, grace=grace)
+        self.load = Load(self.fleet, rate=rate, export_seconds=export_seconds)
+        self.left_behind: list[int] = []
+        self._fresh = (export_seconds - grace) / 2
+
+    async def __aenter__(self) -> Self:
+        self._conn = await asyncpg.connect(self.dsn, server_settings={"application_name": "auditor"})
+        await self._conn.execute(TABLES)
+        for web in self.kinds:
+            await self.fleet.start(1, web=web)
+        self.load.start()
+        await self.done(20)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.load.stop()
+        await self.fleet.close()
+        await self._conn.close()
+
+    async def roll(self, release: int) -> None:
+        """Replace every process by one of the release: start the new one, and stop the old one while it has a job that
+        takes longer than it may.
+        """
+        for old in [each for each in self.fleet.alive if each.release != release]:
+            await self.fleet.start(release, web=old.url is not None)
+            await until(lambda old=old: old.exporting(time.time() - self._fresh), f"an export in {old.label}", PATIENCE)
+            await self.fleet.stop(old)
+
+    async def leave_behind(self) -> list[int]:
+        """Enqueue, while no worker of release 2 is there, what only such a one can run; return it once the workers
+        there are have done others that were enqueued later.
+        """
+        assert all(each.release == 1 for each in self.fleet.alive)
+        async with PgJobStore(dsn=self.dsn) as store:
+            first = NUMBERS_LEFT_BEHIND + len(self.left_behind)
+            new = [
+                await store.enqueue(job)
+                for number in range(first, first + LEFT_BEHIND)
+                for job in release_2.jobs(number, export_seconds=0.0)
+                if job.job_type != "export"
+            ]
+        self.left_behind += new
+        await self.done(LEFT_BEHIND)
+        return new
+
+    async def done(self, orders: int) -> None:
+        """Return when all short jobs of so many further orders are DONE."""
+        before = len(self.load.orders)
+
+        async def look() -> bool:
+            jobs = [job for order in self.load.orders[before : before + orders] for job in order.jobs]
+            short = set(jobs) - self.fleet.exports
+            count = "select count(*) from pqlite.jobs where id = any ($1) and status = 'DONE'"
+            return len(self.load.orders) >= before + orders and await self._conn.fetchval(count, short) == len(short)
+
+        await until(look, f"the jobs of {orders} orders", PATIENCE)
+
+    async def rows(self, ids: Sequence[int]) -> list[asyncpg.Record]:
+        return await self._conn.fetch("select * from pqlite.jobs where id = any ($1) order by id", ids)
+
+    async def finish(self) -> Figures:
+        """Let no more orders come, wait for every job and stop everything; return what happened.
+
+        Raises:
+            Violation: a promise was broken.
+        """
+        await self.load.stop()
+        left = "select not exists (select from pqlite.jobs where status in ('READY', 'BLOCKED', 'RUNNING'))"
+        await until(lambda: self._conn.fetchval(left), "every job to end", 2 * PATIENCE)
+        for instance in self.fleet.alive:
+            await self.fleet.stop(instance)
+        return await judge(self._conn, self.fleet, self.load, self.left_behind)
