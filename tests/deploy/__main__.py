@@ -66,7 +66,8 @@ def report(figures: Figures) -> None:
         ("stop of a process", figures.stops),
     ]:
         print(f"{name:>28} {_row(sorted(seconds))}")
-    print(f"{'jobs':>28} {figures.jobs.total():>7}\n{'claims':>28} {figures.claims:>7}")
+    for name, number in (("jobs", figures.jobs.total()), ("claims", figures.claims), ("runs", figures.runs)):
+        print(f"{name:>28} {number:>7}")
 
 
 def _row(seconds: list[float]) -> str:
@@ -82,9 +83,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=120.0, help="how long to go on; the last roll is finished")
     made.add_argument("--web", type=int, default=2, help="processes with web server and worker (at least 1)")
     made.add_argument("--workers", type=int, default=2, help="processes with the worker alone")
-    made.add_argument("--orders-per-second", type=float, default=20.0)
+    made.add_argument("--orders-per-second", type=float, default=10.0)
     made.add_argument("--grace", type=float, default=10.0)
-    made.add_argument("--export-seconds", type=float, default=16.0, help="how long the longest jobs take")
+    made.add_argument("--export-seconds", type=float, default=20.0, help="how long the longest jobs take")
     return made
 
 

@@ -16,7 +16,7 @@ from tests.support import until
 
 ROOT = Path(__file__).parents[2]
 RELEASES = {1: "tests.deploy.release_1", 2: "tests.deploy.release_2"}
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 
 class Instance:

@@ -67,7 +67,7 @@ class Load:
         else:
             jobs = answer.json()
             self.orders.append(Order(number, instance.release, jobs))
-            if number % 10 == 0:
+            if number % 20 == 0:
                 self._fleet.exports.add(jobs[-1])
         finally:
             instance.in_flight -= 1

@@ -29,8 +29,8 @@ async def export(ctx: JobContext, number: int, seconds: float) -> None:
 
 
 def jobs(number: int, *, export_seconds: float) -> Iterator[TypedJob[object]]:
-    """Yield the jobs that an order makes; every tenth has one that takes long."""
+    """Yield the jobs that an order makes; every 20th has one that takes long."""
     yield welcome.new(number)
     yield invoice.new(number, cents=100 * number)
-    if number % 10 == 0:
+    if number % 20 == 0:
         yield export.new(number, seconds=export_seconds)

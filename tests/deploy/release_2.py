@@ -41,9 +41,9 @@ async def survey(ctx: JobContext, number: int) -> None:
 
 
 def jobs(number: int, *, export_seconds: float) -> Iterator[TypedJob[object]]:
-    """Yield the jobs that an order makes; every tenth has one that takes long."""
+    """Yield the jobs that an order makes; every 20th has one that takes long."""
     yield greet.new(number)
     yield invoice.new(number, lines=[60 * number, 40 * number])
     yield survey.new(number)
-    if number % 10 == 0:
+    if number % 20 == 0:
         yield export.new(number, seconds=export_seconds)

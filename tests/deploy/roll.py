@@ -1,5 +1,6 @@
 """A deployment that goes forward, back, and forward again, process by process, while orders come in."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Self
 import asyncpg
 
 from pqlite import PgJobStore
-from tests.deploy import release_2
+from tests.deploy import release_1, release_2
 from tests.deploy.fleet import PATIENCE, Fleet
 from tests.deploy.load import Load
 from tests.deploy.verdict import Figures, judge
@@ -16,7 +17,7 @@ from tests.faults.auditor import TABLES
 from tests.support import until
 
 LEFT_BEHIND = 20
-NUMBERS_LEFT_BEHIND = 1_000_001
+MOST_EXPORTS = 1000
 
 
 class Deployment:
@@ -29,21 +30,29 @@ class Deployment:
         self.kinds = kinds
         self.fleet = Fleet(dsn, directory, grace=grace)
         self.load = Load(self.fleet, rate=rate, export_seconds=export_seconds)
+        self.store = PgJobStore(dsn=dsn)
         self.left_behind: list[int] = []
-        self._fresh = (export_seconds - grace) / 2
+        self.exports: list[int] = []
+        self._export_seconds = export_seconds
+        self._fresh = 0.75 * (export_seconds - grace)
 
     async def __aenter__(self) -> Self:
         self._conn = await asyncpg.connect(self.dsn, server_settings={"application_name": "auditor"})
-        await self._conn.execute(TABLES)
-        for web in self.kinds:
-            await self.fleet.start(1, web=web)
-        self.load.start()
-        await self.done(20)
+        try:
+            await self._conn.execute(TABLES)
+            await self.store.start()
+            await asyncio.gather(*(self.fleet.start(1, web=web) for web in self.kinds))
+            self.load.start()
+            await self.done(20)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.load.stop()
         await self.fleet.close()
+        await self.store.close()
         await self._conn.close()
 
     async def roll(self, release: int) -> None:
@@ -52,22 +61,29 @@ class Deployment:
         """
         for old in [each for each in self.fleet.alive if each.release != release]:
             await self.fleet.start(release, web=old.url is not None)
-            await until(lambda old=old: old.exporting(time.time() - self._fresh), f"an export in {old.label}", PATIENCE)
+            while not old.exporting(time.time() - self._fresh):
+                await self.export()
             await self.fleet.stop(old)
+
+    async def export(self) -> None:
+        """Enqueue a job that takes long, from outside, so that no process is nearest to it; return when it runs."""
+        assert len(self.exports) < MOST_EXPORTS, "none of them started where it was wanted"
+        job_id = await self.store.enqueue(release_1.export.new(len(self.exports), seconds=self._export_seconds))
+        self.exports.append(job_id)
+        self.fleet.exports.add(job_id)
+        await until(lambda: self.fleet.reader.lines("start", job=job_id), f"export {job_id} to start", PATIENCE)
 
     async def leave_behind(self) -> list[int]:
         """Enqueue, while no worker of release 2 is there, what only such a one can run; return it once the workers
         there are have done others that were enqueued later.
         """
         assert all(each.release == 1 for each in self.fleet.alive)
-        async with PgJobStore(dsn=self.dsn) as store:
-            first = NUMBERS_LEFT_BEHIND + len(self.left_behind)
-            new = [
-                await store.enqueue(job)
-                for number in range(first, first + LEFT_BEHIND)
-                for job in release_2.jobs(number, export_seconds=0.0)
-                if job.job_type != "export"
-            ]
+        new = [
+            await self.store.enqueue(job)
+            for number in range(LEFT_BEHIND)
+            for job in release_2.jobs(number, export_seconds=0.0)
+            if job.job_type != "export"
+        ]
         self.left_behind += new
         await self.done(LEFT_BEHIND)
         return new
@@ -95,7 +111,7 @@ class Deployment:
         """
         await self.load.stop()
         left = "select not exists (select from pqlite.jobs where status in ('READY', 'BLOCKED', 'RUNNING'))"
-        await until(lambda: self._conn.fetchval(left), "every job to end", 2 * PATIENCE)
-        for instance in self.fleet.alive:
-            await self.fleet.stop(instance)
-        return await judge(self._conn, self.fleet, self.load, self.left_behind)
+        await until(lambda: self._conn.fetchval(left), "every job to end", PATIENCE + self._export_seconds)
+        await asyncio.gather(*map(self.fleet.stop, self.fleet.alive))
+        await self.store.close()
+        return await judge(self._conn, self.fleet, self.load, self.exports, self.left_behind)

@@ -48,19 +48,22 @@ class Figures:
 
     jobs: Counter[str]
     claims: int
+    runs: int
     waits: dict[str, list[float]]
     left_behind: list[float]
     hand_overs: list[float]
     stops: list[float]
 
 
-async def judge(conn: asyncpg.Connection, fleet: Fleet, load: Load, left_behind: Sequence[int]) -> Figures:
+async def judge(
+    conn: asyncpg.Connection, fleet: Fleet, load: Load, exports: Sequence[int], left_behind: Sequence[int]
+) -> Figures:
     """Hold everything that is left against the rules. Every process has ended.
 
     Raises:
         Violation: with the offenders.
     """
-    ids = [*load.ids, *left_behind]
+    ids = [*load.ids, *exports, *left_behind]
     audit = await examine(conn, ids, fleet.reader.lines(), {}, ())
     audit.require("every order is answered", load.failed)
     unclean = [(each.label, each.returncode) for each in fleet.all if not each.stopped_cleanly]
@@ -112,7 +115,7 @@ async def _figures(
         "select id, job_type || case when metadata ? 'payload_version' then ' 2' else '' end as kind, claims, "
         "extract(epoch from created_at)::float8 as at from pqlite.jobs"
     )
-    figures = Figures(Counter(), 0, defaultdict(list), [], [], [])
+    figures = Figures(Counter(), 0, sum(map(len, by_job.values())), defaultdict(list), [], [], [])
     for row in rows:
         kind, first = row["kind"], by_job[row["id"]][0]
         waits = figures.left_behind if row["id"] in left_behind else figures.waits[kind]
