@@ -43,6 +43,7 @@ async def main(args: argparse.Namespace) -> int:
                 ) as deployment:
                     await deployment.roll(2)
                     while rolls == 0 or time.monotonic() < ends:
+                        await deployment.leave_behind()
                         await deployment.roll(1)
                         await deployment.leave_behind()
                         await deployment.roll(2)

@@ -16,7 +16,7 @@ from tests.deploy.verdict import Figures, judge
 from tests.faults.auditor import TABLES
 from tests.support import until
 
-LEFT_BEHIND = 20
+LEFT_BEHIND = 10
 MOST_EXPORTS = 1000
 
 
@@ -43,7 +43,7 @@ class Deployment:
             await self.store.start()
             await asyncio.gather(*(self.fleet.start(1, web=web) for web in self.kinds))
             self.load.start()
-            await self.done(20)
+            await self.done(10)
         except BaseException:
             await self.__aexit__()
             raise
@@ -74,31 +74,36 @@ class Deployment:
         await until(lambda: self.fleet.reader.lines("start", job=job_id), f"export {job_id} to start", PATIENCE)
 
     async def leave_behind(self) -> list[int]:
-        """Enqueue, while no worker of release 2 is there, what only such a one can run; return it once the workers
-        there are have done others that were enqueued later.
+        """Enqueue, as a producer that was forgotten, the jobs of the release that has no worker any more; return them
+        once those of as many orders that came later are DONE.
         """
-        assert all(each.release == 1 for each in self.fleet.alive)
+        (present,) = {each.release for each in self.fleet.alive}
+        release = release_2 if present == 1 else release_1
         new = [
             await self.store.enqueue(job)
-            for number in range(LEFT_BEHIND)
-            for job in release_2.jobs(number, export_seconds=0.0)
-            if job.job_type != "export"
+            for number in range(1, LEFT_BEHIND + 1)
+            for job in release.jobs(number, export_seconds=self._export_seconds)
         ]
         self.left_behind += new
         await self.done(LEFT_BEHIND)
         return new
 
+    async def ended(self, ids: Sequence[int]) -> None:
+        """Return when these jobs are DONE."""
+        count = "select count(*) from pqlite.jobs where id = any ($1) and status = 'DONE'"
+
+        async def look() -> bool:
+            return await self._conn.fetchval(count, ids) == len(ids)
+
+        await until(look, f"{len(ids)} jobs to be DONE", PATIENCE)
+
     async def done(self, orders: int) -> None:
         """Return when all short jobs of so many further orders are DONE."""
         before = len(self.load.orders)
 
-        async def look() -> bool:
-            jobs = [job for order in self.load.orders[before : before + orders] for job in order.jobs]
-            short = set(jobs) - self.fleet.exports
-            count = "select count(*) from pqlite.jobs where id = any ($1) and status = 'DONE'"
-            return len(self.load.orders) >= before + orders and await self._conn.fetchval(count, short) == len(short)
-
-        await until(look, f"the jobs of {orders} orders", PATIENCE)
+        await until(lambda: len(self.load.orders) >= before + orders, f"{orders} orders", PATIENCE)
+        jobs = [job for order in self.load.orders[before : before + orders] for job in order.jobs]
+        await self.ended([job for job in jobs if job not in self.fleet.exports])
 
     async def rows(self, ids: Sequence[int]) -> list[asyncpg.Record]:
         return await self._conn.fetch("select * from pqlite.jobs where id = any ($1) order by id", ids)

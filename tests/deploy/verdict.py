@@ -42,8 +42,9 @@ RULES = {
 @dataclass(slots=True)
 class Figures:
     """What happened. Times in seconds: `waits` from the enqueue of each job to its first start, without the time when
-    nobody could run it; `left_behind` the same of those that had to wait for release 2; `hand_overs` from the end of
-    each interrupted run to the job's next start; `stops` from SIGTERM to the end of each process.
+    nobody could run it; `left_behind` the same of those that were enqueued when their release had no worker;
+    `hand_overs` from the end of each interrupted run to the job's next start; `stops` from SIGTERM to the end of each
+    process.
     """
 
     jobs: Counter[str]
