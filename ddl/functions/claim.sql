@@ -3,6 +3,10 @@
 -- Neither suspects nor jobs that may start only once (max_attempts = 1) are prefetched; and while a suspect waits for
 -- room nothing is, so that what waits in the worker's memory runs out and there is some.
 --
+-- p_versions says up to which version the worker knows the payloads of a job type ({"type": 2}; those of types that are
+-- not in it, or with null, any): it passes over newer ones, and leaves them to newer workers. They have no range in the
+-- index: a lane's watermark moves on past them, and p_versions of `lanes` keeps them from moving it back.
+--
 -- One lookup a lane and one update for all: a thousand lanes with a job each cost little more than one with a thousand.
 -- The form `id = any (...)` cannot be planned as a scan of the table, and no setting of the planner's changes that;
 -- equality on the whole lane makes the order free.
@@ -13,7 +17,7 @@
 create or replace function pqlite.claim(
   p_worker text, p_room int, p_suspect boolean, p_queues text[], p_types text[],
   p_queue text[], p_type text[], p_priority int[], p_after timestamptz[], p_after_id bigint[],
-  p_prefetch int default 0)
+  p_prefetch int default 0, p_versions jsonb default null)
 returns table (
   id bigint, job_type text, payload text, queue text, priority int, run_after timestamptz, attempts int,
   max_attempts int, claims int, crashes int, timeout_seconds double precision, dedupe_key text, concurrency_key text,
@@ -35,6 +39,8 @@ begin
     perform from pqlite.jobs j
     where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
       and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
+      and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
+           and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
     order by j.run_after, j.id limit 1;
     if found then
       return;
@@ -44,6 +50,8 @@ begin
       select j.id, j.max_attempts from pqlite.jobs j
       where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
         and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
+        and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
+             and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
       order by j.run_after, j.id limit 1 for no key update skip locked) s;
     if v_more is not null then
       v_ids := v_more;
@@ -61,6 +69,8 @@ begin
         where j.status = 'READY' and j.crashes = 0
           and j.queue = l.queue and j.job_type = l.job_type and -j.priority = -l.priority
           and j.run_after <= v_now and (j.run_after, j.id) > (l.after, l.after_id)
+          and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
+               and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
         order by j.run_after, j.id limit v_want for no key update skip locked) due
       limit v_want) s;
     v_ids := v_ids || coalesce(v_more, '{}');

@@ -5,10 +5,14 @@
 -- only the gaps between them are scanned: index entries of jobs already claimed, which vacuum may not be allowed to
 -- remove, are stepped over by neither. Without known lanes every lane is scanned from its beginning.
 --
+-- Payloads that are newer than p_versions says are passed over, as by `claim`: in a lane with such jobs the first other
+-- one is looked for.
+--
 -- Of the jobs that are not due yet only the soonest is returned; p_limit counts the lanes found that were not known.
 create or replace function pqlite.lanes(
   p_queues text[], p_types text[], p_queue text[] default '{}', p_type text[] default '{}', p_priority int[] default '{}',
-  p_after timestamptz[] default '{}', p_after_id bigint[] default '{}', p_limit int default 10000)
+  p_after timestamptz[] default '{}', p_after_id bigint[] default '{}', p_limit int default 10000,
+  p_versions jsonb default null)
 returns table (queue text, job_type text, priority int, run_after timestamptz, id bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
@@ -42,7 +46,7 @@ begin
       window within as (partition by post.queue order by post.job_type collate "C", post.minus)
     ), walk as (
       select gap.queue collate "C", gap.job_type collate "C", gap.minus, null::timestamptz as run_after,
-             null::bigint as id, gap.end_queue, gap.end_type, gap.end_minus
+             null::bigint as id, null::jsonb as version, gap.end_queue, gap.end_type, gap.end_minus
       from gap
       union all
       select h.*, w.end_queue, w.end_type, w.end_minus
@@ -56,19 +60,23 @@ begin
         -- Up to the end's queue; in it, up to the end's type; in that, up to the end. Each range ends with a column of
         -- its own: before version 18 a row comparison ends a scan only where its first column changes, so that it
         -- would go on through all jobs of the end's queue.
-        (select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id from pqlite.jobs j
+        (select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id,
+                j.metadata -> 'payload_version' as version
+         from pqlite.jobs j
          where j.status = 'READY' and j.crashes = 0 and w.queues_left
            and (j.queue, j.job_type, -j.priority) > (w.queue, w.job_type, w.from_minus) and j.queue < w.end_queue
          order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1)
         union all
-        (select j.queue, j.job_type, -j.priority, j.run_after, j.id from pqlite.jobs j
+        (select j.queue, j.job_type, -j.priority, j.run_after, j.id, j.metadata -> 'payload_version'
+         from pqlite.jobs j
          where j.status = 'READY' and j.crashes = 0 and w.end_type <> '' and (w.queues_left or w.types_left)
            and j.queue = w.end_queue
            and (j.job_type, -j.priority) > (case when w.queues_left then '' else w.job_type end, w.from_minus)
            and j.job_type < w.end_type
          order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1)
         union all
-        (select j.queue, j.job_type, -j.priority, j.run_after, j.id from pqlite.jobs j
+        (select j.queue, j.job_type, -j.priority, j.run_after, j.id, j.metadata -> 'payload_version'
+         from pqlite.jobs j
          where j.status = 'READY' and j.crashes = 0 and w.end_type <> ''
            and j.queue = w.end_queue and j.job_type = w.end_type
            and -j.priority > case when w.queues_left or w.types_left then -2147483648 else w.from_minus end
@@ -83,10 +91,24 @@ begin
       where j.status = 'READY' and j.crashes = 0
         and j.queue = known.queue and j.job_type = known.job_type and -j.priority = -known.priority
         and (j.run_after, j.id) > (known.after, known.after_id)
+        and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
+             and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
       order by j.run_after, j.id limit 1) h
     union all
-    select w.queue, w.job_type, -w.minus, w.run_after, w.id, true from walk w
-    where w.id is not null and (p_types is null or w.job_type = any (p_types))
+    select w.queue, w.job_type, -w.minus, h.run_after, h.id, true
+    from (select w.*, (w.version > p_versions -> w.job_type and jsonb_typeof(w.version) = 'number') is true as too_new
+          from walk w
+          where w.id is not null and (p_types is null or w.job_type = any (p_types))) w
+    cross join lateral (
+      select w.run_after, w.id where not w.too_new
+      union all
+      (select j.run_after, j.id from pqlite.jobs j
+       where j.status = 'READY' and j.crashes = 0 and w.too_new
+         and j.queue = w.queue and j.job_type = w.job_type and -j.priority = w.minus
+         and (j.run_after, j.id) > (w.run_after, w.id)
+         and (j.metadata -> 'payload_version' > p_versions -> j.job_type
+              and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true
+       order by j.run_after, j.id limit 1)) h
   loop
     if v_head.run_after <= v_now then
       queue := v_head.queue;

@@ -2,19 +2,22 @@
 -- all behind it. Of payloads nothing is shown.
 call pqlite.replace_view('stuck_jobs', $view$
   with recursive head as (
-    (select j.id, j.queue, j.job_type, j.priority, j.run_after, j.attempts, j.max_attempts
+    (select j.id, j.queue, j.job_type, j.priority, j.run_after, j.attempts, j.max_attempts,
+            j.metadata -> 'payload_version' as version
      from pqlite.jobs j where j.status = 'READY' and j.crashes = 0
      order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1)
     union all
     select n.* from head h cross join lateral (
-      select j.id, j.queue, j.job_type, j.priority, j.run_after, j.attempts, j.max_attempts
+      select j.id, j.queue, j.job_type, j.priority, j.run_after, j.attempts, j.max_attempts,
+             j.metadata -> 'payload_version'
       from pqlite.jobs j
       where j.status = 'READY' and j.crashes = 0
         and (j.queue, j.job_type, -j.priority) > (h.queue, h.job_type, -h.priority)
       order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1) n
   ), alive as materialized (
     select w.info ->> 'queues' is null as any_queue, w.info -> 'queues' as queues,
-           w.info ->> 'job_types' is null as any_type, w.info -> 'job_types' as job_types
+           w.info ->> 'job_types' is null as any_type, w.info -> 'job_types' as job_types,
+           w.info -> 'payload_versions' as versions
     from pqlite.workers w where w.dead_at is null and w.lease_until >= statement_timestamp()
   )
   select s.id, s.queue, s.job_type, s.status, s.reason, s.since,
@@ -50,6 +53,11 @@ call pqlite.replace_view('stuck_jobs', $view$
              when not exists (select from alive a where (a.any_queue or a.queues ? h.queue)
                                                     and (a.any_type or a.job_types ? h.job_type)) then
                'due, and no worker that serves its queue has a handler for its job type'
+             when not exists (select from alive a where (a.any_queue or a.queues ? h.queue)
+                                                    and (a.any_type or a.job_types ? h.job_type)
+                                                    and (h.version > a.versions -> h.job_type
+                                                         and jsonb_typeof(h.version) = 'number') is not true) then
+               'due, and no worker that serves its queue knows its payload''s version'
              else 'due for long, though workers serve it: they have too much to do, or jobs of higher priority'
            end
     from head h where h.run_after < statement_timestamp() - interval '5 minutes'

@@ -19,7 +19,7 @@ Upgrade: TypeAlias = Callable[[Any], Any]
 """Makes a payload of one version one of the next. It gets a copy of the JSON value, and may change it."""
 
 NEWER_WORKER_WITHIN = 30.0
-"""How long a job whose payload is too new for this worker is left to others, in seconds."""
+"""How long a job whose payload is too new is left to others, in seconds, if it gets here. Workers do not claim it."""
 
 _MISSING = inspect.Parameter.empty
 _CONFIG = ConfigDict(

@@ -37,6 +37,11 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
     return dict(handlers)
 
 
+def versions(handlers: Mapping[str, AnyHandler]) -> dict[str, int]:
+    """Return up to which version the payloads of each declared job type can be run; plain handlers take any."""
+    return {job_type: each.version for job_type, each in handlers.items() if isinstance(each, TypedHandler)}
+
+
 def is_async(handler: Callable[..., Any]) -> bool:
     """Return whether calling the handler gives a coroutine, so that it belongs on the event loop."""
     return kind_of(handler) is Kind.COROUTINE

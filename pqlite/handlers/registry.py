@@ -102,8 +102,8 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
             retry_on: only these exceptions are worth another attempt; with others the job is FAILED at once.
             never_retry_on: with these the job is FAILED at once. `Fail`, `RetryAfter` and `Snooze` stay what they are.
             aliases: names that the job type had before. Jobs that have them are run too.
-            version: of the payload. Raise it when older workers could not run what `new` makes: they leave it to newer
-                ones, and no attempt is counted.
+            version: of the payload. Raise it when older workers could not run what `new` makes: they do not claim it,
+                and leave it to newer ones.
             upgrade: functions by version; that of version n makes a payload of version n (a JSON value) one of n + 1.
                 A version that has none is taken as it is.
 

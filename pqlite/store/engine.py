@@ -5,7 +5,7 @@ The docstrings are the specification, as those of JobStore are. `pg_engine.py` s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -132,6 +132,7 @@ class Engine(Protocol):
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
+        versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
         """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane, each behind its
         mark; return them by lane, a suspect first, each lane's in the order they became due; and whether jobs were
@@ -139,6 +140,8 @@ class Engine(Protocol):
 
         With `suspect`, one job that a dead worker held comes first. Neither it nor a job that may start only once is
         claimed to wait; and while a suspect waits for room nothing is.
+
+        Jobs whose payload is newer than `versions` says of their type are left to others.
         """
         ...
 
@@ -148,11 +151,13 @@ class Engine(Protocol):
         types: Sequence[str] | None,
         known: Iterable[tuple[Lane, Mark]] = (),
         *,
+        versions: Mapping[str, int] | None = None,
         deadline: float = 10.0,
     ) -> list[Head]:
         """Return the lanes that have READY jobs of these types, each with its first job, best priority first.
 
-        A known lane is looked at behind its mark only. Of the lanes with nothing due only the soonest is returned.
+        Jobs whose payload is newer than `versions` says of their type do not count. A known lane is looked at behind
+        its mark only. Of the lanes with nothing due only the soonest is returned.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -43,6 +43,7 @@ class PgEngine:
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
+        versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
         """Claim due jobs; see Engine.claim."""
         async with _fenced():
@@ -59,6 +60,7 @@ class PgEngine:
                 [mark.run_after for _, mark in lanes],
                 [mark.id for _, mark in lanes],
                 prefetch,
+                _known(versions),
                 deadline=10.0,
             )
         by_lane: dict[Lane | None, list[Job]] = {}
@@ -82,10 +84,11 @@ class PgEngine:
         types: Sequence[str] | None,
         known: Iterable[tuple[Lane, Mark]] = (),
         *,
+        versions: Mapping[str, int] | None = None,
         deadline: float = 10.0,
     ) -> list[Head]:
         """Return the lanes that have READY jobs; see Engine.lanes."""
-        rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), deadline=deadline)
+        rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), _known(versions), deadline=deadline)
         return heads(rows)
 
     async def disown(self, unknown: Unknown) -> list[int]:
@@ -158,8 +161,12 @@ def _literal(values: Iterable[int | str]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
+def _known(versions: Mapping[str, int] | None) -> str | None:
+    return to_json(versions).decode() if versions else None
+
+
 def look(queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]) -> list[Any]:
-    """Return the arguments of `Statements.lanes`."""
+    """Return the arguments of `Statements.lanes`, but for the last."""
     # The order of the index, whose text columns compare as bytes.
     lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
     return [

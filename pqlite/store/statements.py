@@ -44,11 +44,11 @@ class Statements:
         "select id, claims, verdict from pqlite.settle("
         "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9)"
     )
-    claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+    claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb)"
     lanes: str = (
         "select queue, job_type, priority, run_after, id, "
         "extract(epoch from run_after - pg_catalog.clock_timestamp())::float8 "
-        "from pqlite.lanes($1, $2, $3, $4, $5, $6, $7)"
+        "from pqlite.lanes($1, $2, $3, $4, $5, $6, $7, p_versions => $8::text::jsonb)"
     )
     disown: str = "select * from pqlite.disown($1, $2, $3, $4)"
     arm: str = "select pqlite.arm($1, $2)"

@@ -13,7 +13,7 @@ from typing import Any
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
 from pqlite.errors import NotStarted
 from pqlite.events import Announcer, Observer
-from pqlite.handlers import AnyHandler, Middleware, checked
+from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.engine import Engine, WorkerStore
@@ -132,8 +132,8 @@ class Drain:
         return ran
 
     async def _claim(self, engine: Engine) -> Job | None:
-        types = list(self._handlers)
-        heads = await engine.lanes(self._queues, types)
+        types, known = list(self._handlers), versions(self._handlers)
+        heads = await engine.lanes(self._queues, types, versions=known)
         claimed, _ = await engine.claim(
             self._holder,
             1,
@@ -141,6 +141,7 @@ class Drain:
             queues=self._queues,
             types=types,
             lanes=[(head.lane, BEGINNING) for head in heads if head.due_in <= 0],
+            versions=known,
         )
         return claimed[0].jobs[0] if claimed else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from pqlite.backoff import IdlePollPolicy
@@ -43,6 +43,7 @@ class Claimer:
         worker_id: str,
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
+        versions: Mapping[str, int],
         idle: IdlePollPolicy,
         announce: Announcer,
         lanes: Lanes,
@@ -59,6 +60,7 @@ class Claimer:
         self._worker_id = worker_id
         self._queues = queues
         self._types = types
+        self._versions = versions
         self._idle = idle
         self._announce = announce
         self._capacity = capacity
@@ -160,6 +162,7 @@ class Claimer:
             queues=self._queues,
             types=self._types,
             lanes=asked,
+            versions=self._versions,
         )
         self.round_trip += 0.2 * (time.perf_counter() - began - self.round_trip)
         jobs = [job for _, batch in claimed for job in batch]
@@ -181,7 +184,9 @@ class Claimer:
             return None
         known = self._lanes.known()
         try:
-            heads = await self._engine.lanes(self._queues, self._types, known, deadline=self._patience)
+            heads = await self._engine.lanes(
+                self._queues, self._types, known, versions=self._versions, deadline=self._patience
+            )
         except TimeoutError:
             # A worker that knows no lane yet has nothing else to go on, and asks again with more patience.
             self._patience = min(2 * self._patience, 12 * DISCOVERY_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pqlite.errors import LeaseLost
 from pqlite.job import Job
@@ -28,6 +28,7 @@ class Once:
         engine: Engine,
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
+        versions: Mapping[str, int],
         holder: Callable[[], str | None],
         room: Callable[[], int],
         suspect_held: Callable[[], bool],
@@ -40,6 +41,7 @@ class Once:
         self._engine = engine
         self._queues = queues
         self._types = types
+        self._versions = versions
         self._holder = holder
         self._room = room
         self._suspect_held = suspect_held
@@ -93,7 +95,7 @@ class Once:
             self._over()
 
     async def _claim(self, holder: str, room: int) -> list[Job]:
-        heads = await self._engine.lanes(self._queues, self._types)
+        heads = await self._engine.lanes(self._queues, self._types, versions=self._versions)
         claimed, _ = await self._engine.claim(
             holder,
             room,
@@ -101,5 +103,6 @@ class Once:
             queues=self._queues,
             types=self._types,
             lanes=[(head.lane, BEGINNING) for head in heads if head.due_in <= 0][:MOST],
+            versions=self._versions,
         )
         return [job for _, jobs in claimed for job in jobs]

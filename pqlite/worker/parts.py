@@ -12,7 +12,7 @@ from typing import Any
 
 from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
 from pqlite.events import Announcer, LoopBlocked, LoopFailed, LoopRecovered, WorkerFenced, WorkerRegistered
-from pqlite.handlers import AnyHandler, Middleware
+from pqlite.handlers import AnyHandler, Middleware, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
@@ -64,6 +64,7 @@ class Parts:
         self.may_claim = False
         self._drain = drain
         self._types = None if plan.unknown_job_types == "fail" else list(plan.handlers)
+        self._versions = versions(plan.handlers)
         self.claim_engine = plan.store.engine("claimer")
         self.settle_engine = plan.store.engine("settler")
         self.scout_engine = plan.store.engine("scout")
@@ -78,6 +79,7 @@ class Parts:
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "job_types": self._types,
+                "payload_versions": self._versions,
                 "queues": plan.queues,
                 "concurrency": plan.settings.concurrency,
             },
@@ -111,6 +113,7 @@ class Parts:
             worker_id=plan.worker_id,
             queues=plan.queues,
             types=self._types,
+            versions=self._versions,
             idle=plan.idle,
             announce=plan.announce,
             lanes=self.lanes,
@@ -153,6 +156,7 @@ class Parts:
             engine=self.claim_engine,
             queues=self.plan.queues,
             types=self._types,
+            versions=self._versions,
             holder=lambda: self.claimer.holder,
             room=lambda: self._capacity(0.0)[0],
             suspect_held=lambda: self.executor.holds_suspect,
@@ -220,7 +224,8 @@ class Parts:
         return pause
 
     async def _look(self, known: Asked, deadline: float) -> list[Head]:
-        return await self.scout_engine.lanes(self.plan.queues, self._types, known, deadline=deadline)
+        engine, plan = self.scout_engine, self.plan
+        return await engine.lanes(plan.queues, self._types, known, versions=self._versions, deadline=deadline)
 
     def _stir(self, everywhere: bool = False) -> None:
         if self.scout.stir(everywhere=everywhere):

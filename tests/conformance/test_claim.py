@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,84 @@ async def test_a_job_that_is_not_due_is_not_claimed(store: Store, worker: Regist
     due = await store.enqueue("t")
 
     assert [job.id for job in await worker.claim(suspect=True)] == [due]
+
+
+def of_version(version: object) -> NewJob:
+    return NewJob(job_type="t", metadata={"payload_version": version})
+
+
+async def claimed_knowing(worker: RegisteredWorker, known: dict[str, int], **options: Any) -> list[int]:
+    """Claim as a worker does that knows these versions, whatever `lanes` would tell it."""
+    lanes = [(Lane("default", job_type, 0), BEGINNING) for job_type in ("t", "u")]
+    claimed, _ = await worker.engine.claim(
+        *(worker.id, 100), queues=None, types=None, lanes=lanes, versions=known, **{"suspect": False, **options}
+    )
+    return sorted(job.id for _, jobs in claimed for job in jobs)
+
+
+async def test_payloads_that_are_too_new_are_left_to_others_and_hide_nothing_behind_them(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    too_new, *known = [
+        await store.enqueue_many([of_version(3), of_version(3), of_version(2)]),
+        await store.enqueue_many([NewJob(job_type="t"), NewJob(job_type="u", metadata={"payload_version": 9})]),
+    ]
+    *newer, of_today = (verdict.id for verdict in too_new)
+    others = [verdict.id for verdict in known[0]]
+
+    [head, _] = sorted(await worker.engine.lanes(None, ["t", "u"], versions={"t": 2}))
+    assert head.mark.id == of_today
+    assert await claimed_knowing(worker, {"t": 2}) == [of_today, *others]
+    assert await worker.engine.lanes(None, None, versions={"t": 2}) == []
+    assert await claimed_knowing(worker, {"t": 2}) == []
+
+    left = [await store.get(job_id) for job_id in newer]
+    assert {(job.status, job.attempts, job.claims) for job in left} == {(JobStatus.READY, 0, 0)}
+    assert await claimed_knowing(worker, {"t": 3}) == newer
+
+
+async def test_a_lane_that_is_known_has_no_head_while_all_behind_its_mark_is_too_new(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([of_version(2)] * 3)
+    known = [(Lane("default", "t", 0), BEGINNING)]
+
+    assert await worker.engine.lanes(None, ["t"], known, versions={"t": 1}) == []
+
+    later = await store.enqueue("t")
+    [head] = await worker.engine.lanes(None, ["t"], known, versions={"t": 1})
+    assert head.mark.id == later
+
+
+async def test_a_suspect_that_is_too_new_is_left_to_others_and_keeps_no_room_free(
+    store: Store, worker: RegisteredWorker, register: Register
+) -> None:
+    suspect = (await store.enqueue_many([of_version(2)]))[0].id
+    await make_suspect(register)
+    other = await store.enqueue("t")
+
+    claimed, _ = await worker.engine.claim(
+        *(worker.id, 0),
+        prefetch=1,
+        suspect=True,
+        queues=None,
+        types=None,
+        lanes=[(Lane("default", "t", 0), BEGINNING)],
+        versions={"t": 1},
+    )
+
+    assert [job.id for _, jobs in claimed for job in jobs] == [other]
+    assert await claimed_knowing(worker, {"t": 1}, suspect=True) == []
+    assert await claimed_knowing(worker, {"t": 2}, suspect=True) == [suspect]
+
+
+@pytest.mark.parametrize("version", ["3", True, None, [3], {"is": 3}])
+async def test_a_version_that_is_no_number_is_claimed_so_that_its_handler_can_say_so(
+    store: Store, worker: RegisteredWorker, version: object
+) -> None:
+    job_id = (await store.enqueue_many([of_version(version)]))[0].id
+
+    assert await claimed_knowing(worker, {"t": 1}) == [job_id]
 
 
 async def test_a_worker_without_a_registration_cannot_claim(store: Store, worker: RegisteredWorker) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pqlite import Depends, Handlers, InvalidJob, JobContext, JobStatus, NewJob
+from pqlite import Depends, Handlers, InvalidJob, JobContext, JobStatus, NewJob, Worker
 from pqlite.testing import assert_enqueued, drain, inline
 from tests.conformance.conftest import Store
 
@@ -41,6 +41,26 @@ async def test_a_declared_job_is_enqueued_with_its_defaults_and_run_by_a_drain(s
 
     assert [(job.status, job.result) for job in jobs] == [(JobStatus.DONE, {"to": n}) for n in (7, 9)]
     assert sent == ["7 for x", "9 for x"]
+
+
+async def test_a_drain_and_a_single_pass_leave_payloads_that_are_too_new(store: Store) -> None:
+    old, new = Handlers(), Handlers()
+
+    @old.job("t")
+    async def of_yesterday() -> str:
+        return "old"
+
+    @new.job("t", version=2)
+    async def of_today() -> str:
+        return "new"
+
+    job_id = await store.enqueue(of_today.new())
+    assert await drain(store, old) == []
+    assert await Worker(store=store, handlers=old).run_once() == 0
+    assert (await store.get(job_id)).claims == 0
+
+    [job] = await drain(store, new)
+    assert (job.id, job.status, job.result) == (job_id, JobStatus.DONE, "new")
 
 
 async def test_a_payload_beside_a_job_that_has_its_own_is_refused(store: Store) -> None:

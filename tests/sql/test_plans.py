@@ -166,6 +166,10 @@ VERBS: dict[str, tuple[str, int]] = {
         """,
         6_000,
     ),
+    "claim of 100 behind payloads that are too new": (
+        f"select from pqlite.claim('me', 100, true, null, null, {LANE}, 0, '{{\"t1\": 1}}')",
+        6_000,
+    ),
     "claim of a suspect": ("select from pqlite.claim('me', 1, true, null, null, '{}', '{}', '{}', '{}', '{}')", 400),
     "claim of nothing": (
         "select from pqlite.claim('me', 9, true, '{none}', '{none}', '{q1}', '{none}', '{0}', '{-infinity}', '{0}')",
@@ -211,6 +215,15 @@ VERBS: dict[str, tuple[str, int]] = {
         2_000,
     ),
     "lanes of some types": ("select from pqlite.lanes('{q1,q2}', '{t1}')", 1_000),
+    "lanes with payloads that are too new": (
+        """
+        select from (select array_agg('q' || n / 8 order by n) q, array_agg('t' || n / 2 % 4 order by n) t,
+                            array_agg(1 - n % 2 order by n) p, array_agg(now()) w, array_agg(0::bigint) i
+                     from generate_series(0, 19) n) l,
+          lateral pqlite.lanes(null, null, l.q, l.t, l.p, l.w, l.i, p_versions => '{"t0": 1, "t1": 1, "t2": 1}')
+        """,
+        2_500,
+    ),
     "pickup": ("select from pqlite.pickup('me', null, null)", 2_500),
     "cancel": ("select pqlite.cancel(1)", 100),
     "retry": ("select pqlite.retry(1)", 100),
@@ -222,10 +235,12 @@ VERBS: dict[str, tuple[str, int]] = {
 
 FILL = {
     # ready (with and without keys, 5 queues, 4 types, 2 priorities), held by me and by a dead worker, suspects, history
+    # (Each lane of the backlog begins with payloads of version 2.)
     "backlog": """
-        insert into pqlite.jobs (queue, job_type, priority, dedupe_key, run_after)
+        insert into pqlite.jobs (queue, job_type, priority, dedupe_key, run_after, metadata)
         select 'q' || n % 5, 't' || n % 4, n % 2, case when n % 10 = 0 then 'k' || n / 10 end,
-               now() - interval '1 day' + n * interval '1 ms'
+               now() - interval '1 day' + n * interval '1 ms',
+               case when n < 500 then '{{"payload_version": 2}}' else '{{}}' end::jsonb
         from generate_series(1, {rows}) n
     """,
     "history": """

@@ -125,6 +125,9 @@ async def test_a_stuck_job_is_shown_with_its_reason_and_its_worker(
         (None, "due, and no worker is running"),
         ({"queues": ["mail"], "job_types": None}, "due, and no worker that runs serves its queue"),
         ({"queues": None, "job_types": ["u"]}, "has a handler for its job type"),
+        ({"job_types": ["t"], "payload_versions": {"t": 1}}, "knows its payload's version"),
+        ({"job_types": ["t"], "payload_versions": {"t": 2}}, "due for long, though workers serve it"),
+        ({"job_types": ["t"], "payload_versions": {}}, "due for long, though workers serve it"),
         ({"queues": ["default"], "job_types": ["t"]}, "due for long, though workers serve it"),
         ({}, "due for long, though workers serve it"),
     ],
@@ -135,8 +138,9 @@ async def test_a_job_that_waits_for_long_says_who_could_run_it(
     if info is not None:
         await register(conn, "w", info)
     await register(conn, "gone", {}, dead_at="now()")
-    await insert(conn, 3, run_after="now() - n * interval '10 minutes'")
-    await insert(conn, 3, priority="1", run_after="now() - n * interval '1 hour'")
+    metadata = """'{"payload_version": 2}'"""
+    await insert(conn, 3, run_after="now() - n * interval '10 minutes'", metadata=metadata)
+    await insert(conn, 3, priority="1", run_after="now() - n * interval '1 hour'", metadata=metadata)
 
     rows = await conn.fetch("select * from pqlite.stuck_jobs order by id")
 

@@ -18,11 +18,11 @@ from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
 SLOW_SWEEPS = """
-alter function pqlite.lanes(text[], text[], text[], text[], int[], timestamptz[], bigint[], int) rename to quick_lanes;
+alter function pqlite.lanes rename to quick_lanes;
 create function pqlite.lanes(
   p_queues text[], p_types text[], p_queue text[] default '{}', p_type text[] default '{}',
   p_priority int[] default '{}', p_after timestamptz[] default '{}', p_after_id bigint[] default '{}',
-  p_limit int default 10000)
+  p_limit int default 10000, p_versions jsonb default null)
 returns table (queue text, job_type text, priority int, run_after timestamptz, id bigint) language plpgsql as $$
 begin
   if p_queue = '{}' and exists (select from pqlite.jobs where status <> 'READY') then

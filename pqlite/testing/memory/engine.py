@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -90,11 +90,13 @@ class MemoryEngine:
         queues: Sequence[str] | None,
         types: Sequence[str] | None,
         lanes: Sequence[tuple[Lane, Mark]],
+        versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
         """Claim due jobs; see Engine.claim."""
         with self._table.lock:
             now = self._table.clock.now()
             due = [row for row in self._table.free() if row.status is READY and row.run_after <= now]
+            due = [row for row in due if not verbs.too_new(row, versions)]
             suspects = sorted((r for r in due if r.crashes and verbs.wanted(r, queues, types)), key=_due)
             if suspect and suspects and room <= 0:
                 return [], False
@@ -118,6 +120,7 @@ class MemoryEngine:
         types: Sequence[str] | None,
         known: Iterable[tuple[Lane, Mark]] = (),
         *,
+        versions: Mapping[str, int] | None = None,
         deadline: float = 10.0,
     ) -> list[Head]:
         """Return the lanes that have READY jobs; see Engine.lanes."""
@@ -126,7 +129,7 @@ class MemoryEngine:
         with self._table.lock:
             now = self._table.clock.now()
             for row in self._table.jobs.values():
-                if row.status is not READY or row.crashes:
+                if row.status is not READY or row.crashes or verbs.too_new(row, versions):
                     continue
                 lane, place = _lane(row), _due(row)
                 if place > marks[lane] if lane in marks else verbs.wanted(row, queues, types):

@@ -5,13 +5,14 @@ ddl/functions has the same in SQL.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
-from pqlite.job import Enqueued, Job, JobStatus, TakenOver
+from pqlite.job import PAYLOAD_VERSION, Enqueued, Job, JobStatus, TakenOver
+from pqlite.store.encoding import decode
 from pqlite.store.validation import COLUMNS, Row
 from pqlite.testing.memory.table import Table, Transaction
 
@@ -211,6 +212,15 @@ def prune(
 def wanted(row: Job, queues: Sequence[str] | None, types: Sequence[str] | None) -> bool:
     """Return whether a row is of these queues and types; None: of any."""
     return (queues is None or row.queue in queues) and (types is None or row.job_type in types)
+
+
+def too_new(row: Job, versions: Mapping[str, int] | None) -> bool:
+    """Return whether a row's payload is newer than what is known of its type."""
+    if not versions or row.job_type not in versions:
+        return False
+    version = decode(row.metadata).get(PAYLOAD_VERSION)  # type: ignore[arg-type]  # a row's is text
+    number = isinstance(version, int | float) and not isinstance(version, bool)
+    return number and version > versions[row.job_type]
 
 
 def was_completed(table: Table, job: Job) -> bool:

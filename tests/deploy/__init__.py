@@ -1,0 +1,1 @@
+"""Two releases of one app, deployed over each other while they work: `python -m tests.deploy --seconds 300`."""
