@@ -39,8 +39,7 @@ begin
     perform from pqlite.jobs j
     where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
       and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
-      and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
-           and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
+      and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))
     order by j.run_after, j.id limit 1;
     if found then
       return;
@@ -50,8 +49,7 @@ begin
       select j.id, j.max_attempts from pqlite.jobs j
       where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
         and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
-        and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
-             and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
+        and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))
       order by j.run_after, j.id limit 1 for no key update skip locked) s;
     if v_more is not null then
       v_ids := v_more;
@@ -69,8 +67,7 @@ begin
         where j.status = 'READY' and j.crashes = 0
           and j.queue = l.queue and j.job_type = l.job_type and -j.priority = -l.priority
           and j.run_after <= v_now and (j.run_after, j.id) > (l.after, l.after_id)
-          and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
-               and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
+          and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))
         order by j.run_after, j.id limit v_want for no key update skip locked) due
       limit v_want) s;
     v_ids := v_ids || coalesce(v_more, '{}');

@@ -91,23 +91,21 @@ begin
       where j.status = 'READY' and j.crashes = 0
         and j.queue = known.queue and j.job_type = known.job_type and -j.priority = -known.priority
         and (j.run_after, j.id) > (known.after, known.after_id)
-        and (p_versions is null or (j.metadata -> 'payload_version' > p_versions -> j.job_type
-             and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true)
+        and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))
       order by j.run_after, j.id limit 1) h
     union all
     select w.queue, w.job_type, -w.minus, h.run_after, h.id, true
-    from (select w.*, (w.version > p_versions -> w.job_type and jsonb_typeof(w.version) = 'number') is true as too_new
+    from (select w.*, p_versions is not null and pqlite.too_new(w.version, w.job_type, p_versions) as is_too_new
           from walk w
           where w.id is not null and (p_types is null or w.job_type = any (p_types))) w
     cross join lateral (
-      select w.run_after, w.id where not w.too_new
+      select w.run_after, w.id where not w.is_too_new
       union all
       (select j.run_after, j.id from pqlite.jobs j
-       where j.status = 'READY' and j.crashes = 0 and w.too_new
+       where j.status = 'READY' and j.crashes = 0 and w.is_too_new
          and j.queue = w.queue and j.job_type = w.job_type and -j.priority = w.minus
          and (j.run_after, j.id) > (w.run_after, w.id)
-         and (j.metadata -> 'payload_version' > p_versions -> j.job_type
-              and jsonb_typeof(j.metadata -> 'payload_version') = 'number') is not true
+         and not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions)
        order by j.run_after, j.id limit 1)) h
   loop
     if v_head.run_after <= v_now then
