@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, TypeAlias
 
 from pqlite.errors import ConfigurationError, InvalidJob
@@ -35,10 +33,3 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
         if not callable(handler):
             raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {handler!r}")
     return dict(handlers)
-
-
-def is_async(handler: Callable[..., Any]) -> bool:
-    """Return whether calling the handler gives a coroutine, so that it belongs on the event loop."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from pqlite.announcing import Announcer
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
-from pqlite.events import Announcer, Observer
+from pqlite.events import JobSettled, Observer, OutcomeRefused
 from pqlite.handlers import AnyHandler, Middleware, checked
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
@@ -54,7 +55,8 @@ async def drain(
         max_jobs: a job that brings forth another for ever is an error after so many attempts.
         raises: an attempt that ends in a retry or FAILED raises AttemptFailed, after that was written. Pass False in a
             test of what becomes of jobs that fail.
-        queues, backoff, observers, middleware: as for Worker; resources: a mapping.
+        queues, backoff, observers, middleware: as for Worker; resources: a mapping. When this returns or raises, the
+            observers have heard everything, or a second has passed.
 
     Raises:
         AttemptFailed: see `raises`.
@@ -85,6 +87,7 @@ class Drain:
         self._queues = None if queues is None else list(queues)
         self._holder = f"drain-{secrets.token_hex(4)}"
         self._outcomes: list[Outcome] = []
+        self._announce = Announcer(observers)
         self._executor = Executor(
             handlers=self._handlers,
             middleware=middleware,
@@ -93,7 +96,7 @@ class Drain:
             worker_id=PURPOSE,
             concurrency=1,
             backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
-            announce=Announcer(observers),
+            announce=self._announce,
             submit=self._outcomes.append,
             wanting=lambda: None,
         )
@@ -117,6 +120,7 @@ class Drain:
                     raise AttemptFailed(outcome)
         finally:
             await uninterrupted(self._leave(engine))
+            await self._announce.finish()
         return ran
 
     async def _claim(self, engine: Engine) -> Job | None:
@@ -141,7 +145,9 @@ class Drain:
                 self._executor.cancel_all("shutdown")
                 await uninterrupted(self._executor.drained())
             outcome = self._outcomes.pop()
-            if not outcome.committed:
+            if outcome.committed:
+                self._announce(JobSettled(PURPOSE, outcome))
+            else:
                 await uninterrupted(self._settle(engine, outcome))
         return outcome
 
@@ -149,6 +155,8 @@ class Drain:
         while True:
             refused = await engine.settle(self._holder, [outcome])
             if not refused or refused[0].verdict is not Verdict.BUSY:
+                fenced = bool(refused) and refused[0].verdict is Verdict.FENCED
+                self._announce((OutcomeRefused if fenced else JobSettled)(PURPOSE, outcome))
                 return
             await asyncio.sleep(BUSY_PAUSE)
 
