@@ -40,7 +40,7 @@ class Announcer:
         self._limit = limit
         self._lock = threading.Lock()
         self._announced: deque[Event] = deque()
-        self._due = False
+        self._due: asyncio.AbstractEventLoop | None = None  # whose next turn hands over
         self._mailboxes: tuple[Mailbox, ...] = ()
         self.wanted = False
         """Whether anybody wants the steps of jobs that go well."""
@@ -89,8 +89,7 @@ class Announcer:
                 logger.exception("Logging %s failed.", type(event).__name__)
         if self._mailboxes:
             self._announced.append(event)
-            if not self._due:
-                self._due = True
+            if self._due is None or self._due.is_closed():
                 self._hand_over_soon()
 
     async def finish(self, seconds: float = DELIVERY_SECONDS) -> None:
@@ -111,8 +110,7 @@ class Announcer:
                 if not end.cancel():
                     mailbox.join()
 
-    def hand_over(self) -> None:
-        """Let the observers have what was announced so far, without waiting for the event loop's next turn."""
+    def _hand_over(self) -> None:
         with self._lock:
             self._pass_on()
 
@@ -120,12 +118,13 @@ class Announcer:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.hand_over()  # another thread, which has no turns to wait for
+            self._hand_over()  # another thread, which has no turns to wait for
         else:
-            loop.call_soon(self.hand_over)
+            self._due = loop
+            loop.call_soon(self._hand_over)
 
     def _pass_on(self) -> None:
-        self._due = False  # before looking: who announces from now on asks for another time
+        self._due = None  # before looking: who announces from now on asks for another time
         events = [self._announced.popleft() for _ in range(len(self._announced))]
         for mailbox in self._mailboxes:
             mailbox.put(events)

@@ -110,7 +110,7 @@ class JobStopping(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobEnded(WorkerEvent):
-    """An attempt has ended, or was stopped before its handler was called. Its outcome is decided, and not written yet."""
+    """An attempt has ended, or was stopped before its handler was called. Its outcome is decided, not yet written."""
 
     outcome: Outcome
 

@@ -25,6 +25,8 @@ IDLE_SECONDS = 5.0
 """A thread that has heard nothing for so long ends; the next event starts another."""
 REPORT_SECONDS = 60.0
 """How often the log says that an observer is too slow, or fails."""
+REST_SECONDS = 0.002
+"""A thread or task that has heard all rests for so long before it looks again: a burst need not wake it each time."""
 AT_A_STRETCH = 50
 """After so many events a task lets others have the event loop, even if its observer never waits for anything."""
 JOIN_SECONDS = 0.5
@@ -188,6 +190,7 @@ class InThread(Mailbox):
                         raise TypeError("it returned a coroutine, which nobody awaits here: make it `async def` itself")
                 except BaseException as error:
                     self._failed(event, error)
+            time.sleep(REST_SECONDS)
 
     def _there_is_more(self) -> bool:
         with self._changed:
@@ -240,14 +243,20 @@ class InTask(Mailbox):
         task, heard = asyncio.current_task(), 0
         assert task is not None
         observer: Any = self.observer
-        while self._waiting and _goes_on(task):
+        while not task.cancelling():
+            if not self._waiting:
+                with suppress(asyncio.CancelledError):  # then it goes on no more
+                    await asyncio.sleep(REST_SECONDS)
+                if not self._waiting:
+                    return
             event = self._waiting.popleft()
             heard += 1
             try:
                 await observer(event)
             except BaseException as error:
-                if _goes_on(task):
-                    self._failed(event, error)
+                if not _goes_on(task):
+                    return
+                self._failed(event, error)
             with suppress(asyncio.CancelledError):  # then it goes on no more
                 if heard % AT_A_STRETCH == 0:
                     await asyncio.sleep(0)

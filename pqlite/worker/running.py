@@ -46,7 +46,6 @@ class Running:
             WorkerError: startup='fail', and the database cannot be reached.
         """
         parts = self._parts
-        self._plan.announce.hand_over()  # what a former run's event loop, when it was closed, may have left
         await self._look_at_schema()
         self._unsubscribe = self._plan.store.on_enqueue(parts.notified)
         parts.sentinel.start()

@@ -206,7 +206,8 @@ async def test_two_workers_with_one_label_in_one_process_are_two_workers(scene: 
 class Crash:
     """Crashes the server as soon as a job starts, and looks at its row before anybody goes on.
 
-    Called by the handler, in the first step of its task. The worker's loop stands still meanwhile: no statement of the claimer's can follow the claim.
+    Called by the handler, in the first step of its task. The worker's loop stands still meanwhile: no statement of the
+    claimer's can follow the claim.
     """
 
     def __init__(self, server: EmbeddedPostgres) -> None:

@@ -14,14 +14,16 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
+from pqlite.announcing import Announcer
 from pqlite.backoff import seconds
 from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, LeaseLost, NotStarted
+from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobOptions, JobStatus, NewJob, NewJobs
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.batches import checked_row
 from pqlite.store.by_hand import ByHand
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified
+from pqlite.store.specs import EnqueueMiddleware, Kinds, all_passed_through, passed_through, specified
 from pqlite.store.validation import COLUMNS, Row, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
@@ -51,6 +53,7 @@ class MemoryJobStore:
         max_payload_bytes: a larger payload is refused by `enqueue`.
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
         middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
+        observers: hear of what is enqueued, cancelled and retried; see PgJobStore.
     """
 
     schema = "memory"
@@ -63,12 +66,14 @@ class MemoryJobStore:
         max_payload_bytes: int = 1024 * 1024,
         strict: bool = False,
         middleware: Sequence[EnqueueMiddleware] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.clock = clock or Clock()
         self._table = Table(self.clock)
         self._max_payload_bytes = max_payload_bytes
         self._strict = strict
         self._middleware = tuple(middleware)
+        self.events = Announcer(observers)
         self._by_hand = ByHand()
         self._started = False
         self._enqueue_listeners: list[tuple[asyncio.AbstractEventLoop | None, Callable[[], None]]] = []
@@ -90,8 +95,9 @@ class MemoryJobStore:
         self._started = True
 
     async def close(self) -> None:
-        """Make it unusable; nothing is lost."""
+        """Make it unusable; nothing is lost. Waits up to a second for observers."""
         self._started = False
+        await self.events.finish()
 
     async def __aenter__(self) -> MemoryJobStore:
         """Start."""
@@ -179,6 +185,9 @@ class MemoryJobStore:
         enqueued = await self._add(row(job, self._max_payload_bytes), tx)
         if conn is None:
             self._enqueued()
+        if self.events.wanted:
+            one = EnqueuedJob(enqueued.id, job.job_type, job.queue, enqueued.inserted)
+            self.events(JobsEnqueued([one], committed=conn is None))
         return enqueued.id
 
     async def enqueue_many(
@@ -191,14 +200,20 @@ class MemoryJobStore:
     ) -> list[Enqueued]:
         """Add many jobs, all or none; see JobStore.enqueue_many."""
         self._lent(conn, strict, "Jobs were enqueued")
-        rows = await self._drawn(all_passed_through(self._middleware, jobs) if self._middleware else jobs)
+        kinds = Kinds() if self.events.wanted else None
+        middleware = self._middleware if kinds is None else (*self._middleware, kinds.note)
+        rows = await self._drawn(all_passed_through(middleware, jobs) if middleware else jobs)
+        if not rows:
+            return []
         if conn is not None:
             async with conn.transaction():
-                return await self._add_all(rows, conn, progress)
-        async with self.transaction() as own:
-            verdicts = await self._add_all(rows, own, progress)
-        if rows:
+                verdicts = await self._add_all(rows, conn, progress)
+        else:
+            async with self.transaction() as own:
+                verdicts = await self._add_all(rows, own, progress)
             self._enqueued()
+        if kinds is not None:
+            self.events(JobsEnqueued(kinds.enqueued(verdicts), committed=conn is None))
         return verdicts
 
     async def _drawn(self, jobs: NewJobs) -> list[Row]:
@@ -266,16 +281,21 @@ class MemoryJobStore:
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
         tx = self._lent(conn, strict, "A job was cancelled")
-        return await self._when_free(partial(verbs.cancel, self._table, _job_id(job_id), tx))
+        status = await self._when_free(partial(verbs.cancel, self._table, _job_id(job_id), tx))
+        if self.events.wanted:
+            self.events(CancelRequested(job_id, status, committed=conn is None))
+        return status
 
     async def retry(self, job_id: int) -> JobStatus:
         """Run a job again, now; see JobStore.retry."""
         self._see_started()
         before = await self._when_free(partial(verbs.retry, self._table, _job_id(job_id)))
-        if before in (JobStatus.RUNNING, JobStatus.BLOCKED):
-            return before
-        self._enqueued()
-        return JobStatus.READY
+        status = before if before in (JobStatus.RUNNING, JobStatus.BLOCKED) else JobStatus.READY
+        if status is JobStatus.READY:
+            self._enqueued()
+        if self.events.wanted:
+            self.events(RetryRequested(job_id, status))
+        return status
 
     # One job at a time, without a worker
 
