@@ -26,8 +26,10 @@ class Event:
 Observer: TypeAlias = Callable[[Event], None] | Callable[[Event], Awaitable[None]]
 """Called with each event, in order, one at a time: a plain function in a thread of its own, `async def` in a task of
 its own on the event loop (which it must not block). Nothing waits for it, and what it raises is logged and ignored.
+What it computes takes its share of the process's CPU, as everything in a process does.
 
-Up to 10,000 events wait for an observer. While so many do, further ones are dropped for it; then it hears EventsMissed.
+Up to 10,000 events wait for an observer. Then further ones are dropped for it, until it has heard half of those; before
+the next one it hears EventsMissed.
 """
 
 

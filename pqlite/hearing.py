@@ -70,11 +70,7 @@ class Mailbox:
             self._missed += len(events) - room
             self._missed_in_all += len(events) - room
             if self._slow_report.is_due():
-                logger.warning(
-                    "The observer %r is too slow: %s events were dropped for it so far.",
-                    self.observer,
-                    self._missed_in_all,
-                )
+                self._log("is too slow: %s events were dropped for it so far", self._missed_in_all)
         self._stir()
 
     def end(self) -> Future[None]:
@@ -92,12 +88,7 @@ class Mailbox:
 
     def drop(self, seconds: float) -> None:
         """Forget what waits, because the observer did not hear it in so many seconds."""
-        logger.warning(
-            "The observer %r was not done %g s later; %s events are dropped for it.",
-            self.observer,
-            seconds,
-            len(self._waiting),
-        )
+        self._log("was not done after %g s; %s events are dropped for it", seconds, len(self._waiting))
         self._waiting.clear()
 
     def join(self) -> None:
@@ -127,16 +118,12 @@ class Mailbox:
 
     def _failed(self, event: Event, error: BaseException) -> None:
         self._failures += 1
-        if not self._failure_report.is_due():
-            return
-        with suppress(Exception):  # a filter of the log's: the others are still to be heard
-            logger.error(
-                "The observer %r failed on %s (%s failures so far).",
-                self.observer,
-                type(event).__name__,
-                self._failures,
-                exc_info=error,
-            )
+        if self._failure_report.is_due():
+            self._log("failed on %s (%s failures so far)", type(event).__name__, self._failures, error=error)
+
+    def _log(self, what: str, *args: Any, error: BaseException | None = None) -> None:
+        with suppress(Exception):  # a filter of the user's that fails must not keep anybody from hearing
+            logger.warning(f"The observer %r {what}.", self.observer, *args, exc_info=error)  # noqa: G004 - constant
 
 
 class InThread(Mailbox):
@@ -163,11 +150,11 @@ class InThread(Mailbox):
                 self._thread = self._latest = threading.Thread(target=self._run, name="pqlite observer", daemon=True)
                 try:
                     self._thread.start()
-                except RuntimeError:
+                except RuntimeError as error:
                     # No more threads, or the interpreter is at its end; the next event tries again.
                     self._thread = self._latest = None
                     if self._failure_report.is_due():
-                        logger.exception("No thread can be started for the observer %r.", self.observer)
+                        self._log("has no thread to hear in", error=error)
 
     def _runs(self) -> bool:
         return self._thread is not None
