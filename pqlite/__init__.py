@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnexpectedResult,
         WorkerError,
     )
+    from pqlite.events import Event, Observer
     from pqlite.handlers import CallNext, Depends, Handler, Handlers, Hooks, JobContext, Middleware, TypedHandler
     from pqlite.job import Enqueued, Job, JobId, JobOutcome, JobStatus, NewJob, TypedJob
     from pqlite.observability import JobFields
@@ -47,6 +48,7 @@ __all__ = [
     "DedupeKeyBusy",
     "Depends",
     "Enqueued",
+    "Event",
     "Exponential",
     "Fail",
     "Handler",
@@ -73,6 +75,7 @@ __all__ = [
     "NotCommitted",
     "NotInTransaction",
     "NotStarted",
+    "Observer",
     "PayloadError",
     "PgJobStore",
     "PqliteError",
@@ -90,5 +93,5 @@ if not TYPE_CHECKING:  # to a type checker every name would exist
     # Each name comes from its module when it is asked for: pytest loads our plugin in every project that has pqlite
     # installed, and must not load asyncpg with it.
     __getattr__ = lazily(
-        __name__, __all__, ("errors", "backoff", "job", "handlers", "observability", "store", "worker")
+        __name__, __all__, ("errors", "backoff", "job", "events", "handlers", "observability", "store", "worker")
     )

@@ -178,6 +178,15 @@ async def test_a_worker_without_an_app_runs_what_another_process_enqueued_and_st
         worker.wait()
 
 
+async def test_those_who_listen_have_heard_everything_when_the_worker_has_stopped() -> None:
+    output = await run("examples/listening.py")
+
+    assert output.splitlines() == [
+        "job 3 is lost: 7 is odd",
+        "{'enqueued': 4, 'halve DONE': 3, 'halve FAILED': 1}",
+    ]
+
+
 async def test_the_backoff_policy_of_the_example_decides_when_the_next_attempt_comes(store: PgJobStore) -> None:
     output = await run("examples/own_backoff.py")
 

@@ -4,7 +4,7 @@ from pqlite.handlers.compiling import compiled
 from pqlite.handlers.context import JobContext
 from pqlite.handlers.dependencies import Depends
 from pqlite.handlers.middleware import CallNext, Hooks, Middleware, with_hooks
-from pqlite.handlers.plain import AnyHandler, Handler, checked, is_async, versions
+from pqlite.handlers.plain import AnyHandler, Handler, checked, versions
 from pqlite.handlers.registry import Handlers
 from pqlite.handlers.retrying import Retrying
 from pqlite.handlers.typed import TypedHandler
@@ -22,7 +22,6 @@ __all__ = [
     "TypedHandler",
     "checked",
     "compiled",
-    "is_async",
     "versions",
     "with_hooks",
 ]

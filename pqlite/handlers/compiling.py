@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any, TypeAlias
 
+from pqlite.callables import is_async
 from pqlite.handlers.context import JobContext
 from pqlite.handlers.dependencies import Injection
 from pqlite.handlers.middleware import CallNext, Middleware, wrapped
-from pqlite.handlers.plain import AnyHandler, Handler, is_async
+from pqlite.handlers.plain import AnyHandler, Handler
 from pqlite.handlers.typed import TypedHandler
 
 InThread: TypeAlias = Callable[[Handler, JobContext], Awaitable[Any]]

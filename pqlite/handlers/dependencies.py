@@ -15,9 +15,10 @@ from contextlib import (
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, overload
 
+from pqlite.callables import Kind, kind_of
 from pqlite.errors import ConfigurationError
 from pqlite.handlers.context import JobContext
-from pqlite.handlers.signature import Dependency, Kind, kind_of, signature_of
+from pqlite.handlers.signature import Dependency, signature_of
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.handlers.context import JobContext
-from pqlite.handlers.signature import Kind, kind_of, refuse_generator
+from pqlite.handlers.signature import refuse_generator
 from pqlite.handlers.typed import TypedHandler
 from pqlite.store.validation import name
 
@@ -40,8 +40,3 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
 def versions(handlers: Mapping[str, AnyHandler]) -> dict[str, int]:
     """Return up to which version the payloads of each declared job type can be run; plain handlers take any."""
     return {job_type: each.version for job_type, each in handlers.items() if isinstance(each, TypedHandler)}
-
-
-def is_async(handler: Callable[..., Any]) -> bool:
-    """Return whether calling the handler gives a coroutine, so that it belongs on the event loop."""
-    return kind_of(handler) is Kind.COROUTINE

@@ -6,40 +6,17 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
+from pqlite.callables import Kind, kind_of
 from pqlite.errors import ConfigurationError
 from pqlite.handlers.context import JobContext
 
 _MISSING = inspect.Parameter.empty
-
-
-class Kind(Enum):
-    """What calling a function gives."""
-
-    FUNCTION = auto()
-    COROUTINE = auto()
-    GENERATOR = auto()
-    ASYNC_GENERATOR = auto()
-
-
-def kind_of(call: Callable[..., Any]) -> Kind:
-    """Return what calling a function, a method, a class or an object gives."""
-    while isinstance(call, partial):
-        call = call.func
-    for function in (call, None if isinstance(call, type) else getattr(call, "__call__", None)):  # noqa: B004
-        if inspect.isasyncgenfunction(function):
-            return Kind.ASYNC_GENERATOR
-        if inspect.isgeneratorfunction(function):
-            return Kind.GENERATOR
-        if inspect.iscoroutinefunction(function):
-            return Kind.COROUTINE
-    return Kind.FUNCTION
 
 
 def refuse_generator(handler: Callable[..., Any], title: str) -> None:

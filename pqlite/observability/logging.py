@@ -17,8 +17,18 @@ def log_event(event: e.Event) -> None:
     match event:
         case e.JobStarted(job=job):
             logger.debug("Job %s (%s) started, attempt %s.", job.id, job.job_type, job.attempts)
+        case e.JobsClaimed(jobs=jobs):
+            logger.debug("Claimed %s jobs.", len(jobs))
+        case e.JobAdopted(job=job):
+            logger.info(
+                "Job %s (%s) was claimed again after its claim was undone; it is not started twice.",
+                job.id,
+                job.job_type,
+            )
+        case e.JobStopping(job=job, reason=reason):
+            logger.debug("Job %s (%s) was asked to stop: %s.", job.id, job.job_type, reason)
         case e.JobSettled(outcome=outcome):
-            _log_outcome(event.worker_id, outcome)
+            _log_outcome(outcome)
         case e.OutcomeRefused(outcome=o):
             logger.warning(
                 "Job %s (%s): the outcome %s was refused, the job is no longer ours.", o.job.id, o.job.job_type, o.verb
@@ -51,7 +61,7 @@ def log_event(event: e.Event) -> None:
             logger.info("The %s works again after %s failures.", part, failures)
 
 
-def _log_outcome(worker_id: str, outcome: Outcome) -> None:
+def _log_outcome(outcome: Outcome) -> None:
     job = outcome.job
     match outcome.verb:
         case Verb.FAILED:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 import asyncpg
 
 from pqlite import schema as ddl
+from pqlite.announcing import Announcer
 from pqlite.backoff import seconds
 from pqlite.errors import (
     ConfigurationError,
@@ -27,6 +28,7 @@ from pqlite.errors import (
     LeaseLost,
     NotStarted,
 )
+from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
@@ -41,7 +43,7 @@ from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
-from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified, typed_id
+from pqlite.store.specs import EnqueueMiddleware, Noted, all_passed_through, passed_through, specified, typed_id
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
 
@@ -81,6 +83,8 @@ class PgJobStore:
         max_payload_bytes: a larger payload is refused by `enqueue`.
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
         middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
+        observers: hear of what is enqueued, cancelled and retried through this store (see pqlite.events); nothing waits
+            for them. `store.events.subscribe` adds one later. What a worker does, its own observers hear.
 
     Raises:
         ConfigurationError: nothing says where the database is, a dsn cannot be one, or the schema's name is not a plain
@@ -101,6 +105,7 @@ class PgJobStore:
         max_payload_bytes: int = 1024 * 1024,
         strict: bool = False,
         middleware: Sequence[EnqueueMiddleware] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         if dsn is None and pool is None and connect is None:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
@@ -118,6 +123,7 @@ class PgJobStore:
         self._max_payload_bytes = max_payload_bytes
         self._strict = strict
         self._middleware = tuple(middleware)
+        self.events = Announcer(observers)
         self._by_hand = ByHand()
         self._watcher = Watcher(self._ended, is_weather)
         self._enqueue_listeners: list[Callable[[], None]] = []
@@ -148,10 +154,17 @@ class PgJobStore:
             self._coalescer = self._coalescing(self._pool)
 
     async def close(self) -> None:
-        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off.
+        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off; and up
+        to a second for observers.
 
         Jobs that are being enqueued are written within that time, or their callers get an error.
         """
+        try:
+            await self._close_pool()
+        finally:
+            await self.events.finish()
+
+    async def _close_pool(self) -> None:
         if self._pool is None or self._coalescer is None or self._given_pool is not None:
             return
         pool, coalescer = self._pool, self._coalescer
@@ -308,21 +321,29 @@ class PgJobStore:
         values = row(job, self._max_payload_bytes)
         if conn is not None:
             callers = await self._lent(conn, strict, "A job was enqueued")
-            return typed_id(job, (await callers.fetch(self._sql.enqueue, *values, None))[0][0])
-        if job.dedupe_key is None:
+            [(job_id, inserted)] = await callers.fetch(self._sql.enqueue, *values, None)
+        elif job.dedupe_key is None:
             if self._coalescer is None:
                 raise NotStarted(NOT_STARTED)
-            return typed_id(job, await self._coalescer.write(values))
+            job_id, inserted = await self._coalescer.write(values), True
+        else:
+            job_id, inserted = await self._enqueue_alone(job.dedupe_key, values)
+        if self.events.wanted:
+            enqueued = EnqueuedJob(job_id, job.job_type, job.queue, inserted)
+            self.events(JobsEnqueued([enqueued], committed=conn is None))
+        return typed_id(job, job_id)
+
+    async def _enqueue_alone(self, key: str, values: Row) -> tuple[int, bool]:
+        """Enqueue a job with a key: one that an open transaction holds must block nobody else."""
         try:
-            # Alone: a key that an open transaction holds must block nobody else.
             async with self.connection() as own:
-                job_id = typed_id(job, (await own.fetch(self._sql.enqueue, *values, KEY_WAIT))[0][0])
+                [(job_id, inserted)] = await own.fetch(self._sql.enqueue, *values, KEY_WAIT)
         except asyncpg.LockNotAvailableError:
             raise DedupeKeyBusy(
-                f"A transaction that has not ended holds the dedupe key {job.dedupe_key!r}; nothing was enqueued."
+                f"A transaction that has not ended holds the dedupe key {key!r}; nothing was enqueued."
             ) from None
         self._enqueued()
-        return job_id
+        return job_id, inserted
 
     @overload
     async def enqueue_many(
@@ -354,17 +375,22 @@ class PgJobStore:
     ) -> list[Enqueued[Any]]:
         """Add many jobs in one transaction; see JobStore.enqueue_many."""
         callers = None if conn is None else await self._lent(conn, strict, "Jobs were enqueued")
-        if self._middleware:
-            jobs = all_passed_through(self._middleware, jobs)
+        noted = Noted() if self.events.wanted else None
+        middleware = self._middleware if noted is None else (*self._middleware, noted.note)
+        if middleware:
+            jobs = all_passed_through(middleware, jobs)
         batch = await batch_of(jobs, self._max_payload_bytes)
         if batch.total == 0:
             return []
         if callers is not None:
             async with nullcontext() if batch.single and progress is None else all_or_none(callers):
-                return await enqueue_batch(callers, self._sql, batch, progress)
-        async with self.transaction() as own:
-            verdicts = await enqueue_batch(own, self._sql, batch, progress, KEY_WAIT)
-        self._enqueued()
+                verdicts = await enqueue_batch(callers, self._sql, batch, progress)
+        else:
+            async with self.transaction() as own:
+                verdicts = await enqueue_batch(own, self._sql, batch, progress, KEY_WAIT)
+            self._enqueued()
+        if noted is not None:
+            self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
         return verdicts
 
     async def _lent(self, conn: Any, strict: bool | None, what: str) -> Lent:
@@ -439,9 +465,12 @@ class PgJobStore:
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
         callers = None if conn is None else await self._lent(conn, strict, "A job was cancelled")
-        status = await self._status(self._sql.cancel, job_id, callers)
+        answer = await self._status(self._sql.cancel, job_id, callers)
+        status = JobStatus.RUNNING if answer == "REQUESTED" else JobStatus(answer)
+        if self.events.wanted:
+            self.events(CancelRequested(job_id, status, committed=conn is None))
         self.look_again((job_id,))
-        return JobStatus.RUNNING if status == "REQUESTED" else JobStatus(status)
+        return status
 
     async def retry(self, job_id: int) -> JobStatus:
         """Run a job again, now; see JobStore.retry."""
@@ -449,10 +478,12 @@ class PgJobStore:
             before = JobStatus(await self._status(self._sql.retry, job_id))
         except asyncpg.UniqueViolationError:
             raise DedupeConflict(f"A newer active job holds the dedupe key of job {job_id}.") from None
-        if before in (JobStatus.RUNNING, JobStatus.BLOCKED):
-            return before
-        self._enqueued()
-        return JobStatus.READY
+        status = before if before in (JobStatus.RUNNING, JobStatus.BLOCKED) else JobStatus.READY
+        if status is JobStatus.READY:
+            self._enqueued()
+        if self.events.wanted:
+            self.events(RetryRequested(job_id, status))
+        return status
 
     async def _status(self, sql: str, job_id: int, callers: Lent | None = None) -> str:
         job_id = _job_id(job_id)

@@ -7,13 +7,30 @@ from copy import copy
 from typing import Any, TypeAlias
 
 from pqlite.errors import InvalidJob
-from pqlite.job import JobOptions, NewJob, NewJobs, TypedJob
+from pqlite.events import EnqueuedJob
+from pqlite.job import Enqueued, JobOptions, NewJob, NewJobs, TypedJob
 
 EnqueueMiddleware: TypeAlias = Callable[[NewJob], NewJob]
 """Called with each job before it is checked and written; returns it, changed or not, or another. It must not block. It
 gets a copy of the caller's job, whose values are the caller's: set a new payload, leave the given one as it is. What it
 raises is raised by `enqueue`, and nothing is written.
 """
+
+
+class Noted:
+    """Which types and queues the jobs of a batch have, in its order: the last of its middleware."""
+
+    def __init__(self) -> None:
+        self._kinds: list[tuple[str, str]] = []
+
+    def note(self, job: NewJob) -> NewJob:
+        """Note a job, and let it pass."""
+        self._kinds.append((job.job_type, job.queue))
+        return job
+
+    def enqueued(self, verdicts: Sequence[Enqueued[int]]) -> list[EnqueuedJob]:
+        """Return what became of them."""
+        return [EnqueuedJob(v.id, *kind, v.inserted) for v, kind in zip(verdicts, self._kinds, strict=True)]
 
 
 def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:

@@ -10,9 +10,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from pqlite.announcing import Announcer
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
 from pqlite.errors import NotStarted
-from pqlite.events import Announcer, Observer
+from pqlite.events import JobSettled, Observer, OutcomeRefused
 from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
@@ -60,7 +61,8 @@ async def drain(
         max_jobs: a job that brings forth another for ever is an error after so many attempts.
         raises: an attempt that ends in a retry or FAILED raises AttemptFailed, after that was written. Pass False in a
             test of what becomes of jobs that fail.
-        queues, backoff, observers, middleware: as for Worker; resources: a mapping.
+        queues, backoff, observers, middleware: as for Worker; resources: a mapping. When this returns or raises, the
+            observers have heard everything, or a second has passed.
 
     Cancelled, it gives back what it runs, unless the handler does not stop within 3 seconds.
 
@@ -97,6 +99,7 @@ class Drain:
         self._queues = served(queues)
         self._holder = f"drain-{secrets.token_hex(4)}"
         self._outcomes: list[Outcome] = []
+        self._announce = Announcer(observers)
         self._executor = Executor(
             handlers=self._handlers,
             middleware=middleware,
@@ -105,7 +108,7 @@ class Drain:
             worker_id=PURPOSE,
             concurrency=1,
             backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
-            announce=Announcer(observers),
+            announce=self._announce,
             submit=self._outcomes.append,
             wanting=lambda: None,
         )
@@ -129,6 +132,7 @@ class Drain:
                     raise AttemptFailed(outcome)
         finally:
             await uninterrupted(self._leave(engine))
+            await self._announce.finish()
         return ran
 
     async def _claim(self, engine: Engine) -> Job | None:
@@ -155,7 +159,9 @@ class Drain:
                 await uninterrupted(self._stopped())
             # None if the handler does not stop: nobody can tell how its attempt will end.
             for outcome in self._outcomes:
-                if not outcome.committed:
+                if outcome.committed:
+                    self._announce(JobSettled(PURPOSE, outcome))
+                else:
                     await uninterrupted(self._settle(engine, outcome))
         return self._outcomes.pop()
 
@@ -169,6 +175,8 @@ class Drain:
         while True:
             refused = await engine.settle(self._holder, [outcome])
             if not refused or refused[0].verdict is not Verdict.BUSY:
+                fenced = bool(refused) and refused[0].verdict is Verdict.FENCED
+                self._announce((OutcomeRefused if fenced else JobSettled)(PURPOSE, outcome))
                 return
             if time.monotonic() >= deadline:
                 raise AssertionError(

@@ -22,7 +22,7 @@ class EventLog:
 
         await log.wait_for(JobSettled, lambda event: event.outcome.job.id == job_id)
 
-    It may be waited on in another event loop than the worker's.
+    It may be waited on in any event loop. When the worker has stopped, or `drain` has returned, it holds everything.
     """
 
     def __init__(self) -> None:
@@ -63,8 +63,12 @@ class EventLog:
             found = [event for event in self.of(kind) if matches(event)]
             if len(found) >= count:
                 return found[count - 1]
-            # Not `wait_for`: a future that it cancels could not be set any more.
-            await asyncio.wait([asyncio.wrap_future(news)], timeout=max(deadline - time.monotonic(), 0.0))
+            try:
+                # Not `wait_for`: a future that it cancels could not be set any more.
+                await asyncio.wait([asyncio.wrap_future(news)], timeout=max(deadline - time.monotonic(), 0.0))
+            finally:
+                with self._lock:  # it must not be told when its event loop is closed
+                    self._waiting = [other for other in self._waiting if other is not news]
             if time.monotonic() >= deadline and not news.done():
                 raise TimeoutError(self._missed(kind, len(found), count, timeout))
 

@@ -14,9 +14,10 @@ import anyio
 import anyio.to_thread
 
 from pqlite import current
+from pqlite.announcing import Announcer
 from pqlite.backoff import BackoffPolicy
 from pqlite.errors import Fail, HandlerSignal
-from pqlite.events import Announcer, JobEnded, JobStarted, JobStuck
+from pqlite.events import JobEnded, JobStarted, JobStopping, JobStuck
 from pqlite.handlers import AnyHandler, Handler, JobContext, Middleware, Retrying, TypedHandler, compiled
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb
@@ -30,7 +31,6 @@ from pqlite.worker.waiting import WaitingRoom
 logger = logging.getLogger(__name__)
 
 DONE = JobStatus.DONE
-
 STUCK_AFTER = 10.0
 PACE_WEIGHT = 0.05
 
@@ -86,8 +86,7 @@ class Executor:
         self._store, self._resources = store, resources
         self._worker_id, self._concurrency = worker_id, concurrency
         self._retrying_plain = Retrying(backoff)
-        self._announce = announce
-        self._submit, self._wanting = submit, wanting
+        self._announce, self._submit, self._wanting = announce, submit, wanting
         self._threads = anyio.CapacityLimiter(concurrency)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -252,6 +251,7 @@ class Executor:
         if attempt.context._stop_reason is not None:
             return
         attempt.context._stop_reason = reason
+        self._announce(JobStopping(self._worker_id, attempt.job, reason))
         if attempt.task is not None:
             attempt.task.cancel()
         if not attempt.entered:

@@ -10,8 +10,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from pqlite.announcing import Announcer
 from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
-from pqlite.events import Announcer, LoopBlocked, LoopFailed, LoopRecovered, WorkerFenced, WorkerRegistered
+from pqlite.events import (
+    JobAdopted,
+    JobsClaimed,
+    LoopBlocked,
+    LoopFailed,
+    LoopRecovered,
+    WorkerFenced,
+    WorkerRegistered,
+)
 from pqlite.handlers import AnyHandler, Middleware, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
@@ -204,9 +213,16 @@ class Parts:
         return self.executor.free, self.executor.prefetch(round_trip)
 
     def _accept(self, jobs: Sequence[Job]) -> None:
-        executor, settler = self.executor, self.settler
-        # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.
-        new = [job for job in jobs if not (executor.adopt(job) or settler.adopt(job))]
+        executor, settler, announce = self.executor, self.settler, self.plan.announce
+        new = []
+        for job in jobs:
+            # A claim that a server crash undid, made again: its attempt, or its outcome, is still ours.
+            if executor.adopt(job) or settler.adopt(job):
+                announce(JobAdopted(self.plan.worker_id, job))
+            else:
+                new.append(job)
+        if new and announce.wanted:
+            announce(JobsClaimed(self.plan.worker_id, new))
         if self._drain.is_set() or (new and new[0].locked_by != self.claimer.holder):
             for job in new:
                 settler.submit(Outcome(job, Verb.RELEASED))

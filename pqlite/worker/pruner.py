@@ -7,7 +7,8 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from pqlite.events import Announcer, JobsPruned
+from pqlite.announcing import Announcer
+from pqlite.events import JobsPruned
 from pqlite.worker.supervisor import FOREVER
 
 PASS_EVERY = 60.0

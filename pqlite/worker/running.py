@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from pqlite.announcing import DELIVERY_SECONDS
 from pqlite.errors import SchemaError, WorkerError
 from pqlite.events import WorkerStopped, WorkerStopping
 from pqlite.worker.diagnosis import Diagnosis
@@ -34,7 +35,7 @@ class Running:
         self._parts = Parts(plan, drain)
         self._once = self._parts.once() if once else None
         self._starting = self._parts.loop("startup", self._see_schema_later)
-        self._started = self._stopping = False
+        self._started = self._stopping = self._stopped = False
         self._tasks: dict[str, tuple[Loop, asyncio.Task[None]]] = {}
 
     async def start(self) -> None:
@@ -62,6 +63,7 @@ class Running:
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """Stop claiming, give attempts their grace, cancel them, write outcomes, say goodbye; within the timeout.
+        Observers have a second at most to hear of it.
 
         `hurry` ends the grace, and leaves 3 seconds for the rest. Cut short by a cancellation, it can be called again.
         """
@@ -95,7 +97,10 @@ class Running:
         await parts.claim_engine.link.close()
         await parts.settle_engine.link.close()
         await parts.scout_engine.link.close()
-        self._plan.announce(WorkerStopped(self._plan.worker_id, len(parts.executor.running)))
+        if not self._stopped:
+            self._stopped = True
+            self._plan.announce(WorkerStopped(self._plan.worker_id, len(parts.executor.running)))
+        await self._plan.announce.finish(min(DELIVERY_SECONDS, max(_left(ends), 0.5)))
 
     @property
     def attempts(self) -> int:

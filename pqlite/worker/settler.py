@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 
-from pqlite.events import Announcer, JobSettled, OutcomeRefused
+from pqlite.announcing import Announcer
+from pqlite.events import JobSettled, OutcomeRefused
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.encoding import format_error

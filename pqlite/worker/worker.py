@@ -13,9 +13,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
+from pqlite.announcing import Announcer
 from pqlite.backoff import Backoff, BackoffPolicy, IdlePollPolicy, LoopErrorPolicy, policy_of
 from pqlite.errors import ConfigurationError, WorkerError
-from pqlite.events import Announcer, Observer
+from pqlite.events import Observer
 from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
@@ -56,7 +57,10 @@ class Worker:
             `ctx.complete()` are deleted soon after).
         unknown_job_types: "leave" jobs of unknown types to others, or "fail" them.
         startup: with the database away, "wait" for it in the background and serve, or "fail".
-        observers: called with every event; the logging one is always there.
+        observers: hear every event (see pqlite.events), each in a thread of its own, or in a task if it is `async def`:
+            neither what they raise nor how long they take changes anything for a job. When the worker has stopped they
+            have heard everything, or a second has passed. `worker.events.subscribe` adds one later. The logger `pqlite`
+            hears in any case.
         resources: what handlers find in `ctx.resources`: a mapping, or a function that returns an async context
             manager of one. That is entered before anything is claimed, and exited after the last attempt (or when
             `shutdown_timeout` has passed, which it may exceed by 3 seconds).

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Response
 
 from pqlite import JobContext, PgJobStore, Worker
 from pqlite.embedded import EmbeddedPostgres
-from pqlite.events import Event, JobStarted
+from pqlite.events import JobAdopted, JobStarted
 from tests.faults.process import QuickBackoff, handlers
 from tests.faults.scene import Scene
 from tests.support import EventLog, until
@@ -32,10 +32,12 @@ async def test_a_claim_that_a_crash_undid_is_adopted_and_its_job_runs_once(break
         may_end = asyncio.Event()
 
         async def once(ctx: JobContext) -> None:
+            crash(ctx.job.id)
             runs.append(ctx.job.claims)
             await may_end.wait()
 
-        worker = Worker(scene.store, {"once": once}, observers=[crash])
+        log = EventLog()
+        worker = Worker(scene.store, {"once": once}, observers=[log])
         async with worker:
             job = await scene.store.enqueue("once", max_attempts=2)
             scene.ids.append(job)
@@ -45,6 +47,7 @@ async def test_a_claim_that_a_crash_undid_is_adopted_and_its_job_runs_once(break
 
             await until(lambda: crash.found, "the crash")
             await until(claimed_again, "the second claim")
+            await log.wait_for(JobAdopted)
             may_end.set()
             await scene.drained()
 
@@ -201,20 +204,21 @@ async def test_two_workers_with_one_label_in_one_process_are_two_workers(scene: 
 
 
 class Crash:
-    """An observer that crashes the server as soon as a job starts, and looks at its row before anybody goes on.
+    """Crashes the server as soon as a job starts, and looks at its row before anybody goes on.
 
-    The worker's loop stands still meanwhile: no statement of the claimer's can follow the claim.
+    Called by the handler, in the first step of its task. The worker's loop stands still meanwhile: no statement of the
+    claimer's can follow the claim.
     """
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         self._server = server
         self.found: list[asyncpg.Record] = []
 
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, JobStarted) and not self.found:
+    def __call__(self, job_id: int) -> None:
+        if not self.found:
             assert self._server.pid is not None
             os.kill(self._server.pid, signal.SIGQUIT)
-            thread = threading.Thread(target=lambda: asyncio.run(self._look(event.job.id)))
+            thread = threading.Thread(target=lambda: asyncio.run(self._look(job_id)))
             thread.start()
             thread.join()
 

@@ -17,6 +17,7 @@ from pqlite import (
     Constant,
     Depends,
     Enqueued,
+    Event,
     Exponential,
     Handlers,
     Hooks,
@@ -281,6 +282,15 @@ def traced(job: NewJob) -> NewJob:
 def forgetful(job: NewJob) -> None: ...
 
 
+def listening(event: Event) -> None: ...
+
+
+async def listening_too(event: Event) -> None: ...
+
+
+def deaf() -> None: ...
+
+
 @asynccontextmanager
 async def resources() -> AsyncIterator[Mapping[str, object]]:
     yield {"mailer": Mailer()}
@@ -288,11 +298,16 @@ async def resources() -> AsyncIterator[Mapping[str, object]]:
 
 store = PgJobStore(dsn="", middleware=[traced])
 PgJobStore(dsn="", middleware=[forgetful])  # E
+heard: list[Event] = []
+PgJobStore(dsn="", observers=[listening, listening_too, heard.append]).events.subscribe(listening)
+PgJobStore(dsn="", observers=[deaf])  # E
 Worker(store, handlers)
 Worker(store, {"plain": plain, "function": lambda ctx: None})
 Worker(store, {**handlers, "plain": plain})
 Worker(store, handlers, resources=resources, hooks=Hooks(before, after), middleware=[timed])
 Worker(store, handlers, resources={"mailer": Mailer()}, hooks=[Hooks(after_job=after)], backoff=lambda n: 2.0 * n)
+Worker(store, handlers, observers=[listening, listening_too, heard.append]).events.unsubscribe(listening_too)
+Worker(store, handlers, observers=[deaf])  # E
 Worker(store, [plain])  # E
 Worker(store, {"plain": "plain"})  # E
 Worker(store, handlers, resources=[Mailer()])  # E

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import asyncpg
 
-from pqlite import Fail, JobContext, JobStatus, PgJobStore, Worker
-from pqlite.events import Event, JobEnded, JobSettled, JobStarted
+from pqlite import Fail, JobContext, JobStatus, PgJobStore
+from pqlite.events import JobEnded, JobSettled, JobStarted
 from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
@@ -130,17 +130,6 @@ async def test_every_connection_of_a_worker_may_be_cut_at_any_time(
 
     assert all(job.status is JobStatus.DONE for job in jobs)
     assert all(job.crashes == 0 for job in jobs)
-
-
-async def test_an_observer_that_fails_fails_nothing_else(store: PgJobStore, log: EventLog) -> None:
-    def broken(_event: Event) -> None:
-        raise RuntimeError("no")
-
-    async with Worker(store=store, handlers={"t": lambda _ctx: None}, observers=[broken, log]):
-        job = await ended(store, await store.enqueue("t"))
-        await log.wait_for(JobSettled)
-
-    assert job.status is JobStatus.DONE
 
 
 async def test_health_says_what_is_wrong_and_when_it_is_right_again(

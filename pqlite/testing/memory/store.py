@@ -16,15 +16,17 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pydantic_core import to_json
 
+from pqlite.announcing import Announcer
 from pqlite.backoff import seconds
 from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, JobTimeoutError, LeaseLost, NotStarted
+from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.awaiting import Ended, outcome_of, patience, pause_after
 from pqlite.store.batches import IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.specs import EnqueueMiddleware, all_passed_through, passed_through, specified, typed_id
+from pqlite.store.specs import EnqueueMiddleware, Noted, all_passed_through, passed_through, specified, typed_id
 from pqlite.store.validation import COLUMNS, Row, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
@@ -58,6 +60,7 @@ class MemoryJobStore:
         max_payload_bytes: a larger payload is refused by `enqueue`.
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
         middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
+        observers: hear of what is enqueued, cancelled and retried; see PgJobStore.
     """
 
     schema = "memory"
@@ -70,12 +73,14 @@ class MemoryJobStore:
         max_payload_bytes: int = 1024 * 1024,
         strict: bool = False,
         middleware: Sequence[EnqueueMiddleware] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.clock = clock or Clock()
         self._table = Table(self.clock)
         self._max_payload_bytes = max_payload_bytes
         self._strict = strict
         self._middleware = tuple(middleware)
+        self.events = Announcer(observers)
         self._by_hand = ByHand()
         self._started = False
         self._enqueue_listeners: list[tuple[asyncio.AbstractEventLoop | None, Callable[[], None]]] = []
@@ -97,8 +102,9 @@ class MemoryJobStore:
         self._started = True
 
     async def close(self) -> None:
-        """Make it unusable; nothing is lost."""
+        """Make it unusable; nothing is lost. Waits up to a second for observers."""
         self._started = False
+        await self.events.finish()
 
     async def __aenter__(self) -> MemoryJobStore:
         """Start."""
@@ -191,6 +197,9 @@ class MemoryJobStore:
         enqueued = await self._add(row(job, self._max_payload_bytes), tx)
         if conn is None:
             self._enqueued()
+        if self.events.wanted:
+            one = EnqueuedJob(enqueued.id, job.job_type, job.queue, enqueued.inserted)
+            self.events(JobsEnqueued([one], committed=conn is None))
         return typed_id(job, enqueued.id)
 
     @overload
@@ -224,15 +233,20 @@ class MemoryJobStore:
         """Add many jobs, all or none; see JobStore.enqueue_many."""
         self._lent(conn, strict, "Jobs were enqueued")
         id_types: IdTypes = {}
-        rows = await self._drawn(all_passed_through(self._middleware, jobs) if self._middleware else jobs, id_types)
+        noted = Noted() if self.events.wanted else None
+        middleware = self._middleware if noted is None else (*self._middleware, noted.note)
+        rows = await self._drawn(all_passed_through(middleware, jobs) if middleware else jobs, id_types)
+        if not rows:
+            return []
         if conn is not None:
             async with conn.transaction():
                 verdicts = await self._add_all(rows, conn, progress)
         else:
             async with self.transaction() as own:
                 verdicts = await self._add_all(rows, own, progress)
-            if rows:
-                self._enqueued()
+            self._enqueued()
+        if noted is not None:
+            self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
         return [verdict_on(at, verdict.id, verdict.inserted, id_types) for at, verdict in enumerate(verdicts)]
 
     async def _drawn(self, jobs: NewJobs, id_types: IdTypes) -> list[Row]:
@@ -362,16 +376,21 @@ class MemoryJobStore:
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
         tx = self._lent(conn, strict, "A job was cancelled")
-        return await self._when_free(partial(verbs.cancel, self._table, _job_id(job_id), tx))
+        status = await self._when_free(partial(verbs.cancel, self._table, _job_id(job_id), tx))
+        if self.events.wanted:
+            self.events(CancelRequested(job_id, status, committed=conn is None))
+        return status
 
     async def retry(self, job_id: int) -> JobStatus:
         """Run a job again, now; see JobStore.retry."""
         self._see_started()
         before = await self._when_free(partial(verbs.retry, self._table, _job_id(job_id)))
-        if before in (JobStatus.RUNNING, JobStatus.BLOCKED):
-            return before
-        self._enqueued()
-        return JobStatus.READY
+        status = before if before in (JobStatus.RUNNING, JobStatus.BLOCKED) else JobStatus.READY
+        if status is JobStatus.READY:
+            self._enqueued()
+        if self.events.wanted:
+            self.events(RetryRequested(job_id, status))
+        return status
 
     # One job at a time, without a worker
 

@@ -1,0 +1,37 @@
+"""What calling something gives."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import Enum, auto
+from functools import partial
+from typing import Any
+
+
+class Kind(Enum):
+    """What calling a function gives."""
+
+    FUNCTION = auto()
+    COROUTINE = auto()
+    GENERATOR = auto()
+    ASYNC_GENERATOR = auto()
+
+
+def kind_of(call: Callable[..., Any]) -> Kind:
+    """Return what calling a function, a method, a class or an object gives."""
+    while isinstance(call, partial):
+        call = call.func
+    for function in (call, None if isinstance(call, type) else getattr(call, "__call__", None)):  # noqa: B004
+        if inspect.isasyncgenfunction(function):
+            return Kind.ASYNC_GENERATOR
+        if inspect.isgeneratorfunction(function):
+            return Kind.GENERATOR
+        if inspect.iscoroutinefunction(function):
+            return Kind.COROUTINE
+    return Kind.FUNCTION
+
+
+def is_async(call: Callable[..., Any]) -> bool:
+    """Return whether calling it gives a coroutine, so that it belongs on the event loop."""
+    return kind_of(call) is Kind.COROUTINE
