@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
-import anyio
 import anyio.to_thread
 
 from pqlite import current
@@ -266,10 +265,8 @@ class Executor:
     def _decide(self, attempt: Attempt, result: Any, error: BaseException | None) -> Outcome:
         try:
             if error is None and attempt.job.status is not DONE:
-                if result is None:
-                    return Outcome(attempt.job, Verb.DONE)
                 if not isinstance(result, HandlerSignal):
-                    return returned(attempt.job, result)
+                    return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
                 error = result  # returned or raised, it says the same
             cancelling = 0 if attempt.task is None else attempt.task.cancelling()
             retrying = self._retrying.get(attempt.job.job_type, self._retrying_plain)
