@@ -1,4 +1,4 @@
-"""A server for a test session, and a fresh, migrated database for each test that asks: 20 ms."""
+"""A server for a test session, and a fresh, migrated database (20 ms) or schema (30 ms) for each test that asks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Databases:
     """Copies of a migrated database, made and dropped by one connection. Everything in one event loop.
 
     Args:
-        dsn: a server whose user may create databases (that of PQLITE_TEST_DSN); None: an embedded one, which lives
-            until `close`.
+        dsn: a server whose user may create databases, or schemas (that of PQLITE_TEST_DSN); None: an embedded one,
+            which lives until `close`.
     """
 
     def __init__(self, dsn: str | None = None) -> None:
@@ -94,6 +94,20 @@ class Databases:
     async def drop(self, name: str) -> None:
         """Drop a database, whoever is still connected."""
         await self._admin.execute(f'drop database if exists "{name}" with (force)')
+
+    async def create_schema(self) -> str:
+        """Return the name of a new schema in the server's own database, migrated."""
+        name = f"pqlite_test_{self._session}_{next(self._numbers)}"
+        try:
+            await schema.migrate(self._admin, schema=name)
+        except BaseException:
+            await self.drop_schema(name)
+            raise
+        return name
+
+    async def drop_schema(self, name: str) -> None:
+        """Drop a schema and what is in it."""
+        await self._admin.execute(f'drop schema if exists "{name}" cascade')
 
     def dsn_of(self, name: str) -> str:
         """Return the server's address with a database in it."""

@@ -45,7 +45,8 @@ def _pqlite_databases(_pqlite_portal: BlockingPortal) -> Iterator[Databases]:
 @pytest.fixture(scope="session")
 def pqlite_server(_pqlite_databases: Databases) -> str:
     """Return the DSN of the session's PostgreSQL: that of PQLITE_TEST_DSN, whose user must be allowed to create
-    databases, or else an embedded server (the extra `embedded`).
+    databases (or schemas, if your tests ask for `pqlite_schema` only), or else an embedded server (the extra
+    `embedded`).
     """
     return _pqlite_databases.server_dsn
 
@@ -66,6 +67,19 @@ def pqlite_dsn(_pqlite_databases: Databases, _pqlite_portal: BlockingPortal, pql
         yield _pqlite_databases.dsn_of(name)
     finally:
         _pqlite_portal.call(_pqlite_databases.drop, name)
+
+
+@pytest.fixture
+def pqlite_schema(_pqlite_databases: Databases, _pqlite_portal: BlockingPortal) -> Iterator[str]:
+    """Return the name of a schema of the test's own in the database of `pqlite_server`: migrated, and dropped after the
+    test. For users who may not create databases, or whose tables are in that one already:
+    `PgJobStore(dsn=pqlite_server, schema=pqlite_schema)`.
+    """
+    name = _pqlite_portal.call(_pqlite_databases.create_schema)
+    try:
+        yield name
+    finally:
+        _pqlite_portal.call(_pqlite_databases.drop_schema, name)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -178,6 +179,29 @@ def test_nothing_was_imported():
     }
 """
 
+SCHEMAS = """
+import asyncio
+import pytest
+from pqlite import JobStatus, PgJobStore
+from pqlite.testing import drain
+
+@pytest.fixture
+def pqlite_store(pqlite_server, pqlite_schema):
+    return PgJobStore(dsn=pqlite_server, schema=pqlite_schema)
+
+async def nothing(ctx):
+    pass
+
+@pytest.mark.parametrize("again", range(2))
+def test_a_schema_is_fresh(pqlite_store, again):
+    async def run():
+        async with pqlite_store as store:
+            assert await store.enqueue("t", dedupe_key="k") == 1
+            assert [job.status for job in await drain(store, {"t": nothing})] == [JobStatus.DONE]
+
+    asyncio.run(run())
+"""
+
 
 class Server(Protocol):
     @property
@@ -201,6 +225,21 @@ async def test_the_fixtures_work_in_every_kind_of_test_and_leave_nothing_behind(
     await conn.close()
     # Those of this session carry its own process id.
     assert not [name for (name,) in left if name.split("_")[2] != str(os.getpid())]
+
+
+async def test_a_user_who_may_create_no_database_has_a_schema_for_each_test(
+    conn: asyncpg.Connection, dsn: str, tmp_path: Path
+) -> None:
+    await conn.execute("create role modest login; grant create on database " + urlsplit(dsn).path[1:] + " to modest")
+    parts = urlsplit(dsn)
+    project = write_project(tmp_path, {"test_schemas.py": SCHEMAS})
+    try:
+        modest = parts._replace(netloc="modest@" + parts.netloc.rpartition("@")[2]).geturl()
+        ran = run_pytest(project, PQLITE_TEST_DSN=modest)
+        assert passed(ran, 2)
+        assert await conn.fetch("select from pg_namespace where nspname ~ '^pqlite_test_'") == []
+    finally:
+        await conn.execute("drop owned by modest; drop role modest")
 
 
 async def test_sessions_whose_processes_have_the_same_id_and_leftovers_of_a_killed_one_do_no_harm(
@@ -254,6 +293,7 @@ def test_the_fixtures_say_what_they_are(tmp_path: Path) -> None:
         "Return a MemoryJobStore. It is started",
         "Return a PgJobStore on a database of the test's own. It is not started",
         "Return the DSN of a database of the test's own",
+        "Return the name of a schema of the test's own",
         "Return SQL that every test's database begins with",
     ):
         assert sentence in ran.stdout
