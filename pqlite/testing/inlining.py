@@ -34,6 +34,11 @@ async def inline(
             await client.post("/orders")        # its job has run when this returns
             assert mailbox == ["your order"]
 
+    In a synchronous test, on Starlette's TestClient:
+
+        with TestClient(app) as client, client.portal.wrap_async_context_manager(inline(store, handlers)):
+            client.post("/orders")
+
     What is enqueued on a connection of the caller's (`conn=`) is not there before its commit: it runs with the next
     job that is enqueued without one, when the block ends, or when what the block yields is called: `await run()`. What
     a handler enqueues runs after that handler has ended, as in a worker.

@@ -113,10 +113,12 @@ async def test_rolled_back(pqlite_dsn):
 TEST_CLIENT = """
 import asyncio
 import time
+from contextlib import asynccontextmanager
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 from pqlite import JobStatus, Worker
+from pqlite.testing import inline
 
 @pytest.mark.parametrize("kind", ["pqlite_store", "pqlite_memory_store"])
 def test_the_apps_lifespan_runs_its_worker(request, kind):
@@ -143,6 +145,28 @@ def test_the_apps_lifespan_runs_its_worker(request, kind):
         while client.get(f"/{job_id}").json()["status"] != "DONE":
             assert time.monotonic() < deadline
         assert client.get(f"/{job_id}").json()["result"] == "done"
+
+def test_jobs_run_inline_behind_the_client(pqlite_store):
+    mailbox = []
+
+    async def mail(ctx):
+        mailbox.append(ctx.job.payload["to"])
+
+    @asynccontextmanager
+    async def lifespan(app):
+        async with pqlite_store:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/{to}")
+    async def start(to: int):
+        return await pqlite_store.enqueue("mail", {"to": to})
+
+    with TestClient(app) as client:
+        with client.portal.wrap_async_context_manager(inline(pqlite_store, {"mail": mail})):
+            client.post("/7")
+            assert mailbox == [7]
 
 def test_a_store_in_memory_can_be_asked_from_a_synchronous_test(pqlite_memory_store):
     job_id = asyncio.run(pqlite_memory_store.enqueue("t"))
@@ -219,7 +243,7 @@ async def test_the_fixtures_work_in_every_kind_of_test_and_leave_nothing_behind(
 
     ran = run_pytest(project, "-o", "asyncio_default_fixture_loop_scope=function", PQLITE_TEST_DSN=server.dsn)
 
-    assert passed(ran, 15)
+    assert passed(ran, 16)
     conn = await asyncpg.connect(server.dsn)
     left = await conn.fetch("select datname from pg_database where datname ~ '^pqlite_(test|template)_'")
     await conn.close()
