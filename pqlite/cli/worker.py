@@ -11,6 +11,7 @@ import sys
 import threading
 
 from pqlite.cli import target
+from pqlite.observability import JobFields
 from pqlite.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -110,9 +111,11 @@ def _leave_without_them() -> None:
 
 
 def _log_to_stderr() -> None:
-    """Show what the worker logs, unless the app has set logging up."""
+    """Show what the worker and its jobs log, unless the app has set logging up."""
     if logging.getLogger().hasHandlers():
         return
+    handler: logging.Handler = logging.StreamHandler()
+    form = "%(asctime)s %(levelname)s %(name)s: %(job)s%(message)s"
     if sys.stderr.isatty():
         try:
             from rich.console import Console
@@ -120,7 +123,17 @@ def _log_to_stderr() -> None:
         except ModuleNotFoundError:
             pass  # plain lines say the same
         else:
-            handler = RichHandler(console=Console(stderr=True), show_path=False)
-            logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-            return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+            handler, form = RichHandler(console=Console(stderr=True), show_path=False), "%(job)s%(message)s"
+    handler.addFilter(_NameJob())
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
+
+
+class _NameJob(JobFields):
+    """Says in each record that a job's handler has logged which job that was."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        super().filter(record)
+        fields = record.__dict__
+        named = "" if fields["job_id"] is None else "[job {job_id} {job_type}, attempt {attempt}] "
+        record.job = named.format_map(fields)
+        return True

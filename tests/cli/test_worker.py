@@ -175,6 +175,27 @@ async def test_it_waits_for_a_database_that_is_away_and_still_obeys(app: Path) -
     assert "s3cret" not in worker.output
 
 
+async def test_what_a_handler_logs_names_its_job(store: PgJobStore, dsn: str, app: Path) -> None:
+    with (app / "main.py").open("a") as file:
+        file.write("""
+import logging
+
+async def talk(ctx):
+    await asyncio.to_thread(logging.getLogger("shop").warning, "the lamp is %s", "red")
+    ctx.log.info("it is on")
+
+handlers["talk"] = talk
+worker = Worker(store=store, handlers=handlers)
+""")
+    job_id = await store.enqueue("talk")
+
+    ran = await pqlite("worker", "main:worker", "--once", cwd=app, env={"APP_DSN": dsn})
+
+    assert f"WARNING shop: [job {job_id} talk, attempt 1] the lamp is red" in ran.err
+    assert f"INFO pqlite.jobs: [job {job_id} talk, attempt 1] it is on" in ran.err
+    assert "INFO pqlite: Worker " in ran.err
+
+
 async def test_an_app_that_sets_logging_up_keeps_its_own_format(dsn: str, app: Path) -> None:
     with (app / "main.py").open("a") as file:
         file.write('import logging; logging.basicConfig(level=logging.INFO, format="app says: %(message)s")\n')
