@@ -16,7 +16,10 @@ CALLS = "tests/typing/calls.py"
     ("command", "reported"),
     [
         (["mypy", "--strict", "--config-file", "pyproject.toml", CALLS], r"calls\.py:(\d+): error"),
-        (["pyright", "--project", "pyproject.toml", CALLS], r"calls\.py:(\d+):\d+ - error"),
+        (
+            ["pyright", "--project", "pyproject.toml", "--pythonpath", sys.executable, CALLS],
+            r"calls\.py:(\d+):\d+ - error",
+        ),
     ],
     ids=["mypy", "pyright"],
 )

@@ -46,7 +46,7 @@ MISTAKES = [
     ("command", "reported"),
     [
         (["mypy", "--strict", "--config-file", "pyproject.toml"], r"(\w+)\.py:(\d+): error"),
-        (["pyright", "--project", "pyproject.toml"], r"(\w+)\.py:(\d+):\d+ - error"),
+        (["pyright", "--project", "pyproject.toml", "--pythonpath", sys.executable], r"(\w+)\.py:(\d+):\d+ - error"),
     ],
     ids=["mypy", "pyright"],
 )
