@@ -43,7 +43,15 @@ from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
-from pqlite.store.specs import EnqueueMiddleware, Noted, all_passed_through, passed_through, specified, typed_id
+from pqlite.store.specs import (
+    EnqueueMiddleware,
+    Noted,
+    all_passed_through,
+    passed_through,
+    several,
+    specified,
+    typed_id,
+)
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
 
@@ -109,6 +117,8 @@ class PgJobStore:
     ) -> None:
         if dsn is None and pool is None and connect is None:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
+        if pool is not None and not hasattr(pool, "acquire"):
+            raise ConfigurationError(f"pool must be one of asyncpg's (asyncpg.create_pool), not {pool!r}")
         self.schema = schema
         self._sql = for_schema(schema)
         checked = None if dsn is None else address(dsn)
@@ -377,6 +387,7 @@ class PgJobStore:
         callers = None if conn is None else await self._lent(conn, strict, "Jobs were enqueued")
         noted = Noted() if self.events.wanted else None
         middleware = self._middleware if noted is None else (*self._middleware, noted.note)
+        jobs = several(jobs)
         if middleware:
             jobs = all_passed_through(middleware, jobs)
         batch = await batch_of(jobs, self._max_payload_bytes)
