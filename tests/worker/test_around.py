@@ -460,6 +460,21 @@ EXPECTED = {
 }
 
 
+async def test_what_the_worker_logs_of_a_job_names_it(run: Run, store: PgJobStore) -> None:
+    async def fails(ctx: JobContext) -> None:
+        raise Fail("no")
+
+    records = Records()
+    logging.getLogger("pqlite").addHandler(records)
+    try:
+        async with run({"t": fails}):
+            job = await ended(store, await store.enqueue("t"))
+    finally:
+        logging.getLogger("pqlite").removeHandler(records)
+
+    assert [f for message, f in records.fields.items() if "failed" in message] == [(job.id, "t", 1)]
+
+
 async def test_a_retry_is_another_attempt_in_the_log(run: Run, store: PgJobStore) -> None:
     records = Records()
     handlers = Handlers()
