@@ -129,7 +129,7 @@ class _Completion(AbstractAsyncContextManager[Any]):
 
     def __del__(self) -> None:
         if not self._used:
-            warnings.warn(f"ctx.complete() did nothing; {_ENTER}", RuntimeWarning, source=self)
+            warnings.warn(f"ctx.complete() did nothing; {_ENTER}", RuntimeWarning, stacklevel=2, source=self)
 
 
 _ENTER = "without a connection of yours, it is 'async with ctx.complete() as conn'"

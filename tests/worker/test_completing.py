@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from pqlite import BackoffPolicy, JobContext, JobStatus, NotInTransaction, PgJobStore
+from pqlite import BackoffPolicy, JobContext, JobStatus, NotInTransaction, NotStarted, PgJobStore
 from pqlite.events import JobStarted
 from tests.support import EventLog, ended, sqlalchemy_url, until
 from tests.worker.conftest import Run
@@ -237,8 +237,13 @@ async def test_a_completion_that_is_not_entered_says_that_it_did_nothing(run: Ru
     assert "ctx.complete() is not for 'with' alone" in (entered.last_error or "")
 
 
-async def test_a_handler_in_a_thread_enqueues_through_the_event_loop(run: Run, store: PgJobStore) -> None:
+async def test_a_handler_in_a_thread_enqueues_through_the_event_loop_and_not_beside_it(
+    run: Run, store: PgJobStore
+) -> None:
     def handler(ctx: JobContext) -> int:
+        for options in ({}, {"dedupe_key": "k"}):
+            with pytest.raises(NotStarted, match="in another event loop"):
+                asyncio.run(ctx.store.enqueue("never", **options))  # type: ignore[arg-type]
         return anyio.from_thread.run(ctx.store.enqueue, "next", {"id": 7})
 
     async with run({"t": handler}):
