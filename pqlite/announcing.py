@@ -30,7 +30,7 @@ class Announcer:
         limit: how many events may wait for one observer.
 
     Raises:
-        ConfigurationError: an observer cannot be called.
+        ConfigurationError: an observer cannot be called, or they are no list.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class Announcer:
         self._mailboxes: tuple[Mailbox, ...] = ()
         self.wanted = False
         """Whether anybody wants the steps of jobs that go well."""
+        if callable(observers):
+            raise ConfigurationError(f"observers must be a list, observers=[function], not {observers!r}")
         for observer in observers:
             self.subscribe(observer)
         self.ask()

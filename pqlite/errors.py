@@ -54,7 +54,7 @@ class SchemaError(PqliteError):
 
 
 class NotStarted(PqliteError, RuntimeError):
-    """A store was used before `start()` or after `close()`."""
+    """A store was used before `start()` or after `close()`, or in another event loop than that of `start()`."""
 
 
 class JobNotFound(PqliteError, LookupError):

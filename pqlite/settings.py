@@ -36,7 +36,7 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, in a sentence."""
-        if self.concurrency < 1:
+        if not isinstance(self.concurrency, int) or self.concurrency < 1:
             raise ConfigurationError(f"concurrency must be 1 or more, not {self.concurrency!r}")
         for name in ("reap_stale_every", "default_stale_after", "shutdown_timeout", "lease", "renew_every"):
             if getattr(self, name) <= timedelta(0):

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from shop import TABLES, Mailer, charge, get_mailer, handlers, make_app, pack, remind, welcome
 
-from pqlite import JobStatus, PgJobStore, Worker
+from pqlite import JobContext, JobStatus, PgJobStore, Worker
 from pqlite.events import JobSettled
 from pqlite.testing import EventLog, MemoryJobStore, assert_enqueued, bound, drain, inline
 
@@ -60,6 +60,18 @@ async def test_a_reminder_asks_whether_the_customer_is_still_there() -> None:
     await remind("ada@example.org", mailbox)
 
     assert mailbox.mails == [("ada@example.org", "Still there?")]
+
+
+async def test_a_welcome_is_sent_and_a_reminder_enqueued(pqlite_memory_store: MemoryJobStore) -> None:
+    store, mailbox = pqlite_memory_store, Mailbox()
+    await store.enqueue(welcome.new("ada@example.org"))
+    job = await store.pickup("test")  # claims it, as a worker would
+    assert job is not None
+
+    await welcome(JobContext(job, store, "test"), "ada@example.org", mailbox)
+
+    assert mailbox.mails == [("ada@example.org", "Welcome!")]
+    await assert_enqueued(store, remind.new("ada@example.org"))
 
 
 # In memory: no database, milliseconds.

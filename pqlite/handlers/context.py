@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Awaitable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
@@ -25,6 +26,9 @@ class JobContext:
             return pool
 
         async def send(to: str, pool: asyncpg.Pool = Depends(get_pool)) -> None: ...
+
+    The store belongs to the event loop. A plain `def` handler, which runs in a thread, calls it by
+    `anyio.from_thread.run(ctx.store.enqueue, "next_step", {"id": 7})`; `ctx.complete()` is for `async def` handlers.
     """
 
     __slots__ = ("_completed_on", "_stop_reason", "job", "resources", "store", "worker_id")
@@ -92,9 +96,43 @@ class JobContext:
             NotInTransaction: `conn` is in no transaction; nothing was done.
         """
         if conn is None:
-            return self.store.complete(self.job, result=result)
+            return _Completion(self.store.complete(self.job, result=result))
         self._completed_on = True
         return self.store.complete_on(conn, self.job, result=result)
+
+
+class _Completion(AbstractAsyncContextManager[Any]):
+    """What `ctx.complete()` returns, which says so if it is not entered: then nothing is completed by it."""
+
+    __slots__ = ("_manager", "_used")
+
+    def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
+        self._manager = manager
+        self._used = False
+
+    async def __aenter__(self) -> Any:
+        self._used = True
+        return await self._manager.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._manager.__aexit__(*error)
+
+    def __await__(self) -> Any:
+        self._used = True
+        raise TypeError(f"ctx.complete() is awaited with conn= only; {_ENTER}")
+
+    def __enter__(self) -> Any:
+        self._used = True
+        raise TypeError(f"ctx.complete() is not for 'with' alone; {_ENTER}")
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def __del__(self) -> None:
+        if not self._used:
+            warnings.warn(f"ctx.complete() did nothing; {_ENTER}", RuntimeWarning, stacklevel=2, source=self)
+
+
+_ENTER = "without a connection of yours, it is 'async with ctx.complete() as conn'"
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):

@@ -36,6 +36,12 @@ class Hooks:
     """Functions, plain or `async def`, called at the beginning and the end of each attempt. They run on the event loop,
     and are a part of the attempt: its timeout, or another reason to stop, cancels them as it cancels the handler.
 
+        async def before(ctx: JobContext) -> None: ...
+
+        def after(ctx: JobContext, *, result: Any, error: BaseException | None) -> None: ...
+
+        Worker(store, handlers, hooks=Hooks(before_job=before, after_job=after))
+
     What `before_job` raises ends the attempt as if the handler had raised it. `after_job` is called whenever
     `before_job` has returned, also after a cancellation; what it raises is logged and changes nothing. To change how
     an attempt ends, use middleware.

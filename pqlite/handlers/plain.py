@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.handlers.context import JobContext
-from pqlite.handlers.signature import refuse_generator
+from pqlite.handlers.signature import Dependency, refuse_generator
 from pqlite.handlers.typed import TypedHandler
 from pqlite.store.validation import name
 
@@ -22,8 +23,13 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
     """Return the handlers by job type.
 
     Raises:
-        ConfigurationError: there are none, a job type is no name, or a handler cannot be called or yields.
+        ConfigurationError: there are none, a job type is no name, or a handler yields or cannot be called with a
+            JobContext.
     """
+    if not isinstance(handlers, Mapping):
+        raise ConfigurationError(
+            f"handlers must be a Handlers registry, or functions by job type ({{'t': function}}), not {handlers!r}"
+        )
     if not handlers:
         raise ConfigurationError("A worker without handlers would do nothing: handlers={'job_type': function}")
     for job_type, handler in handlers.items():
@@ -34,7 +40,24 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
         if not callable(handler):
             raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {handler!r}")
         refuse_generator(handler, f"The handler of {job_type!r}")
+        if not isinstance(handler, TypedHandler):
+            _refuse_others(handler, f"The handler of {job_type!r}")
     return dict(handlers)
+
+
+def _refuse_others(handler: Handler, title: str) -> None:
+    """Refuse a plain handler that asks for more than the context, or for less: each of its attempts would fail."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # something built in
+    declared = "A handler that takes its payload as arguments, or Depends, is declared with @handlers.job('job_type')"
+    if any(isinstance(each.default, Dependency) for each in signature.parameters.values()):
+        raise ConfigurationError(f"{title} has Depends, and is called with a JobContext alone. {declared}")
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ConfigurationError(f"{title} is called with a JobContext alone: {error}. {declared}") from None
 
 
 def versions(handlers: Mapping[str, AnyHandler]) -> dict[str, int]:

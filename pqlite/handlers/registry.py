@@ -110,6 +110,8 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
         Raises:
             ConfigurationError: the name or an alias is taken, or something in the declaration cannot work.
         """
+        if not isinstance(job_type, str):
+            raise ConfigurationError(f"job needs the job type's name, @handlers.job('job_type'), not {job_type!r}")
         defaults: JobOptions = {"queue": queue, "priority": priority, "max_attempts": max_attempts}
         if timeout is not None:
             defaults["timeout_seconds"] = timeout

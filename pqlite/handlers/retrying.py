@@ -37,7 +37,7 @@ def errors(what: str, given: Errors) -> tuple[type[BaseException], ...]:
     Raises:
         ConfigurationError: one of them is none.
     """
-    several = (given,) if isinstance(given, type) else tuple(given)
+    several = (given,) if isinstance(given, (type, str)) else tuple(given)
     for each in several:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             raise ConfigurationError(f"{what} must name exception classes, not {each!r}")

@@ -74,6 +74,8 @@ def signature_of(function: Callable[..., Any], title: str, *, data: bool = True)
     positional: list[str] = []
     for name, parameter in parameters.items():
         where = f"Parameter {name!r} of {title}"
+        if data and parameter is first and name in ("self", "cls") and parameter.annotation is _MISSING:
+            raise ConfigurationError(f"{where} is a method's, which nobody can give: declare a function")
         if isinstance(parameter.default, Dependency):
             injected[name] = parameter.default
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -25,9 +25,10 @@ Result_co = TypeVar("Result_co", covariant=True)
 class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
     """What `@handlers.job(...)` makes of a function.
 
-    Calling it calls the function, as if it had not been decorated: for unit tests, with a context and dependencies of
-    your own. `new` makes jobs of it. To the type checkers `Call` and `Answer_co` are the function's parameters and what
-    calling it gives, `Arguments` its parameters without the context, `Result_co` what the job's result is.
+    Calling it calls the function, as if it had not been decorated: for unit tests, with dependencies of your own. A
+    context for it is `JobContext(await store.pickup("test"), store, "test")`, where the job was enqueued. `new` makes
+    jobs of it. To the type checkers `Call` and `Answer_co` are the function's parameters and what calling it gives,
+    `Arguments` its parameters without the context, `Result_co` what the job's result is.
 
     Attributes:
         function: the plain function.

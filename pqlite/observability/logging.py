@@ -1,10 +1,15 @@
-"""Writes the worker's events to the standard logger `pqlite`. Silent when nothing happened."""
+"""Writes the worker's events to the standard logger `pqlite`. Silent when nothing happened.
+
+What is about one job has the fields `job_id`, `job_type` and `attempt`.
+"""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from pqlite import events as e
+from pqlite.job import Job, TakenOver
 from pqlite.outcome import Outcome, Verb
 
 logger = logging.getLogger("pqlite")
@@ -16,7 +21,7 @@ def log_event(event: e.Event) -> None:
     """Log one event: steps of jobs at DEBUG, the worker's life at INFO, trouble at WARNING, lost jobs at ERROR."""
     match event:
         case e.JobStarted(job=job):
-            logger.debug("Job %s (%s) started, attempt %s.", job.id, job.job_type, job.attempts)
+            logger.debug("Job %s (%s) started, attempt %s.", job.id, job.job_type, job.attempts, extra=_fields(job))
         case e.JobsClaimed(jobs=jobs):
             logger.debug("Claimed %s jobs.", len(jobs))
         case e.JobAdopted(job=job):
@@ -24,23 +29,39 @@ def log_event(event: e.Event) -> None:
                 "Job %s (%s) was claimed again after its claim was undone; it is not started twice.",
                 job.id,
                 job.job_type,
+                extra=_fields(job),
             )
         case e.JobStopping(job=job, reason=reason):
-            logger.debug("Job %s (%s) was asked to stop: %s.", job.id, job.job_type, reason)
+            logger.debug("Job %s (%s) was asked to stop: %s.", job.id, job.job_type, reason, extra=_fields(job))
         case e.JobSettled(outcome=outcome):
             _log_outcome(outcome)
         case e.OutcomeRefused(outcome=o):
             logger.warning(
-                "Job %s (%s): the outcome %s was refused, the job is no longer ours.", o.job.id, o.job.job_type, o.verb
+                "Job %s (%s): the outcome %s was refused, the job is no longer ours.",
+                o.job.id,
+                o.job.job_type,
+                o.verb,
+                extra=_fields(o.job),
             )
         case e.JobStuck(job=job, seconds=seconds):
-            logger.warning("Job %s (%s) was asked to stop %.0f s ago and still runs.", job.id, job.job_type, seconds)
+            logger.warning(
+                "Job %s (%s) was asked to stop %.0f s ago and still runs.",
+                job.id,
+                job.job_type,
+                seconds,
+                extra=_fields(job),
+            )
         case e.ClaimsReleased(job_ids=ids):
             logger.warning("Gave back %s jobs whose claim's answer was lost: %s", len(ids), list(ids[:20]))
         case e.JobsTakenOver(jobs=jobs):
             for taken in jobs[:20]:
                 logger.warning(
-                    "Job %s (%s) taken over from %s: %s", taken.id, taken.job_type, taken.locked_by, taken.status
+                    "Job %s (%s) taken over from %s: %s",
+                    taken.id,
+                    taken.job_type,
+                    taken.locked_by,
+                    taken.status,
+                    extra=_fields(taken),
                 )
             if len(jobs) > 20:
                 logger.warning("... and %s more jobs.", len(jobs) - 20)
@@ -65,16 +86,26 @@ def _log_outcome(outcome: Outcome) -> None:
     job = outcome.job
     match outcome.verb:
         case Verb.FAILED:
-            logger.error("Job %s (%s) failed: %s", job.id, job.job_type, outcome.error)
+            logger.error("Job %s (%s) failed: %s", job.id, job.job_type, outcome.error, extra=_fields(job))
         case Verb.RETRY if job.attempts >= job.max_attempts:
-            logger.error("Job %s (%s) failed its last attempt: %s", job.id, job.job_type, outcome.error)
+            logger.error(
+                "Job %s (%s) failed its last attempt: %s", job.id, job.job_type, outcome.error, extra=_fields(job)
+            )
         case Verb.RETRY:
             logger.warning(
                 "Job %s (%s) failed attempt %s of %s, next in %.1f s: %s",
                 job.id, job.job_type, job.attempts, job.max_attempts, outcome.delay, _last_line(outcome.error),
+                extra=_fields(job),
             )  # fmt: skip
         case _:
-            logger.debug("Job %s (%s): %s in %s ms.", job.id, job.job_type, outcome.verb, outcome.duration_ms)
+            logger.debug(
+                "Job %s (%s): %s in %s ms.", job.id, job.job_type, outcome.verb, outcome.duration_ms, extra=_fields(job)
+            )
+
+
+def _fields(job: Job | TakenOver) -> dict[str, Any]:
+    """Return what `JobFields` and `ctx.log` put into records, for those that are about a job and not of its attempt."""
+    return {"job_id": job.id, "job_type": job.job_type, "attempt": job.attempts}
 
 
 def _last_line(error: str | None) -> str:

@@ -85,6 +85,8 @@ class JobStore(Protocol):
             max_attempts: how often it may be started; 1 promises that it is started at most once; 5 if it is left out.
             timeout_seconds: an attempt that takes longer is cancelled and counts as an error.
             queue: 1 to 200 bytes; "default" if it is left out.
+            tags, metadata: words and a JSON object of yours, kept with the job.
+            concurrency_key, expires_at: kept with the job; no worker of this version heeds them.
             conn: a connection of the caller's, which it stays; its transaction decides whether the job exists. One of
                 asyncpg's; an AsyncSession or AsyncConnection of SQLAlchemy (drivers asyncpg and psycopg), so also
                 SQLModel's session; psycopg's AsyncConnection; or what Tortoise, Piccolo or databases yield for a

@@ -180,6 +180,10 @@ async def _insert_keyed(
 def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int, id_types: IdTypes) -> Row:
     if isinstance(job, TypedJob):
         id_types[position] = job.id_type
+    if not isinstance(job, (NewJob, Mapping)):
+        raise InvalidJob(
+            f"job {position}: a job is a NewJob, such as handler.new(...) returns, or its fields by name, not {job!r}"
+        )
     try:
         return row(job if isinstance(job, NewJob) else NewJob(**job), max_payload_bytes)
     except (InvalidJob, TypeError) as error:

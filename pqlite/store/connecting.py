@@ -54,7 +54,11 @@ def address(dsn: str, name: str = "dsn") -> str:
     Raises:
         ConfigurationError: it cannot; the message calls it `name`.
     """
+    if not isinstance(dsn, str):
+        raise ConfigurationError(f"{name} must be a string, such as postgresql://host/app, not {type(dsn).__name__}")
     scheme, found, rest = dsn.partition("://")
+    if scheme.startswith(("postgresql+", "postgres+")):
+        raise ConfigurationError(f"{name} must begin with postgresql://, without the name of a driver (+asyncpg)")
     if not found or scheme not in ("postgresql", "postgres"):
         raise ConfigurationError(f"{name} must begin with postgresql:// (it is not shown here: it may hold a password)")
     before, _, query = rest.partition("?")

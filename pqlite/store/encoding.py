@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 import traceback
@@ -115,6 +116,12 @@ def _offence(value: Any, path: str) -> str | None:
     return None
 
 
+def _kind(value: Any) -> str:
+    if inspect.iscoroutine(value):
+        return "it is a coroutine; is an 'await' missing?"
+    return f"it is the class {value.__name__}" if isinstance(value, type) else f"its type is {type(value).__name__}"
+
+
 def _locate(value: Any, root: str) -> tuple[str, str]:
     """Return the path of the first part that cannot be serialized, and why."""
     path = root
@@ -136,7 +143,7 @@ def _locate(value: Any, root: str) -> tuple[str, str]:
             if isinstance(value, str):
                 return path, "it contains a lone surrogate"
             if not children:
-                return path, f"it is a {type(value).__name__}"
+                return path, _kind(value)
             if not isinstance(value, (dict, list, tuple)):
                 return path, ""  # a model whose parts are fine: its own serializer fails
             break  # every part is fine, the whole is too deep

@@ -43,7 +43,15 @@ from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
-from pqlite.store.specs import EnqueueMiddleware, Noted, all_passed_through, passed_through, specified, typed_id
+from pqlite.store.specs import (
+    EnqueueMiddleware,
+    Noted,
+    all_passed_through,
+    passed_through,
+    several,
+    specified,
+    typed_id,
+)
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
 
@@ -60,6 +68,10 @@ ACQUIRE_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 BUSY_PAUSE = 0.05
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
+ELSEWHERE = (
+    "The store was started in another event loop, to which its connections belong. A handler in a thread calls it by "
+    "anyio.from_thread.run(store.enqueue, job_type, payload)."
+)
 
 
 class PgJobStore:
@@ -109,6 +121,8 @@ class PgJobStore:
     ) -> None:
         if dsn is None and pool is None and connect is None:
             raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
+        if pool is not None and not hasattr(pool, "acquire"):
+            raise ConfigurationError(f"pool must be one of asyncpg's (asyncpg.create_pool), not {pool!r}")
         self.schema = schema
         self._sql = for_schema(schema)
         checked = None if dsn is None else address(dsn)
@@ -118,6 +132,7 @@ class PgJobStore:
             self._listen_route = Route(address(listen_dsn, "listen_dsn"), name="listen_dsn")
         self._given_pool = pool
         self._pool = pool
+        self._loop: asyncio.AbstractEventLoop | None = None  # whose the pool is, if the store made it
         self._coalescer = None if pool is None else self._coalescing(pool)
         self._pool_size = pool_size
         self._max_payload_bytes = max_payload_bytes
@@ -145,6 +160,7 @@ class PgJobStore:
         """
         if self._pool is None:
             route = self._own_route()
+            self._loop = asyncio.get_running_loop()
             self._pool = await asyncpg.create_pool(
                 min_size=0,
                 max_size=self._pool_size,
@@ -198,14 +214,19 @@ class PgJobStore:
         """Yield a connection of the pool, which goes back to it afterwards.
 
         Raises:
-            NotStarted: before start() or after close().
+            NotStarted: before start() or after close(), or in another event loop.
             TimeoutError: the pool had none to give for 30 seconds.
         """
-        if self._pool is None:
-            raise NotStarted(NOT_STARTED)
-        pool = self._pool
+        pool = self._usable_pool()
         async with pool.acquire(timeout=ACQUIRE_SECONDS) as conn, leaving_standbys(pool):
             yield conn
+
+    def _usable_pool(self) -> asyncpg.Pool[Any]:
+        if self._pool is None:
+            raise NotStarted(NOT_STARTED)
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise NotStarted(ELSEWHERE)
+        return self._pool
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -323,8 +344,8 @@ class PgJobStore:
             callers = await self._lent(conn, strict, "A job was enqueued")
             [(job_id, inserted)] = await callers.fetch(self._sql.enqueue, *values, None)
         elif job.dedupe_key is None:
-            if self._coalescer is None:
-                raise NotStarted(NOT_STARTED)
+            self._usable_pool()
+            assert self._coalescer is not None  # made with the pool
             job_id, inserted = await self._coalescer.write(values), True
         else:
             job_id, inserted = await self._enqueue_alone(job.dedupe_key, values)
@@ -377,6 +398,7 @@ class PgJobStore:
         callers = None if conn is None else await self._lent(conn, strict, "Jobs were enqueued")
         noted = Noted() if self.events.wanted else None
         middleware = self._middleware if noted is None else (*self._middleware, noted.note)
+        jobs = several(jobs)
         if middleware:
             jobs = all_passed_through(middleware, jobs)
         batch = await batch_of(jobs, self._max_payload_bytes)

@@ -37,13 +37,34 @@ def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:
     """Return what `enqueue` was asked for as a job. Options win over those of a given job.
 
     Raises:
-        InvalidJob: there is a payload beside a job that has its own.
+        InvalidJob: there is a payload beside a job that has its own, or what was given is neither a job nor a name.
+        TypeError: there is no such option.
     """
-    if not isinstance(job, NewJob):
-        return NewJob(job_type=job, payload=payload, **options)
-    if payload is not None:
+    if not isinstance(job, (str, NewJob)):
+        raise InvalidJob(f"job_type must be a string, or a job such as handler.new(...) returns, not {job!r}")
+    if payload is not None and isinstance(job, NewJob):
         raise InvalidJob(f"{job.job_type!r} has its payload already: enqueue(job, ...) takes options only")
-    return job.with_options(**options) if options else job
+    try:
+        if isinstance(job, str):
+            return NewJob(job_type=job, payload=payload, **options)
+        return job.with_options(**options) if options else job
+    except TypeError:
+        unknown = [option for option in options if option not in JobOptions.__annotations__]
+        raise TypeError(
+            f"enqueue has no option {', '.join(unknown)}; what the handler needs is the payload: enqueue(job_type, "
+            "{...}), or handler.new(...)"
+        ) from None
+
+
+def several(jobs: NewJobs) -> NewJobs:
+    """Return what `enqueue_many` was given.
+
+    Raises:
+        InvalidJob: it is one job.
+    """
+    if isinstance(jobs, (NewJob, Mapping)):
+        raise InvalidJob(f"enqueue_many takes several jobs, such as a list; enqueue takes one: {jobs!r}")
+    return jobs
 
 
 def typed_id(job: NewJob, job_id: int) -> int:

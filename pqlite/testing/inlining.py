@@ -10,7 +10,8 @@ from functools import wraps
 from typing import Any
 
 from pqlite.backoff import Backoff
-from pqlite.handlers import AnyHandler
+from pqlite.events import Observer
+from pqlite.handlers import AnyHandler, Middleware
 from pqlite.job import Job
 from pqlite.store.engine import WorkerStore
 from pqlite.testing.draining import drain
@@ -26,7 +27,11 @@ async def inline(
     *,
     max_jobs: int = 1000,
     raises: bool = True,
+    queues: Sequence[str] | None = None,
     backoff: Backoff | None = None,
+    observers: Sequence[Observer] = (),
+    resources: Mapping[str, Any] | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> AsyncIterator[Callable[[], Awaitable[list[Job]]]]:
     """Within the block, `store.enqueue` and `enqueue_many` return when the jobs that are due have run.
 
@@ -56,7 +61,17 @@ async def inline(
             inside = ["drain"]
             token = _inside.set(inside)
             try:
-                return await drain(store, handlers, max_jobs=max_jobs, raises=raises, backoff=backoff)
+                return await drain(
+                    store,
+                    handlers,
+                    max_jobs=max_jobs,
+                    raises=raises,
+                    queues=queues,
+                    backoff=backoff,
+                    observers=observers,
+                    resources=resources,
+                    middleware=middleware,
+                )
             finally:
                 inside.clear()
                 _inside.reset(token)

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.handlers import Hooks, Middleware, with_hooks
+from pqlite.store.engine import WorkerStore
 from pqlite.store.validation import name, names
 
 Duration = float | timedelta
 
 
-def duration(value: Duration) -> timedelta:
-    """Return a duration that was given in seconds or as a timedelta."""
-    return value if isinstance(value, timedelta) else timedelta(seconds=value)
+def duration(what: str, value: Duration) -> timedelta:
+    """Return a duration that was given in seconds or as a timedelta.
+
+    Raises:
+        ConfigurationError: it is neither; the message calls it `what`.
+    """
+    try:
+        return value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigurationError(f"{what} must be a number of seconds or a timedelta, not {value!r}") from None
+
+
+def store_of(given: WorkerStore) -> WorkerStore:
+    """Return the store that was given.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if isinstance(given, type) or not hasattr(given, "listening_engine"):
+        raise ConfigurationError(f"store must be a store, such as PgJobStore(dsn=...), not {given!r}")
+    return given
 
 
 def label(worker_id: str | None) -> str:
@@ -53,7 +74,32 @@ def around(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> 
     for each in several:
         if not isinstance(each, Hooks):
             raise ConfigurationError(f"hooks must be Hooks(before_job=..., after_job=...), not {each!r}")
+        _refuse_others("before_job must be a function of (ctx)", each.before_job, None)
+        _refuse_others("after_job must be a function of (ctx, *, result, error)", each.after_job, None, **_AFTER)
+    if callable(middleware):
+        raise ConfigurationError(f"middleware must be a list, middleware=[function], not {middleware!r}")
     for layer in middleware:
-        if not callable(layer):
-            raise ConfigurationError(f"middleware must be an async function of (ctx, call_next), not {layer!r}")
+        wanted = "middleware must be an async function of (ctx, call_next)"
+        if not callable(layer) or isinstance(layer, type):
+            raise ConfigurationError(f"{wanted}, not {layer!r}")
+        _refuse_others(wanted, layer, None, None)
     return (*map(with_hooks, several), *middleware)
+
+
+_AFTER = {"result": None, "error": None}
+
+
+def _refuse_others(wanted: str, function: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> None:
+    """Refuse a function that cannot be called with such arguments: each attempt would tell, one by one."""
+    if function is None:
+        return
+    if not callable(function):
+        raise ConfigurationError(f"{wanted}, not {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # something built in
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ConfigurationError(f"{wanted}; of {function!r}: {error}") from None

@@ -22,7 +22,7 @@ from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import Duration, around, duration, label, served
+from pqlite.worker.arguments import Duration, around, duration, label, served, store_of
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
 from pqlite.worker.resources import Resources, held, known
@@ -107,17 +107,17 @@ class Worker:
         ):
             if value not in accepted:
                 raise ConfigurationError(f"{argument} is {value!r}; it must be one of {accepted}")
-        self.store = store
+        self.store = store_of(store)
         self.settings = from_environment(
             WorkerSettings(
                 enabled=enabled,
                 concurrency=concurrency,
                 enable_reaper=enable_reaper,
-                reap_stale_every=duration(reap_stale_every_seconds),
-                default_stale_after=duration(default_stale_after),
-                shutdown_grace=duration(shutdown_grace),
-                shutdown_timeout=duration(shutdown_timeout),
-                lease=duration(lease),
+                reap_stale_every=duration("reap_stale_every_seconds", reap_stale_every_seconds),
+                default_stale_after=duration("default_stale_after", default_stale_after),
+                shutdown_grace=duration("shutdown_grace", shutdown_grace),
+                shutdown_timeout=duration("shutdown_timeout", shutdown_timeout),
+                lease=duration("lease", lease),
                 retain_done=retain_done,
                 retain_failed=retain_failed,
             )

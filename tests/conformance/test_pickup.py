@@ -98,7 +98,7 @@ async def test_a_result_that_cannot_be_stored_is_refused_and_the_job_still_runs(
     await store.enqueue("t")
     job = await pick_up(store)
 
-    with pytest.raises(PayloadError, match="result cannot be stored as JSON: it is a object"):
+    with pytest.raises(PayloadError, match="result cannot be stored as JSON: its type is object"):
         await store.mark_done(job, result=object())
 
     assert (await store.get(job.id)).status is JobStatus.RUNNING

@@ -130,6 +130,7 @@ def test_registries_are_combined_unless_a_name_is_in_both() -> None:
         ({"aliases": "old"}, "aliases must be several names"),
         ({"aliases": [""]}, "job_type must be 1 to 200 bytes"),
         ({"backoff": 3}, "backoff must be a BackoffPolicy or a function"),
+        ({"retry_on": "ValueError"}, "retry_on must name exception classes, not 'ValueError'"),
         ({"retry_on": ["ValueError"]}, "retry_on must name exception classes, not 'ValueError'"),
         ({"never_retry_on": int}, "never_retry_on must name exception classes"),
         ({"version": 0}, "version of 't' must be a whole number of 1 or more"),
@@ -150,6 +151,13 @@ def test_a_declaration_that_cannot_work_says_why(options: dict[str, Any], senten
 def test_a_job_type_that_is_no_name_is_refused(name: Any) -> None:
     with pytest.raises(ConfigurationError, match="job_type"):
         Handlers().job(name)(number)
+
+
+def test_a_declaration_without_a_name_is_refused() -> None:
+    handlers = Handlers()
+
+    with pytest.raises(ConfigurationError, match=r"@handlers\.job\('job_type'\), not <function number"):
+        handlers.job(number)  # type: ignore[arg-type]
 
 
 class Pool:
@@ -174,6 +182,19 @@ def local() -> Any:
     def function(thing: "Inside") -> None: ...
 
     return function
+
+
+class Sender:
+    """Has attributes like those of a handler, which are its own."""
+
+    def __init__(self) -> None:
+        self.new = self.rules = self.payload = self.version = "its own"
+
+    async def __call__(self, to: str) -> str:
+        return to
+
+    async def send(self, to: str) -> str:
+        return f"{self.new} {to}"
 
 
 async def yields_later() -> AsyncIterator[int]:
@@ -210,6 +231,7 @@ def depends_on_that(value: int = Depends(asks_for_a_value)) -> None: ...
         (yields, "The handler of 't' has a `yield`; a handler returns its result"),
         (yields_later, "The handler of 't' has a `yield`"),
         (partial(yields), "The handler of 't' has a `yield`"),
+        (Sender.send, "'self' of the handler of 't' is a method's"),
         (7, "must be a function, not 7"),
     ],
 )
@@ -218,23 +240,36 @@ def test_a_signature_that_cannot_work_says_why(function: Any, sentence: str) -> 
         Handlers().job("t")(function)
 
 
+def asks_for_nothing() -> None: ...
+async def asks_for_more(ctx: JobContext, number: int) -> None: ...
+async def asks_for_a_dependency(ctx: JobContext, value: int = Depends(number)) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handlers", "sentence"),
+    [
+        ({"t": asks_for_nothing}, "'t' is called with a JobContext alone: too many positional arguments"),
+        ({"t": asks_for_more}, "missing a required argument: 'number'. .* is declared with @handlers.job"),
+        ({"t": asks_for_a_dependency}, "'t' has Depends, and is called with a JobContext alone"),
+        (number, "handlers must be a Handlers registry, or functions by job type"),
+        ([number], "handlers must be a Handlers registry, or functions by job type"),
+    ],
+)
+def test_plain_handlers_that_cannot_be_called_with_a_context_are_refused(handlers: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        Worker(PgJobStore(dsn="postgresql://"), handlers)
+
+
+@pytest.mark.parametrize("store", [PgJobStore, "postgresql://localhost/app"])
+def test_a_worker_without_a_store_is_refused(store: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"store must be a store, such as PgJobStore\(dsn=\.\.\.\), not"):
+        Worker(store, {"t": lambda ctx: None})
+
+
 @pytest.mark.parametrize("handler", [yields, yields_later])
 def test_a_plain_handler_that_yields_is_refused_when_the_worker_is_made(handler: Any) -> None:
     with pytest.raises(ConfigurationError, match="The handler of 't' has a `yield`"):
         Worker(PgJobStore(dsn="postgresql://"), {"t": handler})
-
-
-class Sender:
-    """Has attributes like those of a handler, which are its own."""
-
-    def __init__(self) -> None:
-        self.new = self.rules = self.payload = self.version = "its own"
-
-    async def __call__(self, to: str) -> str:
-        return to
-
-    async def send(self, to: str) -> str:
-        return f"{self.new} {to}"
 
 
 async def test_an_object_a_method_and_a_partial_may_be_handlers(store: PgJobStore) -> None:

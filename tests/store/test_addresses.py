@@ -161,6 +161,7 @@ def test_a_command_tells_nobody_either(
     ("dsn", "says"),
     [
         ("host=db password=x", "must begin with postgresql://"),
+        ("postgresql+asyncpg://u:p@db/app", r"without the name of a driver \(\+asyncpg\)"),
         ("postgresql://app:x", "names a port that is no number"),
         ("postgresql://app:p@ss@db/app", "must be percent-encoded"),
         ("postgresql://app:p/ss@db/app", "must be percent-encoded"),

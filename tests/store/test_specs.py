@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pqlite import InvalidJob, NewJob, PgJobStore
+from pqlite import Handlers, InvalidJob, NewJob, PgJobStore
 from pqlite.job import NewJobs
 
 
@@ -30,8 +30,23 @@ async def test_a_job_object_has_its_payload_already(store: PgJobStore) -> None:
 
 async def test_an_option_that_does_not_exist_is_an_error(store: PgJobStore) -> None:
     for job in ("t", NewJob(job_type="t")):
-        with pytest.raises(TypeError, match="prio"):
+        with pytest.raises(TypeError, match="enqueue has no option prio; what the handler needs is the payload"):
             await store.enqueue(job, prio=3)  # type: ignore[call-overload]
+
+
+async def test_what_is_no_job_is_refused_with_what_would_be_one(store: PgJobStore) -> None:
+    handlers = Handlers()
+
+    @handlers.job("t")
+    async def handler() -> None: ...
+
+    for given in (handler, handler.new):
+        with pytest.raises(InvalidJob, match=r"job such as handler.new\(...\) returns, not <"):
+            await store.enqueue(given)  # type: ignore[call-overload]
+        with pytest.raises(InvalidJob, match=r"job 0: a job is a NewJob, such as handler.new\(...\) returns"):
+            await store.enqueue_many([given])  # type: ignore[arg-type]
+    with pytest.raises(InvalidJob, match="enqueue_many takes several jobs, such as a list; enqueue takes one"):
+        await store.enqueue_many(handler.new())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("version", [0, "2", 1.5, None])

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from pqlite import JobContext, JobStatus
-from pqlite.testing import AttemptFailed, inline
+from pqlite import CallNext, JobContext, JobStatus
+from pqlite.events import JobSettled
+from pqlite.testing import AttemptFailed, EventLog, inline
 from tests.conformance.conftest import Store
 from tests.conformance.scene import RolledBack
 
@@ -32,6 +33,28 @@ async def test_enqueue_returns_when_the_job_has_run(store: Store, mailbox: Mailb
         assert mailbox.mails == [1, 2, 3]
         await store.enqueue("mail", 4, run_after=timedelta(hours=1))
         assert mailbox.mails == [1, 2, 3]
+
+
+async def test_a_job_has_around_it_what_a_worker_would_have(store: Store) -> None:
+    heard = EventLog()
+    seen: list[object] = []
+
+    async def handler(ctx: JobContext) -> object:
+        return ctx.resources["pool"]
+
+    async def around(ctx: JobContext, call_next: CallNext) -> object:
+        seen.append(await call_next(ctx))
+        return seen[-1]
+
+    given = {"queues": ["mail"], "resources": {"pool": 7}, "middleware": [around], "observers": [heard]}
+    async with inline(store, {"t": handler}, **given):  # type: ignore[arg-type]
+        job_id = await store.enqueue("t", queue="mail")
+        other = await store.enqueue("t")
+
+    assert (await store.get(job_id)).result == 7
+    assert (await store.get(other)).status is JobStatus.READY
+    assert seen == [7]
+    assert [event.outcome.job.id for event in heard.of(JobSettled)] == [job_id]
 
 
 async def test_after_the_block_jobs_wait_again(store: Store, mailbox: Mailbox) -> None:

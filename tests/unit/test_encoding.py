@@ -36,8 +36,9 @@ def test_a_result_is_cleaned_until_it_can_be_stored(value: Any, stored: Any) -> 
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (object(), "result cannot be stored as JSON: it is a object"),
-        ({"a": {"b": object()}}, "result.a.b cannot be stored as JSON: it is a object"),
+        (object(), "result cannot be stored as JSON: its type is object"),
+        (ValueError, "result cannot be stored as JSON: it is the class ValueError"),
+        ({"a": {"b": object()}}, "result.a.b cannot be stored as JSON: its type is object"),
         ("x" * 1000, "result is 1,002 bytes of JSON; at most 1,000 are stored"),
     ],
 )
@@ -71,8 +72,8 @@ class Slotted:
 @pytest.mark.parametrize(
     ("value", "path", "reason"),
     [
-        ({"a": [Slotted({"b": object()})]}, "payload.a[0].inner.b", "it is a object"),
-        (Model(name="x", extra=[object()]), "payload.extra[0]", "it is a object"),
+        ({"a": [Slotted({"b": object()})]}, "payload.a[0].inner.b", "its type is object"),
+        (Model(name="x", extra=[object()]), "payload.extra[0]", "its type is object"),
         ({"m": Moody()}, "payload.m", "not today"),
         ((1, {"k": {object(): 1}}), "payload[1].k", "it has the key <object"),
         ("\ud800", "payload", "it contains a lone surrogate"),

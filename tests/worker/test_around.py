@@ -213,17 +213,31 @@ async def test_a_hook_hears_of_every_end_and_changes_none_but_before(
     caplog.clear()
 
 
+wrong: Any = with_asyncio
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"middleware": [3]}, "middleware must be an async function"),
+        ({"middleware": coroutine}, r"middleware must be a list, middleware=\[function\]"),
+        ({"middleware": [coroutine]}, r"middleware must be an async function of \(ctx, call_next\); .* too many"),
+        ({"middleware": [Hooks]}, r"middleware must be an async function of \(ctx, call_next\), not <class"),
+        ({"hooks": Hooks(before_job=wrong)}, r"before_job must be a function of \(ctx\); of .*too many"),
+        (
+            {"hooks": Hooks(after_job=wrong)},
+            r"after_job must be a function of \(ctx, \*, result, error\); of .*too many",
+        ),
+        ({"observers": coroutine}, r"observers must be a list, observers=\[function\]"),
+        ({"shutdown_grace": "10"}, "shutdown_grace must be a number of seconds or a timedelta, not '10'"),
+        ({"concurrency": "10"}, "concurrency must be 1 or more, not '10'"),
         ({"hooks": coroutine}, "hooks must be Hooks"),
         ({"hooks": [coroutine]}, "hooks must be Hooks"),
         ({"resources": ["pool"]}, "resources must be a mapping, or a function"),
         ({"backoff": 3}, "backoff must be a BackoffPolicy or a function"),
     ],
 )
-async def test_what_cannot_be_called_is_refused(store: PgJobStore, options: Any, sentence: str) -> None:
+async def test_what_cannot_be_called_as_it_will_be_is_refused(store: PgJobStore, options: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         Worker(store, {"t": coroutine}, **options)
 
@@ -444,6 +458,21 @@ EXPECTED = {
     *("in a dependency", "in its end", "in a thread of a task", "after another job"),
     *("in a function", "from the context", "outside"),
 }
+
+
+async def test_what_the_worker_logs_of_a_job_names_it(run: Run, store: PgJobStore) -> None:
+    async def fails(ctx: JobContext) -> None:
+        raise Fail("no")
+
+    records = Records()
+    logging.getLogger("pqlite").addHandler(records)
+    try:
+        async with run({"t": fails}):
+            job = await ended(store, await store.enqueue("t"))
+    finally:
+        logging.getLogger("pqlite").removeHandler(records)
+
+    assert [f for message, f in records.fields.items() if "failed" in message] == [(job.id, "t", 1)]
 
 
 async def test_a_retry_is_another_attempt_in_the_log(run: Run, store: PgJobStore) -> None:

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import anyio.from_thread
 import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from pqlite import BackoffPolicy, JobContext, JobStatus, NotInTransaction, PgJobStore
+from pqlite import BackoffPolicy, JobContext, JobStatus, NotInTransaction, NotStarted, PgJobStore
 from pqlite.events import JobStarted
 from tests.support import EventLog, ended, sqlalchemy_url, until
 from tests.worker.conftest import Run
@@ -211,3 +212,41 @@ async def test_a_job_completed_on_a_session_and_retried_by_hand_runs_again(
 
     assert (job.status, job.last_error) == (JobStatus.DONE, None)
     assert await ledger(conn) == [job_id] * 2
+
+
+async def test_a_completion_that_is_not_entered_says_that_it_did_nothing(run: Run, store: PgJobStore) -> None:
+    async def forgets(ctx: JobContext) -> str:
+        with pytest.warns(RuntimeWarning, match=r"ctx.complete\(\) did nothing; .* 'async with"):
+            ctx.complete(result="lost")
+        return "returned"
+
+    async def awaits(ctx: JobContext) -> None:
+        await ctx.complete()  # type: ignore[misc]
+
+    async def enters_it_like_a_file(ctx: JobContext) -> None:
+        with ctx.complete():  # type: ignore[attr-defined]
+            pass
+
+    async with run({"forgets": forgets, "awaits": awaits, "with": enters_it_like_a_file}):
+        forgot = await ended(store, await store.enqueue("forgets"))
+        awaited = await ended(store, await store.enqueue("awaits", max_attempts=1))
+        entered = await ended(store, await store.enqueue("with", max_attempts=1))
+
+    assert (forgot.status, forgot.result) == (JobStatus.DONE, "returned")
+    assert "ctx.complete() is awaited with conn= only" in (awaited.last_error or "")
+    assert "ctx.complete() is not for 'with' alone" in (entered.last_error or "")
+
+
+async def test_a_handler_in_a_thread_enqueues_through_the_event_loop_and_not_beside_it(
+    run: Run, store: PgJobStore
+) -> None:
+    def handler(ctx: JobContext) -> int:
+        for options in ({}, {"dedupe_key": "k"}):
+            with pytest.raises(NotStarted, match="in another event loop"):
+                asyncio.run(ctx.store.enqueue("never", **options))  # type: ignore[arg-type]
+        return anyio.from_thread.run(ctx.store.enqueue, "next", {"id": 7})
+
+    async with run({"t": handler}):
+        job = await ended(store, await store.enqueue("t"))
+
+    assert (await store.get(job.result)).payload == {"id": 7}

@@ -26,7 +26,15 @@ from pqlite.store.awaiting import Ended, outcome_of, patience, pause_after
 from pqlite.store.batches import IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.encoding import clean_text, encode_clean
-from pqlite.store.specs import EnqueueMiddleware, Noted, all_passed_through, passed_through, specified, typed_id
+from pqlite.store.specs import (
+    EnqueueMiddleware,
+    Noted,
+    all_passed_through,
+    passed_through,
+    several,
+    specified,
+    typed_id,
+)
 from pqlite.store.validation import COLUMNS, Row, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
@@ -235,6 +243,7 @@ class MemoryJobStore:
         id_types: IdTypes = {}
         noted = Noted() if self.events.wanted else None
         middleware = self._middleware if noted is None else (*self._middleware, noted.note)
+        jobs = several(jobs)
         rows = await self._drawn(all_passed_through(middleware, jobs) if middleware else jobs, id_types)
         if not rows:
             return []
