@@ -59,6 +59,7 @@ class Watcher:
         self._waiters: set[_Waiter] = set()
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        """Set when there is something new for the task, whose event loop it belongs to."""
 
     async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
         """Return what has become of a job, once it has ended; look at it every `most` seconds at least.
@@ -71,6 +72,7 @@ class Watcher:
         self._waiters.add(waiter)
         self._news.set()
         if self._task is None or self._task.done():
+            self._news = asyncio.Event()  # the last task may have had another event loop
             # In a context of its own: what belongs to the first who waits is not the others' concern.
             self._task = Context().run(asyncio.create_task, self._serve(), name="pqlite wait_for")
         try:
@@ -101,7 +103,8 @@ class Watcher:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
             waiter.fail(error)
 
     async def _serve(self) -> None:

@@ -127,6 +127,25 @@ async def test_nothing_is_looked_at_when_nobody_waits_any_more(watcher: Watcher,
     assert (await watcher.wait(2, None, 1.0)).id == 2
 
 
+def test_who_waited_in_an_event_loop_that_is_gone_is_not_looked_for_in_the_next(jobs: Jobs, watcher: Watcher) -> None:
+    async def leave() -> None:
+        await waiting_for(watcher, jobs, 1)
+        watcher.abort(LookupError("closed"))
+
+    async def come() -> None:
+        jobs.ended = {2}
+        assert (await watcher.wait(2, None, 1.0)).id == 2
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    jobs.looks.clear()
+    asyncio.run(come())
+
+    assert jobs.looks == [[2]]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
 @pytest.mark.usefixtures("rarely")
 async def test_a_look_that_hangs_does_not_outlive_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = asyncio.Event()
