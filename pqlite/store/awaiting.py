@@ -139,6 +139,28 @@ class Watcher:
                 waiter.answer.set_result(ended)
 
 
+class Poller:
+    """Waits without a task: who waits looks, and when that is over, so is the last look."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+
+    async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
+        """Return what has become of a job, once it has ended; see Watcher.wait."""
+        since = time.monotonic()
+        while True:
+            for ended in await self._look([int(job_id)]):
+                return ended
+            waited = time.monotonic() - since
+            if timeout is not None and waited >= timeout:
+                raise JobTimeoutError(f"Job {int(job_id)} has not ended within {timeout:g} s.")
+            left = most if timeout is None else timeout - waited
+            await asyncio.sleep(min(pause_after(waited, most), left))
+
+    def look_again(self, job_ids: Iterable[int]) -> None:
+        """Do nothing: who waits looks often."""
+
+
 class _Waiter:
     def __init__(self, job_id: int, most: float) -> None:
         self.job_id = int(job_id)
