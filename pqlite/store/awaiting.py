@@ -124,19 +124,20 @@ class Watcher:
             waiter.due = now + waiter.pause(now)  # before the look: what ends during it is news
         ids = sorted({waiter.job_id for waiter in due})
         found: dict[int, Ended] = {}
+        trouble: Exception | None = None
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 for at in range(0, len(ids), MOST_IDS):
                     found |= {ended.id: ended for ended in await self._look(ids[at : at + MOST_IDS])}
         except Exception as error:
-            for waiter in due:
-                waiter.trouble = error
-                if not self._passes(error):
-                    waiter.fail(error)
+            trouble = error
         for waiter in due:
+            waiter.trouble = trouble
             waiter.looked.set()
-            if (ended := found.get(waiter.job_id)) is not None and not waiter.answer.done():
-                waiter.answer.set_result(ended)
+            if (ended := found.get(waiter.job_id)) is not None:
+                waiter.answered(ended)
+            elif trouble is not None and not self._passes(trouble):
+                waiter.fail(trouble)
 
 
 class Poller:
@@ -173,6 +174,10 @@ class _Waiter:
 
     def pause(self, now: float) -> float:
         return pause_after(now - self._since, self._most)
+
+    def answered(self, ended: Ended) -> None:
+        if not self.answer.done():
+            self.answer.set_result(ended)
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():

@@ -106,6 +106,16 @@ async def test_weather_is_waited_out_and_told_to_who_gives_up(watcher: Watcher, 
     assert isinstance(error.value.__cause__, ConnectionResetError)
 
 
+async def test_weather_that_has_passed_is_not_told_to_who_gives_up(watcher: Watcher, jobs: Jobs) -> None:
+    jobs.troubles = [ConnectionResetError("gone")]
+
+    with pytest.raises(JobTimeoutError) as error:
+        await watcher.wait(1, 0.1, 1.0)
+
+    assert len(jobs.looks) > 1
+    assert error.value.__cause__ is None
+
+
 async def test_any_other_error_is_that_of_who_waits(watcher: Watcher, jobs: Jobs) -> None:
     jobs.troubles = [PermissionError("never"), LookupError("no such function")]
 
