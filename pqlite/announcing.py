@@ -91,8 +91,14 @@ class Announcer:
                 logger.exception("Logging %s failed.", type(event).__name__)
         if self._mailboxes:
             self._announced.append(event)
-            if self._due is None or self._due.is_closed():
-                self._hand_over_soon()
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self._hand_over()  # another thread, which has no turns to wait for
+            else:
+                if self._due is not loop:  # nobody waits for another loop, which may stand still
+                    self._due = loop
+                    loop.call_soon(self._hand_over)
 
     async def finish(self, seconds: float = DELIVERY_SECONDS) -> None:
         """Return when the observers have heard all that was announced, or after so many seconds. Who is not done by
@@ -115,15 +121,6 @@ class Announcer:
     def _hand_over(self) -> None:
         with self._lock:
             self._pass_on()
-
-    def _hand_over_soon(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._hand_over()  # another thread, which has no turns to wait for
-        else:
-            self._due = loop
-            loop.call_soon(self._hand_over)
 
     def _pass_on(self) -> None:
         self._due = None  # before looking: who announces from now on asks for another time

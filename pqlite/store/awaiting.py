@@ -59,6 +59,7 @@ class Watcher:
         self._waiters: set[_Waiter] = set()
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        """Set when there is something new for the task, whose event loop it belongs to."""
 
     async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
         """Return what has become of a job, once it has ended; look at it every `most` seconds at least.
@@ -71,6 +72,7 @@ class Watcher:
         self._waiters.add(waiter)
         self._news.set()
         if self._task is None or self._task.done():
+            self._news = asyncio.Event()  # the last task may have had another event loop
             # In a context of its own: what belongs to the first who waits is not the others' concern.
             self._task = Context().run(asyncio.create_task, self._serve(), name="pqlite wait_for")
         try:
@@ -101,7 +103,8 @@ class Watcher:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
             waiter.fail(error)
 
     async def _serve(self) -> None:
@@ -121,19 +124,42 @@ class Watcher:
             waiter.due = now + waiter.pause(now)  # before the look: what ends during it is news
         ids = sorted({waiter.job_id for waiter in due})
         found: dict[int, Ended] = {}
+        trouble: Exception | None = None
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 for at in range(0, len(ids), MOST_IDS):
                     found |= {ended.id: ended for ended in await self._look(ids[at : at + MOST_IDS])}
         except Exception as error:
-            for waiter in due:
-                waiter.trouble = error
-                if not self._passes(error):
-                    waiter.fail(error)
+            trouble = error
         for waiter in due:
+            waiter.trouble = trouble
             waiter.looked.set()
-            if (ended := found.get(waiter.job_id)) is not None and not waiter.answer.done():
-                waiter.answer.set_result(ended)
+            if (ended := found.get(waiter.job_id)) is not None:
+                waiter.answered(ended)
+            elif trouble is not None and not self._passes(trouble):
+                waiter.fail(trouble)
+
+
+class Poller:
+    """Waits without a task: who waits looks, and when that is over, so is the last look."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+
+    async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
+        """Return what has become of a job, once it has ended; see Watcher.wait."""
+        since = time.monotonic()
+        while True:
+            for ended in await self._look([int(job_id)]):
+                return ended
+            waited = time.monotonic() - since
+            if timeout is not None and waited >= timeout:
+                raise JobTimeoutError(f"Job {int(job_id)} has not ended within {timeout:g} s.")
+            left = most if timeout is None else timeout - waited
+            await asyncio.sleep(min(pause_after(waited, most), left))
+
+    def look_again(self, job_ids: Iterable[int]) -> None:
+        """Do nothing: who waits looks often."""
 
 
 class _Waiter:
@@ -148,6 +174,10 @@ class _Waiter:
 
     def pause(self, now: float) -> float:
         return pause_after(now - self._since, self._most)
+
+    def answered(self, ended: Ended) -> None:
+        if not self.answer.done():
+            self.answer.set_result(ended)
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():

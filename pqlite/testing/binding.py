@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from pqlite import schema as ddl
 from pqlite.errors import ConfigurationError, NotInTransaction
+from pqlite.store.awaiting import Poller
 from pqlite.store.pg_engine import PgEngine
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.validation import Row
@@ -139,6 +140,8 @@ class BoundJobStore(PgJobStore):
         super().__init__(pool=cast(Any, one), schema=schema, strict=strict)
         self._one = one
         self._coalescer = cast(Any, _OneByOne(self._write))
+        # A watcher's look would use the connection after who waits went on.
+        self._watcher = cast(Any, Poller(self._ended))
 
     async def _write(self, values: Row) -> int:
         async with self.connection() as conn:

@@ -131,8 +131,10 @@ class Drain:
                 if self._raises and outcome.verb in (Verb.RETRY, Verb.FAILED):
                     raise AttemptFailed(outcome)
         finally:
-            await uninterrupted(self._leave(engine))
-            await self._announce.finish()
+            try:
+                await uninterrupted(self._leave(engine))
+            finally:
+                await self._announce.finish()
         return ran
 
     async def _claim(self, engine: Engine) -> Job | None:

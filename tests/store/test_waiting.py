@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pqlite import PgJobStore, Worker
+from pqlite import JobTimeoutError, PgJobStore, Worker
 from pqlite.store import awaiting
 from pqlite.store.awaiting import Ended
 from tests.faults.proxy import Proxy
@@ -55,6 +55,24 @@ async def test_a_worker_of_the_same_store_tells_who_waits_at_once(
             assert (await waiting).result == result
             told.clear()
             go.clear()
+
+
+async def test_a_store_that_is_started_again_in_another_event_loop_waits_there_too(dsn: str) -> None:
+    store = PgJobStore(dsn=dsn)
+
+    async def once() -> None:
+        async with store:
+            job_id = await store.enqueue("t")
+            waiting = asyncio.create_task(store.wait_for(job_id, timeout=10))
+            with pytest.raises(JobTimeoutError):
+                await store.wait_for(job_id, timeout=0.05)
+            claimed = await store.pickup("me")
+            assert claimed is not None
+            await store.mark_done(claimed, result=1)
+            assert (await waiting).result == 1
+
+    for _ in range(2):
+        await asyncio.to_thread(lambda: asyncio.run(once()))
 
 
 async def test_waiting_goes_on_when_the_connection_is_lost(dsn: str) -> None:

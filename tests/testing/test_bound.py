@@ -134,6 +134,28 @@ async def test_tasks_of_the_test_use_the_connection_one_after_the_other(mine: Pg
     assert len(await drain(mine, {"t": echo})) == 30
 
 
+async def test_who_stops_waiting_for_a_job_leaves_the_connection_free(
+    mine: PgJobStore, conn: asyncpg.Connection
+) -> None:
+    job_id = await mine.enqueue("t")
+    for turns in range(20):
+        waiting = asyncio.create_task(mine.wait_for(job_id))
+        for _ in range(turns):
+            await asyncio.sleep(0.0002)  # on, into its savepoint or its look
+
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+        assert await conn.fetchval("select 1") == 1
+
+
+async def test_who_waits_for_a_job_in_a_block_of_its_own_has_the_connection(mine: PgJobStore) -> None:
+    async with mine.transaction() as conn:
+        job_id = await mine.enqueue("t", conn=conn)
+        await mine.cancel(job_id, conn=conn)
+        assert (await mine.wait_for(job_id, raise_on_failure=False)).status is JobStatus.CANCELLED
+
+
 async def test_the_other_verbs_run_in_the_transaction_as_well(mine: PgJobStore) -> None:
     job_id = await mine.enqueue("t")
     assert await mine.cancel(job_id) is JobStatus.CANCELLED

@@ -347,6 +347,29 @@ def test_an_event_loop_that_is_closed_at_once_takes_nothing_with_it_but_a_call_u
     assert numbers(plain.events) == numbers(patient.events) == [1, 2]
 
 
+async def test_an_event_loop_that_stands_still_holds_up_no_event_of_another() -> None:
+    log = EventLog()
+    announce = Announcer([log])
+    announced, may_go_on = threading.Event(), threading.Event()
+
+    async def announce_and_block() -> None:
+        announce(number(1))
+        announced.set()
+        assert may_go_on.wait(20)
+
+    thread = threading.Thread(target=lambda: asyncio.run(announce_and_block()))
+    thread.start()
+    assert announced.wait(10)
+    announce(number(2))
+    try:
+        await log.wait_for(JobsPruned, count=2, timeout=10)
+    finally:
+        may_go_on.set()
+        thread.join()
+
+    assert numbers(log.events) == [1, 2]
+
+
 async def test_an_observers_task_knows_nothing_of_whoever_announces() -> None:
     seen: list[str] = []
 

@@ -106,6 +106,16 @@ async def test_weather_is_waited_out_and_told_to_who_gives_up(watcher: Watcher, 
     assert isinstance(error.value.__cause__, ConnectionResetError)
 
 
+async def test_weather_that_has_passed_is_not_told_to_who_gives_up(watcher: Watcher, jobs: Jobs) -> None:
+    jobs.troubles = [ConnectionResetError("gone")]
+
+    with pytest.raises(JobTimeoutError) as error:
+        await watcher.wait(1, 0.1, 1.0)
+
+    assert len(jobs.looks) > 1
+    assert error.value.__cause__ is None
+
+
 async def test_any_other_error_is_that_of_who_waits(watcher: Watcher, jobs: Jobs) -> None:
     jobs.troubles = [PermissionError("never"), LookupError("no such function")]
 
@@ -125,6 +135,25 @@ async def test_nothing_is_looked_at_when_nobody_waits_any_more(watcher: Watcher,
     assert serving.exception() is None
     jobs.ended = {2}
     assert (await watcher.wait(2, None, 1.0)).id == 2
+
+
+def test_who_waited_in_an_event_loop_that_is_gone_is_not_looked_for_in_the_next(jobs: Jobs, watcher: Watcher) -> None:
+    async def leave() -> None:
+        await waiting_for(watcher, jobs, 1)
+        watcher.abort(LookupError("closed"))
+
+    async def come() -> None:
+        jobs.ended = {2}
+        assert (await watcher.wait(2, None, 1.0)).id == 2
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    jobs.looks.clear()
+    asyncio.run(come())
+
+    assert jobs.looks == [[2]]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
 
 
 @pytest.mark.usefixtures("rarely")

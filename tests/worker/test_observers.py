@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asyncpg import UndefinedFunctionError
 from fastapi import FastAPI
 
 from pqlite import JobContext, JobStatus, PgJobStore, Worker
@@ -168,6 +169,24 @@ async def test_everything_is_heard_when_a_drain_returns(log: EventLog) -> None:
         await drain(store, {"t": nothing}, observers=[log])
 
     assert [type(event) for event in log.events] == [JobStarted, JobEnded, JobSettled] * 20
+
+
+async def test_everything_is_heard_when_a_drain_cannot_say_goodbye(store: PgJobStore) -> None:
+    heard: list[Event] = []
+
+    def slow(event: Event) -> None:
+        time.sleep(0.05)
+        heard.append(event)
+
+    async def destroy(ctx: JobContext) -> None:
+        async with store.connection() as conn:
+            await conn.execute("drop function pqlite.unregister")
+
+    await store.enqueue("t")
+    with pytest.raises(UndefinedFunctionError):
+        await drain(store, {"t": destroy}, observers=[slow])
+
+    assert [type(event) for event in heard] == [JobStarted, JobEnded, JobSettled]
 
 
 async def test_one_may_subscribe_while_the_worker_runs_and_leave_again(run: Run, store: PgJobStore) -> None:

@@ -18,11 +18,11 @@ from pydantic_core import to_json
 
 from pqlite.announcing import Announcer
 from pqlite.backoff import seconds
-from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, JobTimeoutError, LeaseLost, NotStarted
+from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, LeaseLost, NotStarted
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.awaiting import Ended, outcome_of, patience, pause_after
+from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
 from pqlite.store.batches import IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.encoding import clean_text, encode_clean
@@ -90,6 +90,7 @@ class MemoryJobStore:
         self._middleware = tuple(middleware)
         self.events = Announcer(observers)
         self._by_hand = ByHand()
+        self._poller = Poller(self._ended)
         self._started = False
         self._enqueue_listeners: list[tuple[asyncio.AbstractEventLoop | None, Callable[[], None]]] = []
         self.clock.on_advance(lambda: self._table.notify("rewind"))
@@ -360,27 +361,17 @@ class MemoryJobStore:
     ) -> JobOutcome[Any]:
         """Return how a job has ended, when it has; see JobStore.wait_for."""
         longest, most = patience(timeout, poll_interval)
-        since = time.monotonic()
-        while (ended := self._ended(_job_id(job_id))) is None:
-            waited = time.monotonic() - since
-            if longest is not None and waited >= longest:
-                raise JobTimeoutError(f"Job {int(job_id)} has not ended within {longest:g} s.")
-            left = most if longest is None else longest - waited
-            await asyncio.sleep(min(pause_after(waited, min(most, MOST_PAUSE)), left))
+        ended = await self._poller.wait(_job_id(job_id), longest, min(most, MOST_PAUSE))
         return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
 
     def look_again(self, job_ids: Iterable[int]) -> None:
         """Do nothing: a look costs so little that who waits looks all the time."""
 
-    def _ended(self, job_id: int) -> Ended | None:
+    async def _ended(self, job_ids: list[int]) -> list[Ended]:
         self._see_started()
         with self._table.lock:
-            found = self._table.get(job_id)
-        if found is None:
-            return Ended(job_id, None, None, None, None)
-        if found.status in ACTIVE:
-            return None
-        return Ended(found.id, found.status, found.result, found.last_error, to_json(found.errors).decode())
+            found = {job_id: self._table.get(job_id) for job_id in job_ids}
+        return [_end_of(job_id, row) for job_id, row in found.items() if row is None or row.status not in ACTIVE]
 
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
@@ -518,6 +509,12 @@ class MemoryJobStore:
                     raise TimeoutError(f"A transaction that has not ended was in the way for {patience:g} s.") from None
                 # Not `wait_for`: it would cancel the future, which is everybody's.
                 await asyncio.wait([asyncio.wrap_future(locked.until)], timeout=left)
+
+
+def _end_of(job_id: int, found: Job | None) -> Ended:
+    if found is None:
+        return Ended(job_id, None, None, None, None)
+    return Ended(job_id, found.status, found.result, found.last_error, to_json(found.errors).decode())
 
 
 def _job_id(value: Any) -> int:
