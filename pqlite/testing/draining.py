@@ -21,7 +21,7 @@ from pqlite.store.engine import Engine, WorkerStore
 from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.arguments import served
 from pqlite.worker.executor import Executor
-from pqlite.worker.lanes import BEGINNING
+from pqlite.worker.lanes import place_of
 
 PURPOSE = "drain"
 LEASE = timedelta(hours=1)
@@ -146,7 +146,7 @@ class Drain:
             suspect=True,
             queues=self._queues,
             types=types,
-            lanes=[(head.lane, BEGINNING) for head in heads if head.due_in <= 0],
+            lanes=[place_of(head) for head in heads if head.due_in <= 0],
             versions=known,
         )
         return claimed[0].jobs[0] if claimed else None

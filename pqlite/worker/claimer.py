@@ -165,11 +165,12 @@ class Claimer:
             lanes=asked,
             versions=self._versions,
         )
-        self.round_trip += 0.2 * (time.perf_counter() - began - self.round_trip)
+        seconds = time.perf_counter() - began
+        self.round_trip += 0.2 * (seconds - self.round_trip)
         jobs = [job for _, batch in claimed for job in batch]
         # A suspect, or a job that may start only once, holds back what would only wait: then no lane has run dry.
         held_back = cut or (room <= 0 and not jobs)
-        self._lanes.claimed(asked, len(jobs) if held_back else room + prefetch, claimed)
+        self._lanes.claimed(asked, len(jobs) if held_back else room + prefetch, claimed, seconds=seconds)
         if jobs:
             self._accept(jobs)
         return len(jobs)
@@ -197,7 +198,7 @@ class Claimer:
         self._discovery_seconds = end - began
         self._earliest_discovery = end + self._rest()
         self._next_discovery = max(end + DISCOVER_EVERY, self._earliest_discovery)
-        self._lanes.found(heads)
+        self._lanes.found(heads, seconds=self._discovery_seconds)
         return max(min((head.due_in for head in heads if head.due_in > 0), default=FOREVER), 0.005)
 
     def _rest(self) -> float:

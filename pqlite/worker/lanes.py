@@ -32,7 +32,17 @@ WORTH_KNOWING = 3
 entries that a range of its own would cost more than stepping over them: there may be many lanes with a job each.
 """
 
+SLOW = 0.1
+"""A claim or a look that takes longer, in seconds, has met very many jobs that it may not take: payloads that are too
+new for this worker have no range of their own in the index.
+"""
+
 Asked = Sequence[tuple[Lane, Mark]]
+
+
+def place_of(head: Head) -> tuple[Lane, Mark]:
+    """Return where a claim begins that is to get a lane's first job."""
+    return head.lane, Mark(head.mark.run_after, head.mark.id - 1)
 
 
 class Lanes:
@@ -44,6 +54,7 @@ class Lanes:
         self._marks: OrderedDict[Lane, Mark] = OrderedDict()
         self._claims: dict[Lane, int] = {}
         self._once: set[Lane] = set()
+        self._hopeless: set[Lane] = set()
 
     @property
     def any(self) -> bool:
@@ -68,33 +79,36 @@ class Lanes:
         """Return a copy of the watermarks."""
         return dict(self._marks)
 
-    def found(self, heads: Iterable[Head], before: Mapping[Lane, Mark] | None = None) -> bool:
+    def found(self, heads: Iterable[Head], before: Mapping[Lane, Mark] | None = None, *, seconds: float = 0.0) -> bool:
         """Take in what a look found: due lanes become active; one with a job behind its mark is rewound. Return
         whether there is anything new.
 
         `before` are the marks when the look began, if claims went on meanwhile: what was then ahead of a mark, and is
-        behind it now, has been claimed.
+        behind it now, has been claimed. After a look that took long (`seconds`) the marks move on to what it found: a
+        claim shall not go the same way again.
         """
         news = False
         for head in heads:
             if head.due_in > 0:
                 continue
-            lane, just_before = head.lane, Mark(head.mark.run_after, head.mark.id - 1)
+            lane, just_before = place_of(head)
             mark = self._marks.get(lane)
             behind = mark is not None and just_before < mark
             if behind and before is not None and just_before >= before.get(lane, BEGINNING):
                 continue
             news = news or behind or not self.active(lane)
             self._activate(lane)
+            self._hopeless.discard(lane)
             if behind:
                 self._marks[lane] = just_before
-            elif mark is None:
+            elif mark is None or seconds > SLOW:
                 self._advance(lane, just_before)
         return news
 
     def hope(self) -> None:
         """Make the lanes active that jobs came from lately: there may be new ones."""
-        for lane in islice(reversed(self._marks), HOPEFUL):
+        hopeful = (lane for lane in reversed(self._marks) if lane not in self._hopeless)
+        for lane in islice(hopeful, HOPEFUL):
             self._activate(lane)
 
     def ahead_of(self, now: datetime) -> bool:
@@ -108,6 +122,7 @@ class Lanes:
             # The one that was not served for the longest; a sweep finds its jobs if it has any.
             oldest, _ = self._marks.popitem(last=False)
             self._once.discard(oldest)
+            self._hopeless.discard(oldest)
             self._claims.pop(oldest, None)
         self._marks[lane] = max(before, mark)
 
@@ -125,10 +140,11 @@ class Lanes:
         """Return whether a lane is asked whose jobs, when last seen, could start only once."""
         return not self._once.isdisjoint(lane for lane, _ in asked)
 
-    def claimed(self, asked: Asked, limit: int, claimed: Iterable[Claimed]) -> None:
+    def claimed(self, asked: Asked, limit: int, claimed: Iterable[Claimed], *, seconds: float = 0.0) -> None:
         """Take in the answer to a claim of `limit` jobs: marks move on, lanes that ran dry are forgotten.
 
-        Not so where the mark was rewound while the claim was under way: there is a job that it did not see.
+        Not so where the mark was rewound while the claim was under way: there is a job that it did not see. If it took
+        long (`seconds`) and got nothing from a lane, only a look gives new hope for that: looks are rationed.
         """
         counts: dict[Lane, int] = {}
         began = dict(asked)
@@ -150,6 +166,8 @@ class Lanes:
             limit -= counts.get(lane, 0)
             if limit > 0 and self._marks.get(lane, BEGINNING) >= began[lane]:
                 self._drop(lane)
+                if seconds > SLOW and lane not in counts:
+                    self._hopeless.add(lane)
             elif lane in counts and self.active(lane):
                 self._active[lane.priority].move_to_end(lane)
 

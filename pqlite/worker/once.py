@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pqlite.errors import LeaseLost
 from pqlite.job import Job
 from pqlite.store.engine import Engine
-from pqlite.worker.lanes import BEGINNING, MOST
+from pqlite.worker.lanes import MOST, place_of
 from pqlite.worker.supervisor import FOREVER
 
 SETTLING = 0.005
@@ -102,7 +102,7 @@ class Once:
             suspect=not self._suspect_held(),
             queues=self._queues,
             types=self._types,
-            lanes=[(head.lane, BEGINNING) for head in heads if head.due_in <= 0][:MOST],
+            lanes=[place_of(head) for head in heads if head.due_in <= 0][:MOST],
             versions=self._versions,
         )
         return [job for _, jobs in claimed for job in jobs]

@@ -116,7 +116,7 @@ class Scout:
             if sweep:
                 self._next_sweep = end + max(self._sweep.rest, self._pause)
             self._next_back = end + max(self._back.rest, self._pause)
-        if self._lanes.found(heads, before):
+        if self._lanes.found(heads, before, seconds=(self._sweep if sweep else self._back).seconds):
             self._found()
         return self._rest(end)
 

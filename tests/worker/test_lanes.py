@@ -5,7 +5,7 @@ from typing import Any
 
 from pqlite import Job, JobStatus
 from pqlite.store.engine import Claimed, Head, Lane, Mark
-from pqlite.worker.lanes import BEGINNING, HOPEFUL, MOST, REMEMBERED, WORTH_KNOWING, Lanes
+from pqlite.worker.lanes import BEGINNING, HOPEFUL, MOST, REMEMBERED, SLOW, WORTH_KNOWING, Lanes
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, HIGH = Lane("q", "a", 0), Lane("q", "b", 0), Lane("q", "a", 9)
@@ -86,6 +86,27 @@ def test_a_job_found_beyond_the_mark_leaves_it_alone() -> None:
     lanes.found([head(A, at(5, 10))])
 
     assert lanes.ask() == [(A, at(5, 9))]
+
+
+def test_a_job_found_beyond_the_mark_after_a_long_way_moves_it_there() -> None:
+    lanes = lanes_with(A)
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(5, 9))])])
+    lanes.found([head(A, at(7, 10))], seconds=2 * SLOW)
+
+    assert lanes.ask() == [(A, at(7, 9))]
+
+
+def test_a_lane_that_was_asked_for_long_and_in_vain_has_no_hope_until_a_look_gives_it() -> None:
+    lanes = lanes_with(A, B)
+    lanes.claimed(lanes.ask(), 9, [Claimed(B, [job(B, at(1))])], seconds=2 * SLOW)
+
+    lanes.hope()
+    assert [lane for lane, _ in lanes.ask()] == [B]
+
+    lanes.found([head(A, at(2))])
+    lanes.claimed(lanes.ask(), 9, [], seconds=SLOW / 2)
+    lanes.hope()
+    assert {lane for lane, _ in lanes.ask()} == {A, B}
 
 
 def test_a_suspect_moves_no_mark_and_takes_a_place() -> None:
