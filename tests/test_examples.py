@@ -224,7 +224,7 @@ async def test_the_tests_that_newcomers_copy_pass(dsn: str, tmp_path: Path, mark
 
     ran = await asyncio.to_thread(run_pytest, project, *options, PQLITE_TEST_DSN=dsn)
 
-    assert passed(ran, 8)
+    assert passed(ran, 9)
 
 
 def load(name: str) -> ModuleType:

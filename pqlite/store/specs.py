@@ -63,7 +63,7 @@ def several(jobs: NewJobs) -> NewJobs:
         InvalidJob: it is one job.
     """
     if isinstance(jobs, (NewJob, Mapping)):
-        raise InvalidJob(f"enqueue_many takes several jobs, such as a list; enqueue takes one: {jobs!r}")
+        raise InvalidJob("enqueue_many takes several jobs, such as a list; enqueue takes one")
     return jobs
 
 

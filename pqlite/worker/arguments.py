@@ -36,7 +36,9 @@ def store_of(given: WorkerStore) -> WorkerStore:
         ConfigurationError: it is none.
     """
     if isinstance(given, type) or not hasattr(given, "listening_engine"):
-        raise ConfigurationError(f"store must be a store, such as PgJobStore(dsn=...), not {given!r}")
+        # Not quoted: it may be an address, with a password.
+        what = f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"
+        raise ConfigurationError(f"store must be a store, such as PgJobStore(dsn=...); it is {what}")
     return given
 
 

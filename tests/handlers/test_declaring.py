@@ -260,9 +260,14 @@ def test_plain_handlers_that_cannot_be_called_with_a_context_are_refused(handler
         Worker(PgJobStore(dsn="postgresql://"), handlers)
 
 
-@pytest.mark.parametrize("store", [PgJobStore, "postgresql://localhost/app"])
-def test_a_worker_without_a_store_is_refused(store: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"store must be a store, such as PgJobStore\(dsn=\.\.\.\), not"):
+@pytest.mark.parametrize(
+    ("store", "sentence"),
+    [(PgJobStore, "it is the class PgJobStore$"), ("postgresql://u:secret@localhost/app", "it is of type str$")],
+)
+def test_a_worker_without_a_store_is_refused_and_no_address_quoted(store: Any, sentence: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"store must be a store, such as PgJobStore\(dsn=\.\.\.\); " + sentence
+    ):
         Worker(store, {"t": lambda ctx: None})
 
 
