@@ -150,6 +150,8 @@ def seconds(delay: timedelta | float) -> float:
         ValueError: it is not a number.
         TypeError: it is neither a timedelta nor a number.
     """
+    if isinstance(delay, (str, bytes)):
+        raise ValueError("a delay must be a number, not text")
     value = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
     if math.isnan(value):
         raise ValueError("a delay must be a number")

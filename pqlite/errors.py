@@ -139,7 +139,7 @@ class RetryAfter(HandlerSignal):
 
     def __init__(self, delay: float | timedelta, reason: object = "") -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.delay = _checked(self, delay)
 
 
 class Snooze(HandlerSignal):
@@ -147,4 +147,10 @@ class Snooze(HandlerSignal):
 
     def __init__(self, delay: float | timedelta, reason: object = "") -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.delay = _checked(self, delay)
+
+
+def _checked(signal: HandlerSignal, delay: float | timedelta) -> float | timedelta:
+    if not isinstance(delay, (int, float, timedelta)):
+        raise TypeError(f"{type(signal).__name__} takes seconds or a timedelta, and then a reason, not {delay!r}")
+    return delay

@@ -610,7 +610,7 @@ class PgJobStore:
 
 def _job_id(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidJob(f"a job's id is a whole number, not {value!r}")
+        raise InvalidJob(f"a job's id is a whole number, not a {type(value).__name__}")
     if not -(2**63) <= value < 2**63:
         raise JobNotFound(f"There is no job {value}.")
     return value

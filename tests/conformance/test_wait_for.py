@@ -285,7 +285,7 @@ async def test_what_middleware_makes_of_a_declared_job_decides_what_is_waited_fo
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"timeout": "soon"}, {"timeout": float("nan")}, {"poll_interval": 0}, {"poll_interval": None}],
+    [{"timeout": "soon"}, {"timeout": "10"}, {"timeout": float("nan")}, {"poll_interval": 0}, {"poll_interval": None}],
     ids=repr,
 )
 async def test_what_is_no_duration_is_refused(store: Store, wrong: dict[str, Any]) -> None:
@@ -294,8 +294,9 @@ async def test_what_is_no_duration_is_refused(store: Store, wrong: dict[str, Any
 
 
 async def test_what_is_no_id_is_refused(store: Store) -> None:
-    with pytest.raises(InvalidJob, match="whole number"):
-        await store.wait_for("1")  # type: ignore[call-overload]
+    job = await store.get(await store.enqueue("t", {"secret": 1}))
+    with pytest.raises(InvalidJob, match=r"whole number, not a Job$"):
+        await store.wait_for(job)  # type: ignore[call-overload]
 
 
 async def test_a_store_that_is_not_started_or_was_closed_waits_for_nobody(fresh_store: Store) -> None:

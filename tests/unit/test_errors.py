@@ -65,3 +65,10 @@ def test_signals_keep_their_reason_and_delay() -> None:
     assert (Fail("gone").reason, str(Fail("gone")), Cancel().reason) == ("gone", "gone", "")
     later = RetryAfter(timedelta(hours=1), "limit")
     assert (later.delay, later.reason, Snooze(5).delay) == (timedelta(hours=1), "limit", 5)
+
+
+@pytest.mark.parametrize("signal", [Snooze, RetryAfter])
+@pytest.mark.parametrize("delay", ["60", "rate limited", None])
+def test_a_delay_that_is_none_is_refused_where_it_is_written(signal: type[Snooze], delay: object) -> None:
+    with pytest.raises(TypeError, match=f"^{signal.__name__} takes seconds or a timedelta, and then a reason, not "):
+        signal(delay)  # type: ignore[arg-type]

@@ -519,5 +519,5 @@ def _end_of(job_id: int, found: Job | None) -> Ended:
 
 def _job_id(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidJob(f"a job's id is a whole number, not {value!r}")
+        raise InvalidJob(f"a job's id is a whole number, not a {type(value).__name__}")
     return value
