@@ -80,7 +80,7 @@ class Claimer:
         self._empty_streak = 0
         self._next_discovery = self._earliest_discovery = self._next_audit = self._armed_until = 0.0
         self._patience = DISCOVERY_SECONDS
-        self._discovery_seconds = 0.0
+        self._discovery_seconds = self._usual_seconds = 0.0
         self.round_trip = 0.002
         """How long a claim takes, in seconds: a moving average."""
         self._generation = 0
@@ -195,7 +195,9 @@ class Claimer:
             raise
         self._patience = DISCOVERY_SECONDS
         end = time.monotonic()
-        self._discovery_seconds = end - began
+        before, self._discovery_seconds = self._discovery_seconds, end - began
+        # The machine may have been busy during one look, such as the first: two say how long they take.
+        self._usual_seconds = min(before, self._discovery_seconds)
         self._earliest_discovery = end + self._rest()
         self._next_discovery = max(end + DISCOVER_EVERY, self._earliest_discovery)
         self._lanes.found(heads, seconds=self._discovery_seconds)
@@ -203,7 +205,7 @@ class Claimer:
 
     def _rest(self) -> float:
         """Return how long to leave it alone after the latest look for lanes."""
-        return RATION * self._discovery_seconds if self._discovery_seconds > CHEAP else 0.0
+        return RATION * self._usual_seconds if self._usual_seconds > CHEAP else 0.0
 
     async def _sleep(self, next_due: float) -> float:
         """Ask to be notified; return how long to sleep, or 0 to look once more.

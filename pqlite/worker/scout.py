@@ -35,29 +35,32 @@ class Pace:
         self._patience = PATIENCE
         self.seconds = 0.0
         """How long the latest took."""
+        self.usual = 0.0
+        """How long the shorter of the latest two took: what rations. The machine may have been busy during one."""
         self.earliest = 0.0
         """When the next may be made (time.monotonic)."""
 
     @property
     def rest(self) -> float:
         """Return how long to wait after one before the next."""
-        return max(self._every, RATION * self.seconds)
+        return max(self._every, RATION * self.usual)
 
     async def look(self, look: Look, known: Asked) -> list[Head]:
         """Make one. One that fails counts as one that took as long, and is given more time the next time."""
-        began = time.monotonic()
+        began, failed = time.monotonic(), True
         try:
             heads = await look(known, self._patience)
         except TimeoutError:
             self._patience = min(2 * self._patience, PATIENCE_AT_MOST)
             raise
         else:
-            self._patience = PATIENCE
+            self._patience, failed = PATIENCE, False
             return heads
         finally:
             end = time.monotonic()
-            self.seconds = end - began
-            self.earliest = end + max(self._in_a_hurry, RATION * self.seconds)
+            before, self.seconds = self.seconds, end - began
+            self.usual = self.seconds if failed else min(before, self.seconds)
+            self.earliest = end + max(self._in_a_hurry, RATION * self.usual)
 
 
 class Scout:

@@ -12,8 +12,8 @@ from pqlite import PgJobStore, Worker
 from pqlite.events import JobStarted, WorkerRegistered
 from pqlite.store.engine import Head, Lane, Mark
 from pqlite.worker import scout
-from pqlite.worker.lanes import WORTH_KNOWING, Asked, Lanes
-from pqlite.worker.scout import Scout
+from pqlite.worker.lanes import RATION, WORTH_KNOWING, Asked, Lanes
+from pqlite.worker.scout import Pace, Scout
 from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
@@ -99,10 +99,25 @@ async def test_the_bounds_grow_with_what_a_look_costs(run: Run, store: PgJobStor
             await ended(store, await store.enqueue("t"))
         await conn.execute(SLOW_SWEEPS)
         await store.enqueue("t")
-        diagnosis = await until(lambda: (found := worker.diagnosis()) and found.anything_within > 6 and found)
+        diagnosis = await until(lambda: (found := worker.diagnosis()) and found.anything_within > 20 and found)
 
     assert diagnosis.anything_within >= 20 * 2
     assert 2 < diagnosis.late_commits_within < 6
+
+
+async def test_only_a_second_slow_look_is_a_reason_to_look_less() -> None:
+    pace = Pace(0.0)
+    rests = []
+    for seconds in (0.05, 0.0, 0.05, 0.06, 0.0):
+
+        async def look(_known: Asked, _deadline: float, seconds: float = seconds) -> list[Head]:
+            await asyncio.sleep(seconds)
+            return []
+
+        await pace.look(look, [])
+        rests.append(pace.rest >= RATION * 0.05)
+
+    assert rests == [False, False, False, True, False]
 
 
 async def test_a_look_that_fails_is_rationed_by_the_time_it_took_and_looks_back_go_on(
