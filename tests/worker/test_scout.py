@@ -93,7 +93,10 @@ async def test_a_diagnosis_tells_the_lanes_their_watermarks_and_how_long_a_job_c
     assert worker.diagnosis() is None
 
 
-async def test_the_bounds_grow_with_what_a_look_costs(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
+async def test_the_bounds_grow_with_what_looks_cost(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scout, "SWEEP_EVERY", 0.5)
     async with run({"t": lambda _ctx: None}) as worker:
         for _ in range(WORTH_KNOWING):
             await ended(store, await store.enqueue("t"))
