@@ -22,7 +22,9 @@ HOPEFUL = 20
 """Most lanes asked after a wake-up, before anybody has looked where the job is."""
 
 RATION = 20
-"""Each way of looking for jobs takes a twentieth of the time at most, however many dead index entries it meets."""
+"""Each way of looking for jobs takes a twentieth of the time at most, however many dead index entries it meets; a
+single slow look among quick ones does not count.
+"""
 
 REMEMBERED = 5000
 """Most lanes whose watermark is kept."""
@@ -166,7 +168,7 @@ class Lanes:
             limit -= counts.get(lane, 0)
             if limit > 0 and self._marks.get(lane, BEGINNING) >= began[lane]:
                 self._drop(lane)
-                if seconds > SLOW and lane not in counts:
+                if seconds > SLOW and lane not in counts and lane in self._marks:
                     self._hopeless.add(lane)
             elif lane in counts and self.active(lane):
                 self._active[lane.priority].move_to_end(lane)

@@ -411,7 +411,7 @@ class Records(logging.Handler):
 
 
 async def test_every_record_of_an_attempt_names_its_job(run: Run, store: PgJobStore) -> None:
-    records, library = Records(), logging.getLogger("some.library")
+    records, library = Records(), logging.getLogger("a_library")
     handlers = Handlers()
 
     async def depends(ctx: JobContext) -> AsyncIterator[None]:
