@@ -75,6 +75,19 @@ async def test_a_store_that_is_started_again_in_another_event_loop_waits_there_t
         await asyncio.to_thread(lambda: asyncio.run(once()))
 
 
+async def test_who_waits_for_a_job_is_told_at_once_that_this_store_cancelled_it(
+    store: PgJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaiting, "FIRST_PAUSE", 3600.0)
+    job_id = await store.enqueue("t")
+    waiting = asyncio.create_task(store.wait_for(job_id, poll_interval=3600, raise_on_failure=False))
+    await until(lambda: any(waiter.looked.is_set() for waiter in store._watcher._waiters))
+
+    await store.cancel(job_id)
+
+    assert (await waiting).status == "CANCELLED"
+
+
 async def test_waiting_goes_on_when_the_connection_is_lost(dsn: str) -> None:
     async with Proxy(dsn) as proxy, PgJobStore(dsn=proxy.dsn) as store, PgJobStore(dsn=dsn) as direct:
         job_id = await store.enqueue("t")

@@ -2,12 +2,14 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from pqlite import IdlePollPolicy, JobContext, JobStatus, LoopErrorPolicy, PgJobStore
 from pqlite.events import ClaimsReleased, JobEnded, JobStarted, LoopFailed, LoopRecovered, WorkerRegistered
+from pqlite.worker import lanes
 from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
@@ -408,3 +410,43 @@ async def test_short_jobs_are_prefetched_and_long_ones_never_hoarded(
         await log.wait_for(JobEnded, count=550)
 
     assert attempts == 0
+
+
+async def test_a_lane_that_was_asked_for_long_and_in_vain_is_looked_for_and_its_next_job_runs(
+    run: Run, store: PgJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "SLOW", 0.0)  # every claim takes long
+    async with run({"t": lambda _ctx: None, "u": lambda _ctx: None}) as worker:
+        known = worker._running._parts.lanes  # type: ignore[union-attr]
+        await ended(store, await store.enqueue("t"))
+
+        async def without_hope() -> bool:
+            await ended(store, await store.enqueue("u"))
+            return any(lane.job_type == "t" for lane in known._hopeless)
+
+        await until(without_hope)
+        job = await ended(store, await store.enqueue("t"))
+
+    assert job.status is JobStatus.DONE
+
+
+async def test_only_a_second_slow_look_for_lanes_is_a_reason_to_look_less(
+    run: Run, store: PgJobStore, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run({"t": lambda _ctx: None}, idle_policy=Never()) as worker:
+        await idle(conn)
+        claimer = worker._running._parts.claimer  # type: ignore[union-attr]
+        look, rests = claimer._engine.lanes, []
+
+        async def slow(*args: Any, **options: Any) -> Any:
+            await asyncio.sleep(0.2)
+            return await look(*args, **options)
+
+        monkeypatch.setattr(claimer._engine, "lanes", slow)
+        for _ in range(2):
+            claimer._earliest_discovery = 0.0
+            await claimer._discover()
+            rests.append(claimer._rest())
+
+    assert rests[0] < 1.0
+    assert rests[1] >= lanes.RATION * 0.2
