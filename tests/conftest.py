@@ -1,5 +1,8 @@
 """One server for the session, one database for each test that asks."""
 
+import asyncio
+import functools
+import inspect
 import itertools
 import os
 import shutil
@@ -17,6 +20,25 @@ from pqlite.store.postgres import PgJobStore
 
 _TEMPLATE = f"pqlite_template_{os.getpid()}"
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Cancel a coroutine that hangs, which shows where, and leave as long for cleaning up. pytest-timeout can only
+    interrupt the loop; that is the whole session's, so the next fixture would wait in it until the test ends by itself.
+    """
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return
+    marker = pyfuncitem.get_closest_marker("timeout")
+    seconds = float(marker.args[0] if marker else pyfuncitem.config.getini("timeout"))
+
+    @functools.wraps(test)
+    async def cancelled_in_time(**arguments: object) -> None:
+        async with asyncio.timeout(seconds / 2):
+            await test(**arguments)
+
+    pyfuncitem.obj = cancelled_in_time
 
 
 class Server(Protocol):

@@ -13,6 +13,10 @@ from pqlite.worker.supervisor import FOREVER
 
 SETTLING = 0.005
 """How long to wait for outcomes that are being written: a retry may be due at once."""
+MEANWHILE = 0.1
+"""How often to look while attempts run: what one of them waits for may have been enqueued by anybody, or be a retry
+that was written just after the latest look.
+"""
 AWAY_SECONDS = 60.0
 """How long the database may be away before the pass ends: who started it may wait for it, or start another."""
 
@@ -84,7 +88,7 @@ class Once:
             return FOREVER
         if self._undelivered():
             return SETTLING
-        return FOREVER if self._running() else 0.0
+        return MEANWHILE if self._running() else 0.0
 
     def _miss(self, error: Exception) -> None:
         """End the pass if the database has been away for too long."""

@@ -92,6 +92,40 @@ async def test_a_long_attempt_does_not_hide_what_becomes_due_meanwhile(store: St
     assert await Worker(store=store, handlers={"long": long, "short": short}).run_once() == 3
 
 
+async def test_an_attempt_may_wait_for_a_job_that_it_has_enqueued(store: Store) -> None:
+    async def parent(ctx: JobContext) -> object:
+        return (await ctx.store.wait_for(await ctx.store.enqueue("child"))).result
+
+    async def child(ctx: JobContext) -> str:
+        return "done"
+
+    job_id = await store.enqueue("parent")
+
+    assert await Worker(store=store, handlers={"parent": parent, "child": child}).run_once() == 2
+    assert (await store.get(job_id)).result == "done"
+
+
+async def test_an_attempt_may_wait_for_a_job_that_was_enqueued_unheard_after_the_pass_had_looked(dsn: str) -> None:
+    over = asyncio.Event()
+
+    async def parent(ctx: JobContext) -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await asyncio.sleep(2 * once.MEANWHILE)
+            await connection.execute("select pqlite.enqueue('child')")
+        finally:
+            await connection.close()
+        await over.wait()
+
+    async def child(ctx: JobContext) -> None:
+        over.set()
+
+    async with PgJobStore(dsn=dsn) as store:
+        await store.enqueue("parent")
+
+        assert await Worker(store=store, handlers={"parent": parent, "child": child}).run_once() == 2
+
+
 async def test_it_runs_whatever_enabled_says_and_leaves_the_store_as_it_found_it(fresh_store: Store) -> None:
     worker = Worker(store=fresh_store, handlers={"t": nothing}, enabled=False)
     async with fresh_store:
