@@ -141,6 +141,10 @@ class RetryAfter(HandlerSignal):
         super().__init__(reason)
         self.delay = _checked(self, delay)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what it was made of."""
+        return type(self), (self.delay, self.reason)
+
 
 class Snooze(HandlerSignal):
     """Run the job again after `delay` (seconds or a timedelta); the attempt is not counted."""
@@ -148,6 +152,10 @@ class Snooze(HandlerSignal):
     def __init__(self, delay: float | timedelta, reason: object = "") -> None:
         super().__init__(reason)
         self.delay = _checked(self, delay)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what it was made of."""
+        return type(self), (self.delay, self.reason)
 
 
 def _checked(signal: HandlerSignal, delay: float | timedelta) -> float | timedelta:

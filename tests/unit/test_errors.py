@@ -1,4 +1,5 @@
 import inspect
+import pickle
 import re
 from datetime import timedelta
 
@@ -65,6 +66,13 @@ def test_signals_keep_their_reason_and_delay() -> None:
     assert (Fail("gone").reason, str(Fail("gone")), Cancel().reason) == ("gone", "gone", "")
     later = RetryAfter(timedelta(hours=1), "limit")
     assert (later.delay, later.reason, Snooze(5).delay) == (timedelta(hours=1), "limit", 5)
+
+
+@pytest.mark.parametrize("signal", [Fail("gone"), Cancel(), RetryAfter(60, "limit"), Snooze(timedelta(hours=1))])
+def test_a_signal_comes_through_from_another_process(signal: HandlerSignal) -> None:
+    arrived = pickle.loads(pickle.dumps(signal))
+
+    assert (type(arrived), vars(arrived), str(arrived)) == (type(signal), vars(signal), str(signal))
 
 
 @pytest.mark.parametrize("signal", [Snooze, RetryAfter])
