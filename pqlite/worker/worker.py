@@ -92,8 +92,8 @@ class Worker:
         worker_id: str | None = None,
         queues: Iterable[str] | None = None,
         lease: Duration = 20.0,
-        retain_done: timedelta | None = timedelta(days=7),
-        retain_failed: timedelta | None = timedelta(days=30),
+        retain_done: Duration | None = timedelta(days=7),
+        retain_failed: Duration | None = timedelta(days=30),
         unknown_job_types: Literal["leave", "fail"] = "leave",
         startup: Literal["wait", "fail"] = "wait",
         observers: Sequence[Observer] = (),
@@ -118,8 +118,8 @@ class Worker:
                 shutdown_grace=duration("shutdown_grace", shutdown_grace),
                 shutdown_timeout=duration("shutdown_timeout", shutdown_timeout),
                 lease=duration("lease", lease),
-                retain_done=retain_done,
-                retain_failed=retain_failed,
+                retain_done=None if retain_done is None else duration("retain_done", retain_done),
+                retain_failed=None if retain_failed is None else duration("retain_failed", retain_failed),
             )
         )
         self.worker_id = label(worker_id)

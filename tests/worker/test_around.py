@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -230,6 +231,8 @@ wrong: Any = with_asyncio
         ),
         ({"observers": coroutine}, r"observers must be a list, observers=\[function\]"),
         ({"shutdown_grace": "10"}, "shutdown_grace must be a number of seconds or a timedelta, not '10'"),
+        ({"retain_done": "7 days"}, "retain_done must be a number of seconds or a timedelta, not '7 days'"),
+        ({"retain_failed": -1}, "retain_failed must not be negative"),
         ({"concurrency": "10"}, "concurrency must be 1 or more, not '10'"),
         ({"hooks": coroutine}, "hooks must be Hooks"),
         ({"hooks": [coroutine]}, "hooks must be Hooks"),
@@ -240,6 +243,12 @@ wrong: Any = with_asyncio
 async def test_what_cannot_be_called_as_it_will_be_is_refused(store: PgJobStore, options: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         Worker(store, {"t": coroutine}, **options)
+
+
+async def test_a_retention_may_be_given_in_seconds_like_all_durations(store: PgJobStore) -> None:
+    settings = Worker(store, {"t": coroutine}, retain_done=0, retain_failed=1.5).settings
+
+    assert (settings.retain_done, settings.retain_failed) == (timedelta(0), timedelta(seconds=1.5))
 
 
 # Resources
