@@ -1,4 +1,4 @@
-"""Every exception pqlite raises, and the ones a handler may raise to say how its attempt ends.
+"""What pqlite raises, and what a handler may raise to say how its attempt ends.
 
 PqliteError
 ├── ConfigurationError      a setting or an argument that cannot work
@@ -16,7 +16,7 @@ PqliteError
 ├── NotCommitted            a handler completed its job in a transaction that was not committed
 ├── LeaseLost               the claim is no longer current: somebody else owns the job
 ├── JobCancelled            the job was asked to cancel before it could complete
-└── WorkerError             a worker cannot start, or was entered twice
+└── WorkerError             a worker cannot start, was entered twice, lost its database or did not stop cleanly
 
 HandlerSignal               not errors: raised or returned by handlers
 ├── Fail                    FAILED at once, no retry
@@ -110,7 +110,7 @@ class JobCancelled(PqliteError):
 
 
 class WorkerError(PqliteError, RuntimeError):
-    """A worker cannot start, or was entered while it runs."""
+    """A worker cannot start or go on, was entered while it runs, or did not stop cleanly; the message says which."""
 
 
 class HandlerSignal(Exception):

@@ -1,4 +1,4 @@
-"""Listeners to the worker's events, and what ties logs to jobs."""
+"""What the log says of the worker's events, and what ties log records to jobs."""
 
 from pqlite.observability.job_fields import JobFields
 

@@ -1,4 +1,4 @@
-"""Where the database is, and the connections that a worker holds for itself."""
+"""Where the database is, and how the connections begin that the store makes: a worker's own, and its pool's."""
 
 from __future__ import annotations
 
@@ -162,8 +162,8 @@ async def _report(conn: asyncpg.Connection[Any], route: Route) -> None:
     )
     found = [
         f"{name} = {shown}"
-        for name, setting, shown in rows
-        if setting != HARMLESS.get(name, setting) or (name in TIMEOUTS and 0 < int(setting) < SHORT_MS)
+        for name, value, shown in rows
+        if value != HARMLESS.get(name, value) or (name in TIMEOUTS and 0 < int(value) < SHORT_MS)
     ]
     if found:
         logger.warning(

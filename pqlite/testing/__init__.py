@@ -1,6 +1,7 @@
 """For those who test their jobs: a store in memory, ways to run jobs without a worker, and what to wait on.
 
-`pytest_plugin` gives the fixtures `pqlite_store`, `pqlite_dsn`, `pqlite_server` and `pqlite_memory_store`.
+`pytest_plugin` gives the fixtures `pqlite_memory_store`, `pqlite_store`, `pqlite_dsn` and `pqlite_sql`, `pqlite_server`
+and `pqlite_schema`.
 """
 
 from typing import TYPE_CHECKING

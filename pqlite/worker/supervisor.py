@@ -1,4 +1,4 @@
-"""The only `while True`: a loop that acts, pauses, survives errors with backoff, and says when it last worked."""
+"""The loop of every part of a worker: acts, pauses, survives errors with backoff, and says when it does not work."""
 
 from __future__ import annotations
 
