@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pqlite.store.encoding import encode_clean
+from pydantic_core import to_json
+
 from pqlite.store.validation import COLUMNS, Row
 
 # What the SQL functions take for null, per column of a row; they have no default for a job type.
@@ -23,7 +24,7 @@ def arguments(rows: Sequence[Row], *, keyed: bool) -> list[Any]:
         else:
             columns.append(None if values[0] == default else values[:1])
     if (tags := columns[TAGS]) is not None:
-        columns[TAGS] = [encode_clean(each, max_bytes=1 << 30) for each in tags]
+        columns[TAGS] = [to_json(each).decode() for each in tags]
     columns[PAYLOAD] = [values[PAYLOAD] for values in rows]  # all of them: they say how many rows there are
     for column in (PAYLOAD, TAGS, METADATA):
         if columns[column] is not None:
