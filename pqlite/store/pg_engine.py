@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
@@ -46,7 +46,7 @@ class PgEngine:
         versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
         """Claim due jobs; see Engine.claim."""
-        async with _fenced():
+        with _fenced():
             rows = await self.link.fetch(
                 self._sql.claim,
                 holder,
@@ -117,7 +117,7 @@ class PgEngine:
         self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float
     ) -> list[tuple[int, int]]:
         """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
-        async with _fenced():
+        with _fenced():
             rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
         return [(r[0], r[1]) for r in rows]
 
@@ -186,8 +186,8 @@ def heads(rows: Iterable[Any]) -> list[Head]:
     return sorted(found, key=lambda head: (-head.lane.priority, head.mark))
 
 
-@asynccontextmanager
-async def _fenced() -> AsyncIterator[None]:
+@contextmanager
+def _fenced() -> Iterator[None]:
     """Turn the SQL functions' PQ001 into LeaseLost."""
     try:
         yield
