@@ -14,21 +14,17 @@ import asyncpg
 
 CONNECT_SECONDS = 5.0
 
-Connect = Callable[[str], Awaitable["asyncpg.Connection[Any]"]]
-"""Makes a connection for a purpose that the server's list of sessions shows."""
-
 # The server says that it goes down, is down, or is coming up (57P01 to 57P03).
 _SERVER_DOWN = ("57P01", "57P02", "57P03")
 
-
 # SQLSTATE classes of errors that speak of the server, the session or a wait, and not of what was asked.
-WEATHER = ("08", "25", "53", "55", "57", "58", "F0", "XX")
+_WEATHER = ("08", "25", "53", "55", "57", "58", "F0", "XX")
 
 
 def is_weather(error: Exception) -> bool:
     """Return whether an error says nothing against what was asked, so that asking again may help."""
     if isinstance(error, asyncpg.PostgresError):
-        return sqlstate(error)[:2] in WEATHER
+        return sqlstate(error)[:2] in _WEATHER
     return isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError))
 
 
@@ -63,12 +59,10 @@ class Link:
 
     def __init__(
         self,
-        connect: Connect,
-        purpose: str,
+        connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
         on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]] | None = None,
     ) -> None:
         self._connect = connect
-        self._purpose = purpose
         self._on_connect = on_connect
         self._conn: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
@@ -140,7 +134,7 @@ class Link:
             self._drop(self.last_error)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                conn = await self._connect(self._purpose)
+                conn = await self._connect()
         except BaseException as error:
             self.last_error = error
             raise

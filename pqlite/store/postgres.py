@@ -240,7 +240,7 @@ class PgJobStore:
         Raises:
             ConfigurationError: the store only has a pool.
         """
-        return PgEngine(Link(partial(dedicated, route=self._own_route()), purpose), self._sql)
+        return PgEngine(Link(partial(dedicated, purpose, self._own_route())), self._sql)
 
     def listening_engine(
         self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]]
@@ -252,7 +252,7 @@ class PgJobStore:
         """
         self._own_route()
         assert self._listen_route is not None
-        return PgEngine(Link(partial(dedicated, route=self._listen_route), purpose, on_connect), self._sql)
+        return PgEngine(Link(partial(dedicated, purpose, self._listen_route), on_connect), self._sql)
 
     def _own_route(self) -> Route:
         if self._route is None:
@@ -558,7 +558,7 @@ class PgJobStore:
         self, job: Job | int, verb: Verb, result: Any, error: str | None, delay: float, duration_ms: int | None
     ) -> None:
         claimed = self._by_hand.claim_of(job)
-        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
+        encoded = self._encoded_result(result)
         outcome = Outcome(claimed, verb, result=encoded, error=error, delay=delay, duration_ms=duration_ms)
         while True:
             async with self.connection() as conn:
