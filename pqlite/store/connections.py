@@ -89,10 +89,9 @@ class _SQLAlchemy:
         self._driver = connection.dialect.driver
 
     async def fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
-        run = self._connection.exec_driver_sql
-        if self._driver == "asyncpg":
-            return (await run(sql, arguments)).all()  # type: ignore[no-any-return]
-        return (await run(_named(sql), _by_name(arguments))).all()  # type: ignore[no-any-return]
+        given = (sql, arguments) if self._driver == "asyncpg" else (_named(sql), _by_name(arguments))
+        rows: Sequence[Any] = (await self._connection.exec_driver_sql(*given)).all()
+        return rows
 
     async def execute(self, sql: str) -> object:
         return await self._connection.exec_driver_sql(sql)
