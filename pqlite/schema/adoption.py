@@ -22,7 +22,7 @@ from pqlite.schema.migrating import check
 from pqlite.schema.steps import PATIENCE, Patience
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+    from pqlite.schema.steps import Connection
 
 TABLE = "public.jobs"
 CHUNK = 5000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -15,7 +15,7 @@ from pqlite.schema.files import DEFAULT, Migration, render, statement
 from pqlite.schema.steps import PATIENCE, Patience
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+    from pqlite.schema.steps import Connection
 
 MINIMUM_SERVER = 140000
 _INDEX = re.compile(r"\bindex\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?(?:pqlite\.)?(\w+)", re.IGNORECASE)

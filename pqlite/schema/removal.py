@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -15,7 +15,7 @@ from pqlite.schema.migrating import version
 from pqlite.schema.steps import PATIENCE, Patience
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+    from pqlite.schema.steps import Connection
 
 _CREATED = re.compile(
     r"^\s*create (?:or replace )?(table|sequence|view|function|procedure) (?:if not exists )?pqlite\.(\w+)",
