@@ -95,16 +95,9 @@ def functions_digest(root: Path | None = None) -> str:
     return hashlib.sha256("\0".join(functions(root)).encode()).hexdigest()[:32]
 
 
-def roles(schema: str = DEFAULT, root: Path | None = None) -> str:
-    """Return the psql script that makes pqlite's roles.
-
-    Raises:
-        SchemaError: this pqlite has none.
-    """
-    file = (root or _root()) / "roles.sql"
-    if not file.is_file():
-        raise SchemaError("This pqlite has no ddl/roles.sql; ddl/README.md says which role needs what.")
-    return render(file.read_text(encoding="utf-8"), schema)
+def roles(schema: str = DEFAULT) -> str:
+    """Return the psql script that makes pqlite's roles."""
+    return render((_root() / "roles.sql").read_text(encoding="utf-8"), schema)
 
 
 def latest(root: Path | None = None) -> int:
