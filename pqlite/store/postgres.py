@@ -23,7 +23,6 @@ from pqlite.errors import (
     ConfigurationError,
     DedupeConflict,
     DedupeKeyBusy,
-    InvalidJob,
     JobNotFound,
     LeaseLost,
     NotStarted,
@@ -53,7 +52,7 @@ from pqlite.store.specs import (
     typed_id,
 )
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import Row, name, names, row
+from pqlite.store.validation import Row, checked_id, name, names, row
 
 logger = logging.getLogger(__name__)
 
@@ -427,7 +426,7 @@ class PgJobStore:
     async def get(self, job_id: int) -> Job:
         """Return a job; see JobStore.get."""
         async with self.connection() as conn:
-            found = await conn.fetchrow(self._sql.get, _job_id(job_id))
+            found = await conn.fetchrow(self._sql.get, checked_id(job_id))
         if found is None:
             raise JobNotFound(f"There is no job {job_id}.")
         return job_from_row(found)
@@ -472,7 +471,7 @@ class PgJobStore:
     ) -> JobOutcome[Any]:
         """Return how a job has ended, when it has; see JobStore.wait_for."""
         longest, most = patience(timeout, poll_interval)
-        ended = await self._watcher.wait(_job_id(job_id), longest, most)
+        ended = await self._watcher.wait(checked_id(job_id), longest, most)
         return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
 
     def look_again(self, job_ids: Iterable[int]) -> None:
@@ -508,7 +507,7 @@ class PgJobStore:
         return status
 
     async def _status(self, sql: str, job_id: int, callers: Lent | None = None) -> str:
-        job_id = _job_id(job_id)
+        job_id = checked_id(job_id)
         async with self.connection() if callers is None else nullcontext(callers) as conn:
             status = (await conn.fetch(sql, job_id))[0][0]
         if status is None:
@@ -606,11 +605,3 @@ class PgJobStore:
 
     def _encoded_result(self, result: Any) -> str | None:
         return encode_clean(result, max_bytes=self._max_payload_bytes)
-
-
-def _job_id(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidJob(f"a job's id is a whole number, not a {type(value).__name__}")
-    if not -(2**63) <= value < 2**63:
-        raise JobNotFound(f"There is no job {value}.")
-    return value

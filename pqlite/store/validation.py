@@ -1,4 +1,4 @@
-"""What an enqueued job must look like, checked before any SQL, so that the caller gets the error."""
+"""What an enqueued job, or a job's id, must look like: checked before any SQL, so that the caller gets the error."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from pqlite.errors import InvalidJob
+from pqlite.errors import InvalidJob, JobNotFound
 from pqlite.job import PAYLOAD_VERSION, NewJob
 from pqlite.store.encoding import encode
 
 MAX_DELAY = timedelta(days=36525)
 _INT4 = 2**31 - 1
-
+_INT8 = 2**63 - 1
 
 COLUMNS = (
     *("job_type", "payload", "dedupe_key", "run_after", "delay", "priority", "max_attempts", "timeout_seconds"),
@@ -80,6 +80,20 @@ def names(what: str, values: Any, limit: int) -> list[str]:
     if isinstance(values, str):
         raise InvalidJob(f"{what} must be a list of names, not the string {values!r}")
     return [name(f"an element of {what}", value, limit) for value in values]
+
+
+def checked_id(value: Any) -> int:
+    """Return the value if it can be the id of a job.
+
+    Raises:
+        InvalidJob: it is no whole number.
+        JobNotFound: it is beyond all ids.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJob(f"a job's id is a whole number, not a {type(value).__name__}")
+    if not -_INT8 <= value <= _INT8:
+        raise JobNotFound(f"There is no job {value}.")
+    return value
 
 
 def _integer(what: str, value: Any, low: int) -> int:

@@ -21,7 +21,6 @@ READY, RUNNING = JobStatus.READY, JobStatus.RUNNING
 SILENCE = timedelta(seconds=8)
 GAP = timedelta(seconds=6)
 BURIED_AFTER = timedelta(hours=1)
-TAKEN_AT_ONCE = 500
 
 
 class MemoryLink:
@@ -211,7 +210,7 @@ class MemoryEngine:
             dead = sorted((w.dead_at, w.id) for w in self._table.workers.values() if w.dead_at is not None)
             taken: list[TakenOver] = []
             for dead_at, worker_id in dead:
-                held = self._held(worker_id)[: TAKEN_AT_ONCE - len(taken)]
+                held = self._held(worker_id)[: verbs.TAKEN_AT_ONCE - len(taken)]
                 taken += verbs.take_over(self._table, held, "worker died")
                 gone = not any(row.locked_by == worker_id for row in self._table.jobs.values())
                 if not held and gone and now - dead_at > BURIED_AFTER:

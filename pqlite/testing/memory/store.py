@@ -18,13 +18,14 @@ from pydantic_core import to_json
 
 from pqlite.announcing import Announcer
 from pqlite.backoff import seconds
-from pqlite.errors import DedupeKeyBusy, InvalidJob, JobNotFound, LeaseLost, NotStarted
+from pqlite.errors import DedupeKeyBusy, JobNotFound, LeaseLost, NotStarted
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
-from pqlite.store.batches import IdTypes, checked_row, verdict_on
+from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
+from pqlite.store.columns import KEY
 from pqlite.store.encoding import clean_text, encode_clean
 from pqlite.store.specs import (
     EnqueueMiddleware,
@@ -35,7 +36,7 @@ from pqlite.store.specs import (
     specified,
     typed_id,
 )
-from pqlite.store.validation import COLUMNS, Row, name, names, row
+from pqlite.store.validation import Row, checked_id, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
 from pqlite.testing.memory.connection import MemoryConnection, transaction_of
@@ -49,8 +50,6 @@ T = TypeVar("T")
 KEY_WAIT = 5.0
 PATIENCE = 10.0
 MOST_PAUSE = 0.05
-CHUNK = 2000
-_KEY = COLUMNS.index("dedupe_key")
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 
 
@@ -273,7 +272,7 @@ class MemoryJobStore:
         tx = self._lent(conn, True, "Jobs were enqueued")
         verdicts: dict[int, Enqueued[int]] = {}
         # By key: two batches with the same keys must not wait for each other.
-        for at in sorted(range(len(rows)), key=lambda at: (rows[at][_KEY] is not None, rows[at][_KEY] or "")):
+        for at in sorted(range(len(rows)), key=lambda at: (rows[at][KEY] is not None, rows[at][KEY] or "")):
             verdicts[at] = await self._add(rows[at], tx)
             if progress is not None and (len(verdicts) % CHUNK == 0 or len(verdicts) == len(rows)):
                 progress(len(verdicts), len(rows))
@@ -283,7 +282,7 @@ class MemoryJobStore:
         try:
             return await self._when_free(partial(verbs.enqueue, self._table, values, tx), KEY_WAIT)
         except TimeoutError:
-            key = values[_KEY]
+            key = values[KEY]
             raise DedupeKeyBusy(
                 f"A transaction that has not ended holds the dedupe key {key!r}; nothing was enqueued."
             ) from None
@@ -309,7 +308,7 @@ class MemoryJobStore:
         """Return a job; see JobStore.get."""
         self._see_started()
         with self._table.lock:
-            found = self._table.get(_job_id(job_id))
+            found = self._table.get(checked_id(job_id))
         if found is None:
             raise JobNotFound(f"There is no job {job_id}.")
         return read(found)
@@ -361,7 +360,7 @@ class MemoryJobStore:
     ) -> JobOutcome[Any]:
         """Return how a job has ended, when it has; see JobStore.wait_for."""
         longest, most = patience(timeout, poll_interval)
-        ended = await self._poller.wait(_job_id(job_id), longest, min(most, MOST_PAUSE))
+        ended = await self._poller.wait(checked_id(job_id), longest, min(most, MOST_PAUSE))
         return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
 
     def look_again(self, job_ids: Iterable[int]) -> None:
@@ -376,7 +375,7 @@ class MemoryJobStore:
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; see JobStore.cancel."""
         tx = self._lent(conn, strict, "A job was cancelled")
-        status = await self._when_free(partial(verbs.cancel, self._table, _job_id(job_id), tx))
+        status = await self._when_free(partial(verbs.cancel, self._table, checked_id(job_id), tx))
         if self.events.wanted:
             self.events(CancelRequested(job_id, status, committed=conn is None))
         return status
@@ -384,7 +383,7 @@ class MemoryJobStore:
     async def retry(self, job_id: int) -> JobStatus:
         """Run a job again, now; see JobStore.retry."""
         self._see_started()
-        before = await self._when_free(partial(verbs.retry, self._table, _job_id(job_id)))
+        before = await self._when_free(partial(verbs.retry, self._table, checked_id(job_id)))
         status = before if before in (JobStatus.RUNNING, JobStatus.BLOCKED) else JobStatus.READY
         if status is JobStatus.READY:
             self._enqueued()
@@ -515,9 +514,3 @@ def _end_of(job_id: int, found: Job | None) -> Ended:
     if found is None:
         return Ended(job_id, None, None, None, None)
     return Ended(job_id, found.status, found.result, found.last_error, to_json(found.errors).decode())
-
-
-def _job_id(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidJob(f"a job's id is a whole number, not a {type(value).__name__}")
-    return value
