@@ -24,7 +24,8 @@ begin
     get diagnostics deleted = row_count;
   end if;
   if p_done is not null then
-    select count(*), max(w.id), min(w.created_at), array_agg(w.id) filter (where w.status = 'DONE' and w.finished_at < v_now - p_done)
+    select count(*), max(w.id), min(w.created_at),
+           array_agg(w.id) filter (where w.status = 'DONE' and w.finished_at < v_now - p_done)
     into v_seen, next_cursor, v_oldest, v_ids
     from (select j.id, j.status, j.finished_at, j.created_at from pqlite.jobs j
           where j.id > coalesce(p_cursor, 0) order by j.id limit p_chunk) w;

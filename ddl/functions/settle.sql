@@ -1,7 +1,7 @@
 -- Write how attempts ended: one batched call, fenced by (locked_by, claims), safe to repeat.
--- Arrays are parallel and sorted by id (one lock order for all); those of results and errors may be shorter, which means
--- null for the rest. Outcomes: DONE, RETRY (after p_delay_ms), FAILED,
--- CANCELLED, SNOOZED (after p_delay_ms, no attempt counted), RELEASED (at once, no attempt counted).
+-- Arrays are parallel and sorted by id (one lock order for all); those of results and errors may be shorter, which
+-- means null for the rest. Outcomes: DONE, RETRY (after p_delay_ms), FAILED, CANCELLED, SNOOZED (after p_delay_ms, no
+-- attempt counted), RELEASED (at once, no attempt counted).
 -- Returns only the rows it did not write:
 --   ALREADY  an earlier call with this claim had landed
 --   BUSY     a stranger holds the row's lock: ask again

@@ -10,7 +10,8 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_now bigint := (extract(epoch from clock_timestamp()) * 1000)::bigint;
 begin
-  if (select r.last_value from pqlite.wake_until r) < v_now or current_setting('pqlite_settings.notify', true) = 'off' then
+  if (select r.last_value from pqlite.wake_until r) < v_now
+     or current_setting('pqlite_settings.notify', true) = 'off' then
     return;
   end if;
   if p_queues is null or (select r.last_value from pqlite.wake_all r) >= v_now or exists (
