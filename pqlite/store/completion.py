@@ -91,7 +91,7 @@ async def _commit(store: _Store, stack: AsyncExitStack, conn: Any, transaction: 
     except (*_NO_ANSWER, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
         _abandon(conn)
         await stack.aclose()  # the lookup needs a connection, and this may have been the pool's last
-        if not await was_committed(store, sql, job):
+        if not await was_completed(store, sql, job):
             raise
     job.status = JobStatus.DONE
 
@@ -101,7 +101,7 @@ def _abandon(conn: Any) -> None:
         conn.terminate()
 
 
-async def was_committed(store: _Store, sql: Statements, job: Job) -> bool:
+async def was_completed(store: _Store, sql: Statements, job: Job) -> bool:
     """Look up whether a transaction that made the job DONE was committed: one whose answer was lost, or the caller's.
 
     The lookup wants a lock that conflicts with that transaction's: once it is granted, that transaction has ended. A

@@ -34,7 +34,7 @@ from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
-from pqlite.store.completion import complete_on, completing, was_committed
+from pqlite.store.completion import complete_on, completing, was_completed
 from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import clean_text, encode_clean
@@ -601,7 +601,7 @@ class PgJobStore:
 
     async def was_completed(self, job: Job) -> bool:
         """Return whether this claim of the job ended as DONE; see JobStore.was_completed."""
-        return await was_committed(self, self._sql, job)
+        return await was_completed(self, self._sql, job)
 
     def _encoded_result(self, result: Any) -> str | None:
         return encode_clean(result, max_bytes=self._max_payload_bytes)
