@@ -11,7 +11,7 @@ from typing import Any
 
 from pqlite.errors import ConfigurationError
 
-TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,10 @@ class WorkerSettings:
 
 
 def _boolean(value: str) -> bool:
-    if value.strip().lower() in TRUE:
-        return True
-    if value.strip().lower() in FALSE:
-        return False
-    raise ValueError
+    word = value.strip().lower()
+    if word not in _TRUE + _FALSE:
+        raise ValueError
+    return word in _TRUE
 
 
 def _count(value: str) -> int:
@@ -76,7 +75,7 @@ def _duration_or_zero(value: str) -> timedelta:
     return timedelta(0) if float(value) == 0 else _duration(value)
 
 
-_BOOLEAN = "one of 1, true, yes, on, 0, false, no, off"
+_BOOLEAN = f"one of {', '.join(_TRUE + _FALSE)}"
 _SECONDS = "a number of seconds above 0"
 _ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "WORKER_ENABLED": ("enabled", _boolean, _BOOLEAN),
