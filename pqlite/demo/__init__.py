@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from pqlite.demo.index import CONCURRENCY, STANDARD_LIBRARY, create_tables, enqueue_files, existing, indexer
+from pqlite.demo.once import run_once
 from pqlite.embedded import EmbeddedPostgres
 from pqlite.store.postgres import PgJobStore
 
@@ -56,15 +57,13 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 async def _once(arguments: argparse.Namespace, root: Path) -> int:
-    from pqlite.demo.once import run_once
-
     async with _database(arguments.data_dir) as store:
         await run_once(store, indexer(store, arguments.concurrency), root)
     return 0
 
 
 async def _serve(arguments: argparse.Namespace, root: Path) -> int:
-    import uvicorn
+    import uvicorn  # not before it is needed: `--once` does without the extra's web server
 
     from pqlite.demo.app import create_app
 
