@@ -178,6 +178,11 @@ async def _insert_keyed(
 
 
 def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int, id_types: IdTypes) -> Row:
+    """Return the row of the job at a position of a batch; note the type of its id if a handler has made it.
+
+    Raises:
+        InvalidJob: it cannot be a job; the message names its position.
+    """
     if isinstance(job, TypedJob):
         id_types[position] = job.id_type
     if not isinstance(job, (NewJob, Mapping)):

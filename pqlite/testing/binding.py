@@ -122,7 +122,7 @@ class BoundLink:
         """Do nothing: it is the caller's."""
 
     def holds(self, conn: object) -> bool:
-        """Return whether this is the connection in use."""
+        """Return False: nobody but the caller need act when it is lost."""
         return False
 
 
