@@ -104,9 +104,8 @@ def _resolved(parameter: inspect.Parameter, function: Callable[..., Any], where:
     annotation = parameter.annotation
     if annotation is _MISSING:
         return JobContext if parameter.name == "ctx" else Any
-    holder = type("holder", (), {"__annotations__": {parameter.name: annotation}})
     try:
-        annotation = get_type_hints(holder, globalns=_globals(function), include_extras=True)[parameter.name]
+        annotation = _evaluated(annotation, function)
     except Exception as error:
         if isinstance(annotation, str) and annotation.rpartition(".")[2] == "JobContext":
             return JobContext
@@ -129,14 +128,19 @@ def returned_by(function: Callable[..., Any], title: str) -> Any:
     annotation = inspect.signature(function).return_annotation
     if annotation is _MISSING:
         return Any
-    holder = type("holder", (), {"__annotations__": {"result": annotation}})
     try:
-        return get_type_hints(holder, globalns=_globals(function), include_extras=True)["result"]
+        return _evaluated(annotation, function)
     except Exception as error:
         raise ConfigurationError(
             f"The return annotation of {title}, {annotation!r}, cannot be resolved: {error}. It is needed to read "
             f"results: import it at the top of the module, not under TYPE_CHECKING"
         ) from None
+
+
+def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
+    """Return an annotation of the function as an object: by itself, so that others cannot keep it from that."""
+    holder = type("holder", (), {"__annotations__": {"it": annotation}})
+    return get_type_hints(holder, globalns=_globals(function), include_extras=True)["it"]
 
 
 def _globals(function: Any) -> dict[str, Any]:
