@@ -7,12 +7,13 @@ from functools import lru_cache
 
 from pqlite.schema import render
 
-_COLUMNS = (
+JOB_COLUMNS = (
     "id, job_type, payload::text, queue, priority, run_after, attempts, max_attempts, claims, crashes, "
     "timeout_seconds, dedupe_key, concurrency_key, tags, metadata::text, created_at, locked_at, locked_by, status, "
     "cancel_requested_at, updated_at, finished_at, expires_at, duration_ms, waiting_on, progress::text, result::text, "
     "last_error, errors::text"
 )
+"""A whole job, in the order of `rows.job_from_row`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,10 @@ class Statements:
         r"select pqlite.enqueue_keyless($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
         r"pg_catalog.string_to_array($9, E'\n'), pg_catalog.string_to_array($10, E'\n'), $11, $12)"
     )
-    get: str = f"select {_COLUMNS} from pqlite.job($1)"  # noqa: S608 - constant text
+    get: str = f"select {JOB_COLUMNS} from pqlite.job($1)"  # noqa: S608 - constant text
     cancel: str = "select pqlite.cancel($1)"
     retry: str = "select pqlite.retry($1)"
-    pickup: str = f"select {_COLUMNS} from pqlite.pickup($1, $2, $3)"  # noqa: S608 - constant text
+    pickup: str = f"select {JOB_COLUMNS} from pqlite.pickup($1, $2, $3)"  # noqa: S608 - constant text
     complete: str = "select pqlite.complete($1, $2, $3, $4::text::jsonb)"
     end_of: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
     ended: str = "select id, status, result::text, last_error, errors::text from pqlite.ended($1)"

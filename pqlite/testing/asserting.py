@@ -14,13 +14,13 @@ from pqlite.store.connections import lent
 from pqlite.store.encoding import encode
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.rows import job_from_row
-from pqlite.store.statements import Statements
+from pqlite.store.statements import JOB_COLUMNS
 from pqlite.testing.memory import MemoryJobStore
 
 ANYTHING: Any = object()
 SHOWN = 3
 
-_EVERY_JOB = Statements().get.partition(" from ")[0] + " from pqlite.jobs order by id"
+_EVERY_JOB = f"select {JOB_COLUMNS} from pqlite.jobs order by id"  # noqa: S608 - constant text
 _NAMES = frozenset(field.name for field in fields(Job))
 
 
