@@ -19,16 +19,16 @@ Resources: TypeAlias = Mapping[str, Any] | Callable[[], AbstractAsyncContextMana
 """A mapping, or a function that returns an async context manager of one."""
 
 
-def known(resources: Resources) -> Resources:
-    """Return what was given.
+def resources_of(given: Resources) -> Resources:
+    """Return the resources that were given.
 
     Raises:
         ConfigurationError: it is neither a mapping nor a function.
     """
-    if resources is None or isinstance(resources, Mapping) or callable(resources):
-        return resources
+    if given is None or isinstance(given, Mapping) or callable(given):
+        return given
     raise ConfigurationError(
-        f"resources must be a mapping, or a function that returns an async context manager of one, not {resources!r}"
+        f"resources must be a mapping, or a function that returns an async context manager of one, not {given!r}"
     )
 
 

@@ -25,7 +25,7 @@ from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.arguments import Duration, around, duration, label, served, store_of
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
-from pqlite.worker.resources import Resources, held, known
+from pqlite.worker.resources import Resources, held, resources_of
 from pqlite.worker.running import Running
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Worker:
             announce=self.events,
             middleware=around(hooks, middleware),
         )
-        self._resources = known(resources)
+        self._resources = resources_of(resources)
         self._task: asyncio.Task[None] | None = None
         self._running: Running | None = None
         self._drain = asyncio.Event()
