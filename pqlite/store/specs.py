@@ -89,18 +89,18 @@ def passed_through(middleware: Sequence[EnqueueMiddleware], job: NewJob) -> NewJ
 def all_passed_through(middleware: Sequence[EnqueueMiddleware], jobs: NewJobs) -> NewJobs:
     """Return the jobs as they pass through the middleware, each when it is drawn."""
     if isinstance(jobs, AsyncIterable):
-        return _later(middleware, jobs)
-    return _now(middleware, jobs)
+        return _each_async(middleware, jobs)
+    return _each(middleware, jobs)
 
 
-def _now(
+def _each(
     middleware: Sequence[EnqueueMiddleware], jobs: Iterable[NewJob | Mapping[str, Any]]
 ) -> Iterator[NewJob | Mapping[str, Any]]:
     for job in jobs:
         yield _one(middleware, job)
 
 
-async def _later(
+async def _each_async(
     middleware: Sequence[EnqueueMiddleware], jobs: AsyncIterable[NewJob | Mapping[str, Any]]
 ) -> AsyncIterator[NewJob | Mapping[str, Any]]:
     async for job in jobs:
