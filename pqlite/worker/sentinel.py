@@ -186,7 +186,7 @@ class Sentinel:
         return Loop(
             name,
             once,
-            errors=LoopErrorPolicy(),
+            errors=LoopErrorPolicy(),  # not the user's: pauses that are too long would cost the lease
             failed=lambda *args: self._tell(self._listener.loop_failed, *args),
             recovered=lambda *args: self._tell(self._listener.loop_recovered, *args),
         )
