@@ -1,5 +1,7 @@
 """Child processes that do not outlive us, even when we are killed; knows nothing of PostgreSQL."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import subprocess
@@ -67,6 +69,7 @@ class Guarded:
 
     @property
     def returncode(self) -> int | None:
+        """Return the status that the process has ended with, None while it runs."""
         return self._popen.poll()
 
     async def ended(self, seconds: float) -> bool:

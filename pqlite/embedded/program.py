@@ -1,5 +1,7 @@
 """Which PostgreSQL binaries to run, and as which user; changes no permission that is not ours."""
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import functools
@@ -33,6 +35,9 @@ def find_binaries() -> Path:
     """Return the directory of `initdb` and `postgres`: the extra's, else the machine's newest.
 
     `PQLITE_POSTGRES_BIN` overrides the search.
+
+    Raises:
+        EmbeddedError: there are none; the message says what to install.
     """
     given = os.environ.get("PQLITE_POSTGRES_BIN")
     for bin_dir in [Path(given).absolute()] if given else _candidates():
@@ -64,11 +69,16 @@ class Program(NamedTuple):
     """Which binaries to run, as which user (None: as ourselves), and the temporary copy they are in."""
 
     bin_dir: Path
-    user: "pwd.struct_passwd | None"
+    user: pwd.struct_passwd | None
     copy: Path | None
 
 
 def program_for(data_dir: Path | None) -> Program:
+    """Return what to run on a data directory (None: on a temporary one).
+
+    Raises:
+        EmbeddedError: there are no binaries, or no user to run them as.
+    """
     bin_dir, user = find_binaries(), _server_user(data_dir)
     if user is None or may(user, "-x", bin_dir / "postgres"):
         return Program(bin_dir, user, None)
@@ -76,7 +86,7 @@ def program_for(data_dir: Path | None) -> Program:
     return Program(copy / bin_dir.relative_to(bin_dir.parents[2]), user, copy)
 
 
-def _server_user(data_dir: Path | None) -> "pwd.struct_passwd | None":
+def _server_user(data_dir: Path | None) -> pwd.struct_passwd | None:
     if os.geteuid() != 0:
         return None
     import pwd  # absent on Windows
@@ -91,7 +101,7 @@ def _server_user(data_dir: Path | None) -> "pwd.struct_passwd | None":
 
 
 @functools.cache
-def _copy_for(user: "pwd.struct_passwd", bin_dir: Path) -> Path:
+def _copy_for(user: pwd.struct_passwd, bin_dir: Path) -> Path:
     """Copy an installation that the user may not enter, once per process."""
     prefix, package = bin_dir.parent, bin_dir.parents[1]
     copy = private_directory(user)
@@ -111,15 +121,17 @@ def _remove(copy: Path, owner: int) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def as_user(user: "pwd.struct_passwd | None") -> dict[str, Any]:
+def as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
+    """Return the options of `subprocess` that make a process the user's (None: ours)."""
     return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def may(user: "pwd.struct_passwd", right: str, path: Path) -> bool:
+def may(user: pwd.struct_passwd, right: str, path: Path) -> bool:
+    """Return whether the user has a right ("-x", "-w") to a path."""
     return subprocess.run(["test", right, str(path)], **as_user(user)).returncode == 0
 
 
-def private_directory(user: "pwd.struct_passwd | None", parent: Path | None = None) -> Path:
+def private_directory(user: pwd.struct_passwd | None, parent: Path | None = None) -> Path:
     """Make a directory that only the server's user may enter, with a path short enough for a socket."""
     parent = Path(parent or tempfile.gettempdir()).absolute()
     # A socket's path must fit into about 100 bytes.
@@ -130,7 +142,8 @@ def private_directory(user: "pwd.struct_passwd | None", parent: Path | None = No
     return path
 
 
-def give(path: Path, user: "pwd.struct_passwd | None") -> None:
+def give(path: Path, user: pwd.struct_passwd | None) -> None:
+    """Make a path the user's (None: it is ours)."""
     if user is not None:
         os.chown(path, user.pw_uid, user.pw_gid)
 

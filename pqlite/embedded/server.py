@@ -1,5 +1,7 @@
 """Starts, stops and finds a server on one data directory; the only part that talks to it."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import os
@@ -74,7 +76,7 @@ class EmbeddedPostgres:
 
     @property
     def socket_dir(self) -> Path:
-        """The directory of the unix socket, fixed by the first start."""
+        """Return the directory of the unix socket, fixed by the first start."""
         if self._foreign is not None:
             return Path(self._foreign.host)
         if self._home is None:
@@ -83,21 +85,23 @@ class EmbeddedPostgres:
 
     @property
     def data_dir(self) -> Path:
-        """Where the server keeps its files and `server.log`."""
+        """Return where the server keeps its files and `server.log`."""
         return self._given_data_dir or self.socket_dir / "data"
 
     @property
     def dsn(self) -> str:
-        """The address of the database `postgres`, the same before and after a restart."""
+        """Return the address of the database `postgres`, the same before and after a restart."""
         return self._foreign.dsn if self._foreign is not None else _dsn(self.socket_dir, self.port or 5432)
 
     async def __aenter__(self) -> Self:
+        """Start."""
         await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop."""
         await self.stop()
 
     async def start(self) -> None:
@@ -155,7 +159,7 @@ class EmbeddedPostgres:
         finally:
             await self.start()
 
-    def _prepare_directories(self, user: "pwd.struct_passwd | None") -> None:
+    def _prepare_directories(self, user: pwd.struct_passwd | None) -> None:
         if self._home is None:
             self._home = private_directory(user, self._temp_dir)
         elif not self._home.exists():
