@@ -46,6 +46,7 @@ from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
     all_passed_through,
+    layers,
     passed_through,
     several,
     specified,
@@ -98,8 +99,8 @@ class PgJobStore:
             for them. `store.events.subscribe` adds one later. What a worker does, its own observers hear.
 
     Raises:
-        ConfigurationError: nothing says where the database is, a dsn cannot be one, or the schema's name is not a plain
-            identifier.
+        ConfigurationError: nothing says where the database is, a dsn cannot be one, the schema's name is not a plain
+            identifier, or `middleware` is no list of functions.
 
     Sessions of its own pool are READ COMMITTED and may write, whatever the role's defaults; the role's timeouts hold.
     """
@@ -136,7 +137,7 @@ class PgJobStore:
         self._pool_size = pool_size
         self._max_payload_bytes = max_payload_bytes
         self._strict = strict
-        self._middleware = tuple(middleware)
+        self._middleware = layers(middleware)
         self.events = Announcer(observers)
         self._by_hand = ByHand()
         self._watcher = Watcher(self._ended, is_weather)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from copy import copy
 from typing import Any, TypeAlias
 
-from pqlite.errors import InvalidJob
+from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.events import EnqueuedJob
 from pqlite.job import Enqueued, JobOptions, NewJob, NewJobs, TypedJob
 
@@ -15,6 +15,20 @@ EnqueueMiddleware: TypeAlias = Callable[[NewJob], NewJob]
 gets a copy of the caller's job, whose values are the caller's: set a new payload, leave the given one as it is. What it
 raises is raised by `enqueue`, and nothing is written.
 """
+
+
+def layers(middleware: Sequence[EnqueueMiddleware]) -> tuple[EnqueueMiddleware, ...]:
+    """Return the middleware that a store was given.
+
+    Raises:
+        ConfigurationError: it is no list of functions.
+    """
+    if callable(middleware):
+        raise ConfigurationError(f"middleware must be a list, middleware=[function], not {middleware!r}")
+    for each in middleware:
+        if not callable(each):
+            raise ConfigurationError(f"middleware must be functions of a NewJob, not {each!r}")
+    return tuple(middleware)
 
 
 class Noted:

@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
-from pqlite import Handlers, InvalidJob, NewJob, PgJobStore
+from pqlite import ConfigurationError, Handlers, InvalidJob, NewJob, PgJobStore
 from pqlite.job import NewJobs
+from pqlite.testing import MemoryJobStore
 
 
 async def test_a_job_object_is_enqueued_like_its_fields(store: PgJobStore) -> None:
@@ -123,3 +125,12 @@ async def test_what_middleware_raises_or_returns_instead_of_a_job_is_the_callers
             await store.enqueue_many([{"job_type": "t", "prio": 1}])
         async with store.connection() as conn:
             assert await conn.fetchval("select count(*) from pqlite.jobs") == 0
+
+
+@pytest.mark.parametrize("middleware", [replace, [3], ["trace"]])
+@pytest.mark.parametrize("make", [partial(PgJobStore, "postgresql://localhost/app"), MemoryJobStore])
+def test_middleware_that_is_no_list_of_functions_is_refused_where_the_store_is_made(
+    make: Callable[..., object], middleware: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"middleware must be (a list|functions)"):
+        make(middleware=middleware)

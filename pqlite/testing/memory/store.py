@@ -31,6 +31,7 @@ from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
     all_passed_through,
+    layers,
     passed_through,
     several,
     specified,
@@ -86,7 +87,7 @@ class MemoryJobStore:
         self._table = Table(self.clock)
         self._max_payload_bytes = max_payload_bytes
         self._strict = strict
-        self._middleware = tuple(middleware)
+        self._middleware = layers(middleware)
         self.events = Announcer(observers)
         self._by_hand = ByHand()
         self._poller = Poller(self._ended)
