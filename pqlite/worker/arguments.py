@@ -29,6 +29,16 @@ def duration(what: str, value: Duration) -> timedelta:
         raise ConfigurationError(f"{what} must be a number of seconds or a timedelta, not {value!r}") from None
 
 
+def one_of(what: str, value: str, accepted: tuple[str, ...]) -> None:
+    """Return if the value is an accepted one.
+
+    Raises:
+        ConfigurationError: it is none; the message calls it `what`.
+    """
+    if value not in accepted:
+        raise ConfigurationError(f"{what} is {value!r}; it must be one of {accepted}")
+
+
 def store_of(given: WorkerStore) -> WorkerStore:
     """Return the store that was given.
 

@@ -15,14 +15,14 @@ from typing import Literal
 
 from pqlite.announcing import Announcer
 from pqlite.backoff import Backoff, BackoffPolicy, IdlePollPolicy, LoopErrorPolicy, policy_of
-from pqlite.errors import ConfigurationError, WorkerError
+from pqlite.errors import WorkerError
 from pqlite.events import Observer
 from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import Duration, around, duration, label, served, store_of
+from pqlite.worker.arguments import Duration, around, duration, label, one_of, served, store_of
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
 from pqlite.worker.resources import Resources, held, resources_of
@@ -101,12 +101,8 @@ class Worker:
         hooks: Hooks | Sequence[Hooks] = (),
         middleware: Sequence[Middleware] = (),
     ) -> None:
-        for argument, value, accepted in (
-            ("unknown_job_types", unknown_job_types, ("leave", "fail")),
-            ("startup", startup, ("wait", "fail")),
-        ):
-            if value not in accepted:
-                raise ConfigurationError(f"{argument} is {value!r}; it must be one of {accepted}")
+        one_of("unknown_job_types", unknown_job_types, ("leave", "fail"))
+        one_of("startup", startup, ("wait", "fail"))
         self.store = store_of(store)
         self.settings = from_environment(
             WorkerSettings(
@@ -220,7 +216,7 @@ class Worker:
         await self._drain.wait()
 
     def healthy(self) -> bool:
-        """Return whether the worker does its work; always True where it is not enabled."""
+        """Return whether the worker does its work; where it is not enabled, whether it is entered."""
         return self.trouble() is None
 
     def trouble(self) -> str | None:
