@@ -40,6 +40,7 @@ from pqlite.worker.settler import Settler
 from pqlite.worker.supervisor import Loop
 
 GATE = 1.0
+"""How often the scout looks whether it may look for jobs by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,9 @@ T = TypeVar("T")
 TICK = 0.25
 CONNECT_SECONDS = 10.0
 RENEWAL_SECONDS = 3.0
+"""A renewal that is not answered by then costs the connection."""
 RECONNECT_SECONDS = 1.0
-"""A renewal without an answer costs the connection after the one, and the worker its holder soon after the other."""
+"""A connection that is lost for longer may have taken the lock with it: see SILENCE."""
 LEASE_MARGIN = 4.0
 """A worker that cannot renew gives up this long before its lease ends, so that its handlers have time to stop."""
 SILENCE = 6.0
