@@ -34,7 +34,7 @@ JOIN_SECONDS = 0.5
 
 def mailbox_of(observer: Observer, limit: int = LIMIT) -> Mailbox:
     """Return an empty mailbox of the kind that suits the observer."""
-    return InTask(observer, limit) if is_async(observer) else InThread(observer, limit)
+    return TaskMailbox(observer, limit) if is_async(observer) else ThreadMailbox(observer, limit)
 
 
 class Mailbox:
@@ -126,7 +126,7 @@ class Mailbox:
             logger.warning(f"The observer %r {what}.", self.observer, *args, exc_info=error)  # noqa: G004 - constant
 
 
-class InThread(Mailbox):
+class ThreadMailbox(Mailbox):
     """Calls a plain function in a daemon thread, which is there while there is something to hear."""
 
     def __init__(self, observer: Observer, limit: int) -> None:
@@ -190,7 +190,7 @@ class InThread(Mailbox):
             return False
 
 
-class InTask(Mailbox):
+class TaskMailbox(Mailbox):
     """Awaits an `async def` function in a task, which is there while there is something to hear."""
 
     def __init__(self, observer: Observer, limit: int) -> None:

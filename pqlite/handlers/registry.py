@@ -12,7 +12,7 @@ from pqlite.errors import ConfigurationError
 from pqlite.handlers.context import JobContext
 from pqlite.handlers.dependencies import Replacements
 from pqlite.handlers.payload import Upgrade
-from pqlite.handlers.retrying import Errors, Retrying, errors
+from pqlite.handlers.retrying import Errors, Retrying, error_classes
 from pqlite.handlers.typed import TypedHandler
 from pqlite.job import JobOptions
 
@@ -119,8 +119,8 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
             defaults["tags"] = tags
         retrying = Retrying(
             None if backoff is None else policy_of(backoff),
-            None if retry_on is None else errors("retry_on", retry_on),
-            errors("never_retry_on", never_retry_on),
+            None if retry_on is None else error_classes("retry_on", retry_on),
+            error_classes("never_retry_on", never_retry_on),
         )
         old_names = _names("aliases", aliases)
 

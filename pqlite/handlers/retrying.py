@@ -31,7 +31,7 @@ class Retrying:
         return self.retry_on is None or _all(error, self.retry_on)
 
 
-def errors(what: str, given: Errors) -> tuple[type[BaseException], ...]:
+def error_classes(what: str, given: Errors) -> tuple[type[BaseException], ...]:
     """Return exception classes as a tuple.
 
     Raises:
