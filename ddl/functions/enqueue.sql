@@ -42,7 +42,8 @@ begin
     raise exception 'a trigger on the jobs table has suppressed the job';
   end if;
   if enqueue.id is null then
-    raise exception 'the dedupe key % kept changing hands', quote_literal(enqueue.dedupe_key) using errcode = '40001';
+    raise exception 'the dedupe key % kept changing hands, or a trigger on the jobs table suppresses its job',
+      quote_literal(enqueue.dedupe_key) using errcode = '40001';
   end if;
   if lock_wait is not null then
     perform set_config('lock_timeout', v_lock_timeout, true);

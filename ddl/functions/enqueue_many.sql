@@ -76,5 +76,6 @@ begin
       return;
     end if;
   end loop;
-  raise exception 'dedupe keys kept changing hands' using errcode = '40001';
+  raise exception 'dedupe keys kept changing hands, or a trigger on the jobs table suppresses jobs'
+    using errcode = '40001';
 end $$;

@@ -330,3 +330,21 @@ async def test_a_stranger_cannot_lend_the_trigger_functions_of_its_own(conn: asy
     async with acting_as(conn, "insert, select on pqlite.jobs", "usage on schema hostile"):
         await conn.execute("set local search_path = hostile, pg_catalog")
         await conn.execute("insert into pqlite.jobs (job_type) values ('t')")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "select * from pqlite.enqueue('t')",
+        "select * from pqlite.enqueue('t', dedupe_key => 'k')",
+        "select * from pqlite.enqueue_many('{t,t}')",
+        "select * from pqlite.enqueue_many('{t}', p_dedupe_key => '{k,l}')",
+        "select pqlite.enqueue_keyless('{t,t}')",
+    ],
+)
+async def test_jobs_that_a_trigger_suppresses_are_an_error_that_says_so(conn: asyncpg.Connection, call: str) -> None:
+    await conn.execute("create function nothing() returns trigger language plpgsql as 'begin return null; end'")
+    await conn.execute("create trigger suppress before insert on pqlite.jobs for each row execute function nothing()")
+
+    with pytest.raises(asyncpg.PostgresError, match=r"a trigger on the jobs table (has suppressed|suppresses)"):
+        await conn.fetch(call)
