@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -165,18 +166,8 @@ async def adopt(
             )
         )
     if found.state != "adopted":
-        for name, after in (("adopt_active", None), ("adopt_rest", 0)):
-            while True:
-                cursor: list[int] = [] if after is None else [after]
-
-                async def attempt(name: str = name, cursor: list[int] = cursor) -> list[int]:
-                    return await _chunk(conn, schema, name, [chunk, *cursor], patience)
-
-                ids = await steps.patiently(conn, schema, "Moving jobs", patience, attempt)
-                if not ids:
-                    break
-                count(len(ids))
-                after = None if after is None else max(ids)
+        await _move(conn, schema, "adopt_active", patience, count, chunk=chunk)
+        await _move(conn, schema, "adopt_rest", patience, count, chunk=chunk, after=0)
         await steps.patiently(
             conn, schema, "Dropping the empty table", patience, lambda: _finish(conn, table, schema, patience)
         )
@@ -229,7 +220,29 @@ async def _set_ids(conn: Connection, table: str, schema: str) -> int:
     return int(await conn.fetchval(_sql("adopt_ids", table, schema), HEADROOM))
 
 
+async def _move(
+    conn: Connection,
+    schema: str,
+    name: str,
+    patience: Patience,
+    count: Callable[[int], None],
+    *,
+    chunk: int,
+    after: int | None = None,
+) -> None:
+    """Move what the statement finds, chunk after chunk, until that is nothing; with `after`, in the order of ids."""
+    while True:
+        arguments = [chunk] if after is None else [chunk, after]
+        moving = partial(_chunk, conn, schema, name, arguments, patience)
+        ids = await steps.patiently(conn, schema, "Moving jobs", patience, moving)
+        if not ids:
+            return
+        count(len(ids))
+        after = None if after is None else max(ids)
+
+
 async def _chunk(conn: Connection, schema: str, name: str, arguments: list[int], patience: Patience) -> list[int]:
+    """Move one chunk; return the ids that moved."""
     async with steps.transaction(conn, schema, patience):
         if await conn.fetchval(statement("adopt_parked", schema)) is None:
             return []  # another process has finished

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,12 +99,8 @@ async def migrate(
     planned = await plan(conn, schema, to=to, root=root)
     applied = []
     for migration in planned.migrations:
-
-        async def attempt(migration: Migration = migration) -> bool:
-            take = _alone if migration.alone else _in_transaction
-            return await take(conn, migration, schema, patience)
-
-        if await steps.patiently(conn, schema, f"Migration {migration}", patience, attempt):
+        take = partial(_alone if migration.alone else _in_transaction, conn, migration, schema, patience)
+        if await steps.patiently(conn, schema, f"Migration {migration}", patience, take):
             applied.append(migration.version)
     if planned.functions:
         await steps.patiently(
