@@ -40,7 +40,7 @@ class Exponential(BackoffPolicy):
     seconds or timedeltas.
 
     Raises:
-        ConfigurationError: a number is out of bounds.
+        ConfigurationError: a number is out of bounds, or none.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Exponential(BackoffPolicy):
         jitter: float = 0.2,
     ) -> None:
         self.base, self.cap, self.jitter = _duration("base", base), _duration("cap", cap), _share("jitter", jitter)
-        self.factor = float(factor)
+        self.factor = _number("factor", factor)
         if not 1.0 <= self.factor < math.inf:
             raise ConfigurationError(f"factor must be 1.0 or more, not {factor!r}")
 
@@ -168,16 +168,24 @@ def retry_seconds(policy: BackoffPolicy, attempts: int) -> float:
 
 
 def _duration(name: str, value: timedelta | float) -> float:
-    number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    number = value.total_seconds() if isinstance(value, timedelta) else _number(name, value)
     if not 0.0 <= number <= MAX_RETRY_DELAY.total_seconds():
         raise ConfigurationError(f"{name} must be from 0 seconds to a year, not {value!r}")
     return number
 
 
 def _share(name: str, value: float) -> float:
-    if not 0.0 <= value <= 1.0:
+    share = _number(name, value)
+    if not 0.0 <= share <= 1.0:
         raise ConfigurationError(f"{name} must be from 0.0 to 1.0, not {value!r}")
-    return float(value)
+    return share
+
+
+def _number(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{name} must be a number, not {value!r}") from None
 
 
 def _jittered(delay: float, jitter: float) -> float:

@@ -94,6 +94,10 @@ def test_jobs_that_failed_together_come_back_apart() -> None:
         (Exponential, {"cap": timedelta(days=366)}, "cap must be from 0 seconds to a year"),
         (Linear, {"jitter": 1.1}, "jitter must be from 0.0 to 1.0, not 1.1"),
         (Constant, {"delay": math.inf}, "delay must be from 0 seconds to a year"),
+        (Constant, {"delay": "a minute"}, "delay must be a number, not 'a minute'"),
+        (Linear, {"step": None}, "step must be a number, not None"),
+        (Exponential, {"factor": "twice"}, "factor must be a number, not 'twice'"),
+        (Exponential, {"jitter": "some"}, "jitter must be a number, not 'some'"),
     ],
 )
 def test_a_policy_that_cannot_work_says_why(
