@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from pqlite.bench.figures import Case, Metric, Sample, percentile
 from pqlite.bench.options import Options
@@ -25,15 +26,11 @@ NOTES = (
 
 def cases(options: Options) -> Sequence[Case]:
     """Return the one case."""
-    jobs = min(options.jobs_or(300, 100), 300)
-
-    async def measure(run: Run, name: str) -> Sample:
-        return await _measure(run, name, jobs)
-
+    measure = partial(_measure, jobs=min(options.jobs_or(300, 100), 300))
     return [Case("latency", "an idle worker", METRICS, options.contenders, measure, options.repeat_or(3))]
 
 
-async def _measure(run: Run, name: str, jobs: int) -> Sample:
+async def _measure(run: Run, name: str, *, jobs: int) -> Sample:
     await run.prepare(name)
     tallies = run.tallies()
     async with run.workers(name, tallies, timed=True, wakes=True) as [worker]:

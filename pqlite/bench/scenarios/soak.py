@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from pqlite.bench.children import Child
 from pqlite.bench.contenders import PQLITE
@@ -69,20 +70,17 @@ class State:
 def cases(options: Options) -> Sequence[Case]:
     """Return the one case."""
     seconds, rate = (options.hours or 1.0) * 3600, options.rate or RATE
-
-    async def measure(run: Run, name: str) -> Sample:
-        return await _soak(run, seconds, rate)
-
+    measure = partial(_measure, seconds=seconds, rate=rate)
     return [Case("soak", f"{seconds / 3600:g} h at {rate:,} jobs/s", METRICS, (PQLITE,), measure, 1)]
 
 
-async def _soak(run: Run, seconds: float, rate: int) -> Sample:
-    await run.prepare(PQLITE)
+async def _measure(run: Run, name: str, *, seconds: float, rate: int) -> Sample:
+    await run.prepare(name)
     tallies, states = run.tallies(), list[State]()
     async with AsyncExitStack() as stack:
         spec = {"tally": tallies.path, "slot": 0, "rate": rate}
-        worker = await stack.enter_async_context(run.child("roles.mixed:work", PQLITE, **spec))
-        producer = await stack.enter_async_context(run.child("roles.mixed:produce", PQLITE, **spec))
+        worker = await stack.enter_async_context(run.child("roles.mixed:work", name, **spec))
+        producer = await stack.enter_async_context(run.child("roles.mixed:produce", name, **spec))
         await worker.answer()
         await producer.answer()
         await worker.ask("go")
@@ -93,15 +91,12 @@ async def _soak(run: Run, seconds: float, rate: int) -> Sample:
             if len(states) < 2:
                 raise
             # Somebody has seen enough of it, and is told what there was to see.
-            _be_done_with(asyncio.current_task())
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
         enqueued = (await producer.ask("stop"))["enqueued"]
         ended = (await worker.ask("stop"))["ended"]
     return _sample(states, enqueued, ended, seconds)
-
-
-def _be_done_with(task: asyncio.Task[object] | None) -> None:
-    if task is not None:
-        task.uncancel()
 
 
 async def _watched(

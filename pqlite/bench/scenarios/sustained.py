@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from pqlite.bench.figures import Case, Metric, Sample, per
 from pqlite.bench.flow import Look, buckets, flow
@@ -28,12 +29,13 @@ NOTES = (
 def cases(options: Options) -> Sequence[Case]:
     """Return the one case."""
     seconds = options.seconds_or(60, 5)
-
-    async def measure(run: Run, name: str) -> Sample:
-        await run.prepare(name)
-        return await saturated(run, name, seconds)
-
+    measure = partial(_measure, seconds=seconds)
     return [Case("sustained", f"{seconds:g} s", METRICS, options.contenders, measure, options.repeat_or(1))]
+
+
+async def _measure(run: Run, name: str, *, seconds: float) -> Sample:
+    await run.prepare(name)
+    return await saturated(run, name, seconds)
 
 
 async def saturated(run: Run, name: str, seconds: float) -> Sample:
