@@ -92,7 +92,8 @@ class PgJobStore:
             environment variable, as `dsn` has none: both come from your app's configuration.
         schema: where pqlite's tables and functions are.
         pool_size: most connections of the store's own pool.
-        max_payload_bytes: a larger payload is refused by `enqueue`.
+        max_payload_bytes: a larger payload, or larger metadata, is refused by `enqueue`; a larger result by `complete`
+            and `mark_*` (what a handler returns may be larger).
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
         middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
         observers: hear of what is enqueued, cancelled and retried through this store (see pqlite.events); nothing waits

@@ -65,7 +65,8 @@ class MemoryJobStore:
 
     Args:
         clock: the store's time; `store.clock.advance(timedelta(hours=1))` makes due what is due in an hour.
-        max_payload_bytes: a larger payload is refused by `enqueue`.
+        max_payload_bytes: a larger payload, or larger metadata, is refused by `enqueue`; a larger result by `complete`
+            and `mark_*` (what a handler returns may be larger).
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
         middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
         observers: hear of what is enqueued, cancelled and retried; see PgJobStore.
