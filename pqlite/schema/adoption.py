@@ -142,8 +142,7 @@ async def adopt(
             step did not get its locks; the connection is in a transaction. What has been moved stays moved.
         asyncpg.PostgresError: the server refused, for example because the role does not own the table.
     """
-    if conn.is_in_transaction():
-        raise steps.in_the_way()
+    steps.refuse_transaction(conn)
     found = await survey(conn, table, schema)
     refuse(table, found, force)
     moved = 0

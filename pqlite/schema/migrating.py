@@ -94,8 +94,7 @@ async def migrate(
             transaction.
         asyncpg.PostgresError: a statement failed; the steps before its own are done.
     """
-    if conn.is_in_transaction():
-        raise steps.in_the_way()
+    steps.refuse_transaction(conn)
     planned = await plan(conn, schema, to=to, root=root)
     applied = []
     for migration in planned.migrations:
@@ -104,7 +103,7 @@ async def migrate(
             applied.append(migration.version)
     if planned.functions:
         await steps.patiently(
-            conn, schema, "Replacing the functions", patience, lambda: _functions(conn, schema, patience, root)
+            conn, schema, "Replacing the functions", patience, lambda: _replace_functions(conn, schema, patience, root)
         )
     return applied
 
@@ -184,7 +183,7 @@ async def _drop_leftovers(conn: Connection, schema: str, indexes: list[str]) -> 
             await conn.execute(f"drop index {index}")
 
 
-async def _functions(conn: Connection, schema: str, patience: Patience, root: Path | None) -> None:
+async def _replace_functions(conn: Connection, schema: str, patience: Patience, root: Path | None) -> None:
     async with steps.transaction(conn, schema, patience):
         # A newer pqlite may have come first.
         if await _version(conn, schema) != files.latest(root) or await _installed(conn, schema, root) is not None:

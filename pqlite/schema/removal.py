@@ -65,8 +65,7 @@ async def uninstall(
         SchemaError: there is none; workers are alive (unless `force`); it holds objects that pqlite did not make, or
             objects elsewhere depend on it; it did not get its locks; the connection is in a transaction.
     """
-    if conn.is_in_transaction():
-        raise steps.in_the_way()
+    steps.refuse_transaction(conn)
     if await version(conn, schema) == 0:
         raise SchemaError(f"The database has no schema {schema!r} of pqlite.")
     try:

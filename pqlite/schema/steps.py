@@ -55,9 +55,10 @@ RETRYABLE = (
 )
 
 
-def in_the_way() -> SchemaError:
-    """Return the error for a connection on which steps cannot have transactions of their own."""
-    return SchemaError("Each step needs a transaction of its own: give a connection that is not in one.")
+def refuse_transaction(conn: Connection) -> None:
+    """Raise SchemaError if steps cannot have transactions of their own on the connection, because it is in one."""
+    if conn.is_in_transaction():
+        raise SchemaError("Each step needs a transaction of its own: give a connection that is not in one.")
 
 
 @contextlib.asynccontextmanager
