@@ -80,7 +80,7 @@ def address(dsn: str, name: str = "dsn") -> str:
     return dsn
 
 
-async def dedicated(purpose: str, route: Route) -> asyncpg.Connection[Any]:
+async def dedicated(route: Route, purpose: str) -> asyncpg.Connection[Any]:
     """Return a new connection for one of a worker's parts, whatever the role's settings are.
 
     Behind a pooler in transaction mode those stay in force, and are reported: what is set there is set for others.

@@ -241,7 +241,7 @@ class PgJobStore:
         Raises:
             ConfigurationError: the store only has a pool.
         """
-        return PgEngine(Link(partial(dedicated, purpose, self._own_route())), self._sql)
+        return PgEngine(Link(partial(dedicated, self._own_route(), purpose)), self._sql)
 
     def listening_engine(
         self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]]
@@ -253,7 +253,7 @@ class PgJobStore:
         """
         self._own_route()
         assert self._listen_route is not None
-        return PgEngine(Link(partial(dedicated, purpose, self._listen_route), on_connect), self._sql)
+        return PgEngine(Link(partial(dedicated, self._listen_route, purpose), on_connect), self._sql)
 
     def _own_route(self) -> Route:
         if self._route is None:
