@@ -71,6 +71,7 @@ ELSEWHERE = (
     "The store was started in another event loop, to which its connections belong. A handler in a thread calls it by "
     "anyio.from_thread.run(store.enqueue, job_type, payload)."
 )
+POOL_CLOSED = "The pool that the store was given is closed."
 
 
 class PgJobStore:
@@ -213,7 +214,7 @@ class PgJobStore:
         """Yield a connection of the pool, which goes back to it afterwards.
 
         Raises:
-            NotStarted: before start() or after close(), or in another event loop.
+            NotStarted: before start() or after close(), in another event loop, or the given pool was closed.
             TimeoutError: the pool had none to give for 30 seconds.
         """
         pool = self._usable_pool()
@@ -225,6 +226,8 @@ class PgJobStore:
             raise NotStarted(NOT_STARTED)
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise NotStarted(ELSEWHERE)
+        if self._pool.is_closing():
+            raise NotStarted(POOL_CLOSED)
         return self._pool
 
     @asynccontextmanager
