@@ -253,16 +253,18 @@ class JobStore(Protocol):
         """
         ...
 
-    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: int | None = None) -> None:
+    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: float | None = None) -> None:
         """Record that a claimed job is done. Repeating it is harmless.
 
         Args:
             job: the claimed job, or the id of one this store picked up.
             result: any JSON value or pydantic model.
+            duration_ms: how long the attempt took, for statistics.
 
         Raises:
             LeaseLost: the claim is no longer current; nothing was changed.
             PayloadError: the result cannot be stored; nothing was changed.
+            InvalidJob: another argument is of a wrong type; nothing was changed.
         """
         ...
 
@@ -273,20 +275,23 @@ class JobStore(Protocol):
         *,
         retry_after: timedelta | None = None,
         terminal: bool = False,
-        duration_ms: int | None = None,
+        duration_ms: float | None = None,
         result: Any = None,
     ) -> None:
         """Record that an attempt failed: READY again after `retry_after` (1 minute), or FAILED if `terminal` or at
         `max_attempts`.
 
         Raises:
-            LeaseLost: the claim is no longer current; nothing was changed.
+            LeaseLost, PayloadError, InvalidJob: as mark_done.
         """
         ...
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
         """Give back RUNNING jobs that no registered worker owns and that are older than their `timeout_seconds`, or
         than `default_stale_after`; return how many. A registered worker's jobs are never judged by age.
+
+        Raises:
+            InvalidJob: `default_stale_after` is no timedelta.
         """
         ...
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from pqlite.errors import LeaseLost
-from pqlite.job import Job
+from datetime import timedelta
+from typing import Any
 
+from pqlite.backoff import seconds
+from pqlite.errors import InvalidJob, LeaseLost
+from pqlite.job import Job
+from pqlite.outcome import Outcome, Verb
+from pqlite.store.encoding import clean_text, encode_clean
+from pqlite.store.validation import milliseconds
+
+RETRY_AFTER = timedelta(minutes=1)
 SETTLED_KEPT = 1000
 
 
 class ByHand:
     """Remembers picked-up jobs until they are settled, and the latest settled ones for those who repeat themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_payload_bytes: int) -> None:
+        self._max_payload_bytes = max_payload_bytes
         self._picked_up: dict[int, Job] = {}
         self._settled: dict[int, Job] = {}
 
@@ -19,12 +28,38 @@ class ByHand:
         """Remember a job that was just claimed."""
         self._picked_up[job.id] = job
 
-    def claim_of(self, job: Job | int) -> Job:
-        """Return the claimed job that is meant.
+    def done(self, job: Job | int, *, result: Any, duration_ms: float | None) -> Outcome:
+        """Return what JobStore.mark_done says, checked."""
+        return self._outcome(job, Verb.DONE, result, duration_ms)
 
-        Raises:
-            LeaseLost: there is no claim on it that could be settled.
-        """
+    def error(
+        self,
+        job: Job | int,
+        error: str,
+        *,
+        retry_after: timedelta | None,
+        terminal: bool,
+        result: Any,
+        duration_ms: float | None,
+    ) -> Outcome:
+        """Return what JobStore.mark_error says, checked."""
+        if not isinstance(error, str):
+            raise InvalidJob(f"error must be text, not {error!r}")
+        try:
+            delay = seconds(RETRY_AFTER if retry_after is None else retry_after)
+        except (TypeError, ValueError) as problem:
+            raise InvalidJob(f"retry_after must be a timedelta, not {retry_after!r}") from problem
+        outcome = self._outcome(job, Verb.FAILED if terminal else Verb.RETRY, result, duration_ms)
+        outcome.error, outcome.delay = clean_text(error), delay
+        return outcome
+
+    def _outcome(self, job: Job | int, verb: Verb, result: Any, duration_ms: float | None) -> Outcome:
+        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
+        return Outcome(self._claim_of(job), verb, result=encoded, duration_ms=milliseconds("duration_ms", duration_ms))
+
+    def _claim_of(self, job: Job | int) -> Job:
+        if not isinstance(job, (Job, int)) or isinstance(job, bool):
+            raise InvalidJob(f"a claimed job, or its id, is wanted, not {job!r}")
         claimed = (self._picked_up.get(job) or self._settled.get(job)) if isinstance(job, int) else job
         if claimed is None or claimed.locked_by is None:
             raise LeaseLost(f"This store has not picked up job {job if isinstance(job, int) else job.id}.")

@@ -18,7 +18,6 @@ import asyncpg
 
 from pqlite import schema as ddl
 from pqlite.announcing import Announcer
-from pqlite.backoff import seconds
 from pqlite.errors import (
     ConfigurationError,
     DedupeConflict,
@@ -29,7 +28,7 @@ from pqlite.errors import (
 )
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
-from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.outcome import Outcome, Verdict
 from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
@@ -37,7 +36,7 @@ from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import complete_on, completing, was_completed
 from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
-from pqlite.store.encoding import clean_text, encode_clean
+from pqlite.store.encoding import encode_clean
 from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
@@ -53,7 +52,7 @@ from pqlite.store.specs import (
     typed_id,
 )
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import Row, checked_id, name, names, row
+from pqlite.store.validation import Row, checked_id, duration, name, names, row
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +71,7 @@ ELSEWHERE = (
     "The store was started in another event loop, to which its connections belong. A handler in a thread calls it by "
     "anyio.from_thread.run(store.enqueue, job_type, payload)."
 )
+POOL_CLOSED = "The pool that the store was given is closed."
 
 
 class PgJobStore:
@@ -140,7 +140,7 @@ class PgJobStore:
         self._strict = strict
         self._middleware = layers(middleware)
         self.events = Announcer(observers)
-        self._by_hand = ByHand()
+        self._by_hand = ByHand(max_payload_bytes)
         self._watcher = Watcher(self._ended, is_weather)
         self._enqueue_listeners: list[Callable[[], None]] = []
 
@@ -215,7 +215,7 @@ class PgJobStore:
         """Yield a connection of the pool, which goes back to it afterwards.
 
         Raises:
-            NotStarted: before start() or after close(), or in another event loop.
+            NotStarted: before start() or after close(), in another event loop, or the given pool was closed.
             TimeoutError: the pool had none to give for 30 seconds.
         """
         pool = self._usable_pool()
@@ -227,6 +227,8 @@ class PgJobStore:
             raise NotStarted(NOT_STARTED)
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise NotStarted(ELSEWHERE)
+        if self._pool.is_closing():
+            raise NotStarted(POOL_CLOSED)
         return self._pool
 
     @asynccontextmanager
@@ -536,9 +538,9 @@ class PgJobStore:
         self._by_hand.picked_up(job)
         return job
 
-    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: int | None = None) -> None:
+    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: float | None = None) -> None:
         """Record that a claimed job is done; see JobStore.mark_done."""
-        await self._settle_one(job, Verb.DONE, result, None, 0.0, duration_ms)
+        await self._settle_one(self._by_hand.done(job, result=result, duration_ms=duration_ms))
 
     async def mark_error(
         self,
@@ -547,20 +549,17 @@ class PgJobStore:
         *,
         retry_after: timedelta | None = None,
         terminal: bool = False,
-        duration_ms: int | None = None,
+        duration_ms: float | None = None,
         result: Any = None,
     ) -> None:
         """Record that an attempt failed; see JobStore.mark_error."""
-        verb = Verb.FAILED if terminal else Verb.RETRY
-        delay = 60.0 if retry_after is None else seconds(retry_after)
-        await self._settle_one(job, verb, result, clean_text(error), delay, duration_ms)
+        outcome = self._by_hand.error(
+            job, error, retry_after=retry_after, terminal=terminal, result=result, duration_ms=duration_ms
+        )
+        await self._settle_one(outcome)
 
-    async def _settle_one(
-        self, job: Job | int, verb: Verb, result: Any, error: str | None, delay: float, duration_ms: int | None
-    ) -> None:
-        claimed = self._by_hand.claim_of(job)
-        encoded = self._encoded_result(result)
-        outcome = Outcome(claimed, verb, result=encoded, error=error, delay=delay, duration_ms=duration_ms)
+    async def _settle_one(self, outcome: Outcome) -> None:
+        claimed = outcome.job
         while True:
             async with self.connection() as conn:
                 refused = await conn.fetch(self._sql.settle, *settlement(claimed.locked_by or "", [outcome]))
@@ -574,8 +573,9 @@ class PgJobStore:
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
         """Give back abandoned RUNNING jobs, by age; see JobStore.reap_stale."""
+        older_than = duration("default_stale_after", default_stale_after)
         async with self.connection() as conn:
-            return len(await conn.fetch(self._sql.reap_stale, default_stale_after))
+            return len(await conn.fetch(self._sql.reap_stale, older_than))
 
     async def prune(
         self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000

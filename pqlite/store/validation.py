@@ -96,6 +96,30 @@ def checked_id(value: Any) -> int:
     return value
 
 
+def milliseconds(what: str, value: Any) -> int | None:
+    """Return a duration in whole milliseconds, 0 if a clock was set back meanwhile, or None.
+
+    Raises:
+        InvalidJob: it is no number.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value):
+        raise InvalidJob(f"{what} must be a number of milliseconds, not {value!r}")
+    return int(max(0, min(value, _INT4)))
+
+
+def duration(what: str, value: Any) -> timedelta:
+    """Return the value if it is a timedelta.
+
+    Raises:
+        InvalidJob: it is not.
+    """
+    if not isinstance(value, timedelta):
+        raise InvalidJob(f"{what} must be a timedelta, not {value!r}")
+    return value
+
+
 def _integer(what: str, value: Any, low: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= _INT4:
         raise InvalidJob(f"{what} must be a whole number from {low} to {_INT4}, not {value!r}")

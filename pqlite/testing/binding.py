@@ -93,6 +93,10 @@ class OneConnection:
                 "store.transaction() or ctx.complete() no other task can use the store, also none of drain's."
             ) from None
 
+    def is_closing(self) -> bool:
+        """Return False: `acquire` says what has become of the connection."""
+        return False
+
     async def expire_connections(self) -> None:
         """Do nothing: there is no other connection."""
 

@@ -167,3 +167,43 @@ async def test_a_job_that_was_given_back_meanwhile_cannot_be_marked_and_stays_as
             await verb
 
     assert await store.get(job.id) == before
+
+
+@pytest.mark.parametrize(("given", "kept"), [(1.9, 1), (-3, 0), (10**30, 2**31 - 1), (float("inf"), 2**31 - 1)])
+async def test_how_long_an_attempt_took_is_kept_in_whole_milliseconds(store: Store, given: float, kept: int) -> None:
+    await store.enqueue("t")
+    job = await pick_up(store)
+
+    await store.mark_done(job, duration_ms=given)
+
+    assert (await store.get(job.id)).duration_ms == kept
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"error": ValueError("no text")}, r"error must be text, not ValueError"),
+    ({"retry_after": "soon"}, "retry_after must be a timedelta, not 'soon'"),
+    ({"duration_ms": "12"}, "duration_ms must be a number of milliseconds, not '12'"),
+    ({"duration_ms": float("nan")}, "duration_ms must be a number of milliseconds, not nan"),
+    ({"job": "1"}, "a claimed job, or its id, is wanted, not '1'"),
+    ({"job": None}, "a claimed job, or its id, is wanted, not None"),
+    ({"job": True}, "a claimed job, or its id, is wanted, not True"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG)
+async def test_a_wrong_argument_is_refused_by_name_and_the_claim_is_kept(
+    store: Store, wrong: dict[str, Any], message: str
+) -> None:
+    await store.enqueue("t")
+    job = await pick_up(store)
+
+    with pytest.raises(InvalidJob, match=message):
+        await store.mark_error(**({"job": job, "error": "e"} | wrong))
+
+    await store.mark_done(job)
+    assert (await store.get(job.id)).status is JobStatus.DONE
+
+
+async def test_jobs_are_not_given_back_by_an_age_that_is_none(store: Store) -> None:
+    with pytest.raises(InvalidJob, match="default_stale_after must be a timedelta, not 60"):
+        await store.reap_stale(default_stale_after=60)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ class QuickBackoff(BackoffPolicy):
 
 
 def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession] | None = None) -> dict[str, Any]:
-    """Return one handler per way to behave; `seconds` in the payload says for how long."""
+    """Return one handler per way to behave; `seconds` in the payload says for how long; a list, for each claim."""
 
     def noted(handler: AsyncHandler) -> AsyncHandler:
         @wraps(handler)
@@ -115,7 +115,8 @@ def handlers(ledger: Ledger, sessions: async_sessionmaker[AsyncSession] | None =
 
 
 def _seconds(ctx: JobContext) -> float:
-    return float((ctx.job.payload or {}).get("seconds", 0.0))
+    seconds = (ctx.job.payload or {}).get("seconds", 0.0)
+    return float(seconds[ctx.job.claims - 1] if isinstance(seconds, list) else seconds)
 
 
 async def main(args: argparse.Namespace) -> int:

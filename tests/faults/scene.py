@@ -118,7 +118,7 @@ class Scene:
             assert process.returncode is None, process.log.read_text()
         return process
 
-    async def enqueue(self, job_type: str, seconds: float = 0.0, **options: Any) -> int:
+    async def enqueue(self, job_type: str, seconds: float | list[float] = 0.0, **options: Any) -> int:
         job_id = await self.store.enqueue(job_type, {"seconds": seconds}, **options)
         self.ids.append(job_id)
         return job_id

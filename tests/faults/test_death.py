@@ -43,7 +43,7 @@ async def test_jobs_of_a_killed_process_start_elsewhere_within_ten_seconds(scene
 async def test_a_process_frozen_for_twice_its_lease_is_refused_and_works_on_under_a_new_name(scene: Scene) -> None:
     frozen = await scene.spawn("frozen", lease=12, concurrency=2)
     # One is cancelled when its process comes to itself; the other takes no notice, and tries to finish.
-    jobs = [await scene.enqueue(kind, seconds=6.0) for kind in ("slow", "stubborn")]
+    jobs = [await scene.enqueue(kind, seconds=[30.0, 6.0]) for kind in ("slow", "stubborn")]
     await scene.line("start", pid=frozen.pid, count=2)
     heir = await scene.spawn("heir")
 

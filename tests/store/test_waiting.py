@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
-from pqlite import JobTimeoutError, PgJobStore, Worker
+from pqlite import JobTimeoutError, NotStarted, PgJobStore, Worker
 from pqlite.store import awaiting
 from pqlite.store.awaiting import Ended
 from tests.faults.proxy import Proxy
@@ -102,6 +103,20 @@ async def test_waiting_goes_on_when_the_connection_is_lost(dsn: str) -> None:
         await direct.mark_done(claimed, result="through")
 
         assert (await waiting).result == "through"
+
+
+async def test_who_waits_is_told_that_the_given_pool_was_closed(dsn: str) -> None:
+    pool = await asyncpg.create_pool(dsn, min_size=0)
+    async with PgJobStore(pool=pool) as store:
+        job_id = await store.enqueue("t")
+        waiting = asyncio.create_task(store.wait_for(job_id, timeout=None, poll_interval=0.01))
+        await asyncio.sleep(0)
+        await pool.close()
+
+        with pytest.raises(NotStarted, match="pool that the store was given is closed"):
+            await waiting
+        with pytest.raises(NotStarted, match="pool that the store was given is closed"):
+            await store.enqueue("t")
 
 
 async def test_a_result_that_python_cannot_read_is_the_error_of_its_own_waiter(store: PgJobStore) -> None:

@@ -17,16 +17,15 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from pydantic_core import to_json
 
 from pqlite.announcing import Announcer
-from pqlite.backoff import seconds
 from pqlite.errors import DedupeKeyBusy, JobNotFound, LeaseLost, NotStarted
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
-from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.outcome import Outcome, Verdict
 from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
 from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.columns import KEY
-from pqlite.store.encoding import clean_text, encode_clean
+from pqlite.store.encoding import encode_clean
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
@@ -37,7 +36,7 @@ from pqlite.store.specs import (
     specified,
     typed_id,
 )
-from pqlite.store.validation import Row, checked_id, name, names, row
+from pqlite.store.validation import Row, checked_id, duration, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
 from pqlite.testing.memory.connection import MemoryConnection, transaction_of
@@ -90,7 +89,7 @@ class MemoryJobStore:
         self._strict = strict
         self._middleware = layers(middleware)
         self.events = Announcer(observers)
-        self._by_hand = ByHand()
+        self._by_hand = ByHand(max_payload_bytes)
         self._poller = Poller(self._ended)
         self._started = False
         self._enqueue_listeners: list[tuple[asyncio.AbstractEventLoop | None, Callable[[], None]]] = []
@@ -414,9 +413,9 @@ class MemoryJobStore:
         self._by_hand.picked_up(job)
         return job
 
-    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: int | None = None) -> None:
+    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: float | None = None) -> None:
         """Record that a claimed job is done; see JobStore.mark_done."""
-        await self._settle_one(job, Verb.DONE, result, None, 0.0, duration_ms)
+        await self._settle_one(self._by_hand.done(job, result=result, duration_ms=duration_ms))
 
     async def mark_error(
         self,
@@ -425,21 +424,18 @@ class MemoryJobStore:
         *,
         retry_after: timedelta | None = None,
         terminal: bool = False,
-        duration_ms: int | None = None,
+        duration_ms: float | None = None,
         result: Any = None,
     ) -> None:
         """Record that an attempt failed; see JobStore.mark_error."""
-        verb = Verb.FAILED if terminal else Verb.RETRY
-        delay = 60.0 if retry_after is None else seconds(retry_after)
-        await self._settle_one(job, verb, result, clean_text(error), delay, duration_ms)
+        outcome = self._by_hand.error(
+            job, error, retry_after=retry_after, terminal=terminal, result=result, duration_ms=duration_ms
+        )
+        await self._settle_one(outcome)
 
-    async def _settle_one(
-        self, job: Job | int, verb: Verb, result: Any, error: str | None, delay: float, duration_ms: int | None
-    ) -> None:
+    async def _settle_one(self, outcome: Outcome) -> None:
         self._see_started()
-        claimed = self._by_hand.claim_of(job)
-        encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
-        outcome = Outcome(claimed, verb, result=encoded, error=error, delay=delay, duration_ms=duration_ms)
+        claimed = outcome.job
         refused = await self._when_free(partial(settle_one, self._table, outcome))
         self._by_hand.settled(claimed)
         if refused and refused[0].verdict is Verdict.FENCED:
@@ -447,9 +443,10 @@ class MemoryJobStore:
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
         """Give back abandoned RUNNING jobs, by age; see JobStore.reap_stale."""
+        older_than = duration("default_stale_after", default_stale_after)
         self._see_started()
         with self._table.lock:
-            return len(verbs.reap_stale(self._table, default_stale_after))
+            return len(verbs.reap_stale(self._table, older_than))
 
     async def prune(
         self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
