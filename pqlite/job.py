@@ -33,9 +33,9 @@ class Job:
 
     `attempts` counts starts, the current one included; `claims` counts every claim and is, with `locked_by`, the
     fence of an outcome; `crashes` counts workers that died holding the job. `payload`, `result`, `metadata` and
-    `progress` are decoded JSON. Times are aware datetimes. A job that a worker has just claimed carries nothing of
-    what follows `cancel_requested_at`, such as `last_error` and `errors`: read it with `store.get` if a handler
-    needs that.
+    `progress` are decoded JSON (where SQL has put in what Python cannot read, an object that says why). Times are
+    aware datetimes. A job that a worker has just claimed carries nothing of what follows `cancel_requested_at`, such
+    as `last_error` and `errors`: read it with `store.get` if a handler needs that.
     """
 
     id: int

@@ -7,17 +7,30 @@ from typing import Any
 from pydantic_core import from_json
 
 from pqlite.job import Job, JobStatus, TakenOver
-from pqlite.store.encoding import decode
 
 _RUNNING = JobStatus.RUNNING
 
 
+class Undecodable:
+    """Stands in for JSON that Python cannot read (SQL can store an integer of 5,000 digits)."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        """Return why it cannot be read."""
+        return f"<JSON that cannot be read: {self.error}>"
+
+
 def job_from_row(r: Any) -> Job:
-    """Return the job of a row of `Statements.get`."""
+    """Return the job of a row of `Statements.get`; JSON that cannot be read becomes `Undecodable`."""
+    payload, metadata = _decoded(r[2]), _decoded(r[14])
+    if isinstance(metadata, Undecodable):
+        payload, metadata = metadata, {}
     return Job(
         id=r[0],
         job_type=r[1],
-        payload=decode(r[2]),
+        payload=payload,
         queue=r[3],
         priority=r[4],
         run_after=r[5],
@@ -29,7 +42,7 @@ def job_from_row(r: Any) -> Job:
         dedupe_key=r[11],
         concurrency_key=r[12],
         tags=r[13],
-        metadata=decode(r[14]),
+        metadata=metadata,
         created_at=r[15],
         locked_at=r[16],
         locked_by=r[17],
@@ -40,18 +53,18 @@ def job_from_row(r: Any) -> Job:
         expires_at=r[22],
         duration_ms=r[23],
         waiting_on=r[24],
-        progress=decode(r[25]),
-        result=decode(r[26]),
+        progress=_decoded(r[25]),
+        result=_decoded(r[26]),
         last_error=r[27],
-        errors=decode(r[28]),
+        errors=_decoded(r[28]),
     )
 
 
-class Undecodable:
-    """Stands in for a payload that Python cannot read (SQL can store an integer of 5,000 digits)."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+def _decoded(text: str | None) -> Any:
+    try:
+        return None if text is None else from_json(text)
+    except ValueError as error:
+        return Undecodable(error)
 
 
 def claimed_job(r: Any, holder: str) -> Job:

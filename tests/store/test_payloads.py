@@ -6,12 +6,13 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pqlite import PayloadError, PgJobStore
+from pqlite import JobStatus, PayloadError, PgJobStore
 
 
 class Colour(Enum):
@@ -137,3 +138,21 @@ async def test_a_json_like_value_comes_back_if_it_can_be_stored_and_is_refused_o
     else:
         with pytest.raises(PayloadError):
             await store.enqueue("t", payload)
+
+
+@pytest.mark.parametrize("column", ["payload", "metadata", "result", "progress"])
+async def test_a_job_is_read_and_picked_up_whatever_sql_has_put_into_its_json(
+    store: PgJobStore, conn: asyncpg.Connection, column: str
+) -> None:
+    job_id = await store.enqueue("t", {"a": 1}, metadata={"b": 2})
+    value = "jsonb_build_object('n', 10::numeric ^ 5000)"
+    await conn.execute(f"update pqlite.jobs set {column} = {value}")
+
+    seen = await store.get(job_id)
+    picked_up = await store.pickup("me")
+
+    assert picked_up is not None
+    await store.mark_error(picked_up, repr(picked_up.payload), terminal=True)
+    unreadable = getattr(seen, "payload" if column == "metadata" else column)
+    assert repr(unreadable).startswith("<JSON that cannot be read: number out of range")
+    assert (await store.get(job_id)).status is JobStatus.FAILED
