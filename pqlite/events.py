@@ -170,16 +170,16 @@ class LoopBlocked(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoopFailed(WorkerEvent):
-    """A background loop (`part`) met an error and pauses; `consecutive` failures so far."""
+    """A background loop (`part`) met an error and pauses; `failures` in a row so far."""
 
     part: str
     error: BaseException
-    consecutive: int
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
 class LoopRecovered(WorkerEvent):
-    """A background loop works again after `failures` failures."""
+    """A background loop works again after `failures` in a row."""
 
     part: str
     failures: int

@@ -76,7 +76,7 @@ def log_event(event: e.Event) -> None:
         case e.WorkerStopped(left=left):
             level = logging.WARNING if left else logging.INFO
             logger.log(level, "Worker %s has stopped, %s jobs left running.", event.worker_id, left)
-        case e.LoopFailed(part=part, error=error, consecutive=n) if n in _REPORTED_FAILURES or n % 600 == 0:
+        case e.LoopFailed(part=part, error=error, failures=n) if n in _REPORTED_FAILURES or n % 600 == 0:
             logger.warning("The %s failed (%s in a row): %s: %s", part, n, type(error).__name__, error)
         case e.LoopRecovered(part=part, failures=failures):
             logger.info("The %s works again after %s failures.", part, failures)
