@@ -101,6 +101,7 @@ class Parts:
             announce=plan.announce,
             limit=4 * plan.settings.concurrency + 500,
             has_room=lambda: self.claiming.wake(),
+            put_back=self._put_back,
             settled=plan.store.look_again,
         )
         self.executor = Executor(
@@ -246,6 +247,12 @@ class Parts:
     def _stir(self, everywhere: bool = False) -> None:
         if self.scout.stir(everywhere=everywhere):
             self.scouting.wake()
+
+    def _put_back(self, released: bool) -> None:
+        """Look for jobs that this worker itself has made READY; those that were released keep their place."""
+        self.claiming.wake()
+        if released:
+            self._stir(everywhere=True)
 
     def notified(self, everywhere: bool = False) -> None:
         """Look for jobs: somebody enqueued; or gave some back (`everywhere`)."""
