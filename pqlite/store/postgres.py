@@ -190,10 +190,12 @@ class PgJobStore:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await coalescer.idle()
                 await pool.close()
-        except TimeoutError:
-            logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
+        except BaseException as error:  # also cancelled: nobody closes it a second time
             coalescer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
             pool.terminate()
+            if not isinstance(error, TimeoutError):
+                raise
+            logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
 
     def _coalescing(self, pool: asyncpg.Pool[Any]) -> Coalescer[Row, int]:
         return Coalescer(lambda: flushing(pool, self._sql, ACQUIRE_SECONDS, self._enqueued), is_refusal)
@@ -472,6 +474,7 @@ class PgJobStore:
     ) -> JobOutcome[Any]:
         """Return how a job has ended, when it has; see JobStore.wait_for."""
         longest, most = patience(timeout, poll_interval)
+        self._usable_pool()  # the watcher belongs to its event loop
         ended = await self._watcher.wait(_job_id(job_id), longest, most)
         return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
 
