@@ -172,6 +172,7 @@ class Parts:
             suspect_held=lambda: self.executor.holds_suspect,
             running=lambda: bool(self.executor.running),
             undelivered=lambda: bool(self.settler.undelivered),
+            refused=lambda: self.settling.last_error,
             accept=self._accept,
             lost=self.sentinel.hurry,
             over=self._drain.set,
