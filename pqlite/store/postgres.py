@@ -35,8 +35,8 @@ from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
-from pqlite.store.completion import complete_on, completing, was_committed
-from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
+from pqlite.store.completion import complete_on, completing, roll_back, was_committed
+from pqlite.store.connecting import address, between_users, come_to_rest, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import clean_text, encode_clean
 from pqlite.store.link import Link, is_weather
@@ -54,6 +54,7 @@ from pqlite.store.specs import (
 )
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, name, names, row
+from pqlite.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +222,11 @@ class PgJobStore:
         """
         pool = self._usable_pool()
         async with pool.acquire(timeout=ACQUIRE_SECONDS) as conn, leaving_standbys(pool):
-            yield conn
+            try:
+                yield conn
+            except asyncio.CancelledError:
+                await uninterrupted(come_to_rest(conn))
+                raise
 
     def _usable_pool(self) -> asyncpg.Pool[Any]:
         if self._pool is None:
@@ -233,8 +238,18 @@ class PgJobStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Yield a connection in a transaction: committed when the block ends, rolled back when it raises."""
-        async with self.connection() as conn, conn.transaction():
-            yield conn
+        async with self.connection() as conn:
+            transaction = conn.transaction()
+            await transaction.start()
+            try:
+                yield conn
+            except asyncio.CancelledError:
+                await uninterrupted(roll_back(conn, transaction))
+                raise
+            except BaseException:
+                await transaction.rollback()  # if that fails, its error says why
+                raise
+            await transaction.commit()
 
     def engine(self, purpose: str) -> PgEngine:
         """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
