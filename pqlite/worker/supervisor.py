@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from pqlite.backoff import LoopErrorPolicy
 from pqlite.errors import WorkerError
+from pqlite.uninterrupted import is_cancelled
 
 FOREVER = 3600.0
 """What `once` returns when only a wake-up gives it something to do."""
@@ -95,12 +96,11 @@ class Loop:
 
 
 async def _uncancelled(once: Callable[[], Awaitable[float]]) -> float:
-    """Call `once`; a cancellation that is not this task's, but of something shared that it awaited, is an error."""
+    """Call `once`; a cancellation that is not this task's is an error."""
     try:
         return await once()
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_cancelled():
             raise
         raise WorkerError("What it waited for was cancelled.") from error
 

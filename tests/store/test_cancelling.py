@@ -35,6 +35,11 @@ async def a_keyed_job(store: PgJobStore, fall_silent: Callable[[], None]) -> Non
     await store.enqueue("t", dedupe_key="k")
 
 
+async def a_keyless_job(store: PgJobStore, fall_silent: Callable[[], None]) -> None:
+    fall_silent()
+    await store.enqueue("t")
+
+
 async def many_jobs(store: PgJobStore, fall_silent: Callable[[], None]) -> None:
     await store.enqueue_many([{"job_type": "t"}] * 3000, progress=lambda written, total: fall_silent())
 
@@ -105,3 +110,20 @@ async def test_a_cancellation_that_the_database_answers_to_costs_no_connection(s
     async with store.connection(), store.connection() as conn:
         pids = await conn.fetch("select pid from pg_stat_activity where application_name = 'pqlite'")
     assert before in [row[0] for row in pids]
+
+
+@pytest.mark.parametrize("act", [a_look, a_keyed_job, a_keyless_job, many_jobs])
+async def test_a_connect_function_that_raises_a_cancellation_of_its_own_has_failed(act: Act) -> None:
+    async def connect() -> Any:
+        token = asyncio.get_running_loop().create_future()
+        token.cancel()
+        await token  # which somebody else has waited for, and given up
+
+    async with PgJobStore(connect=connect) as store:
+        acting = asyncio.ensure_future(act(store, lambda: None))
+        await asyncio.wait([acting], timeout=5)
+
+        assert acting.done()
+        assert not acting.cancelled()
+        with pytest.raises(ConnectionError, match="cancelled"):
+            await acting
