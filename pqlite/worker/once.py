@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pqlite.errors import LeaseLost
 from pqlite.job import Job
@@ -42,6 +42,7 @@ class Once:
         undelivered: Callable[[], bool],
         refused: Callable[[], Exception | None],
         accept: Callable[[Sequence[Job]], None],
+        give_back: Callable[[str], Awaitable[None]],
         lost: Callable[[], None],
         over: Callable[[], None],
     ) -> None:
@@ -56,6 +57,8 @@ class Once:
         self._undelivered = undelivered
         self._refused = refused
         self._accept = accept
+        self._give_back = give_back
+        self._unsure = False
         self._lost = lost
         self._over = over
         self._away_since: float | None = None
@@ -75,7 +78,11 @@ class Once:
         # As of before the look: an attempt may enqueue after it, and end, and its outcome be written, meanwhile.
         busy = self._running() or self._undelivered()
         try:
+            if self._unsure:  # the latest claim's answer was lost, and perhaps jobs with it
+                await self._give_back(holder)
+            self._unsure = True
             jobs = await self._claim(holder, room)
+            self._unsure = False
         except LeaseLost as error:
             self._lost()
             self._miss(error)  # it may be registered in another database, where nobody declares it dead

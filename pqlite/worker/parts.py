@@ -174,6 +174,7 @@ class Parts:
             undelivered=lambda: bool(self.settler.undelivered),
             refused=lambda: self.settling.last_error,
             accept=self._accept,
+            give_back=self.claimer.give_back_unknown,
             lost=self.sentinel.hurry,
             over=self._drain.set,
         )

@@ -14,6 +14,7 @@ from pqlite.worker import once
 from tests.conformance.conftest import Store
 from tests.conformance.scene import make_suspect
 from tests.conftest import Server
+from tests.faults.proxy import Proxy
 from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker
 from tests.support import EventLog
@@ -238,3 +239,14 @@ async def test_a_registration_that_the_jobs_database_does_not_know_ends_the_pass
 
         with pytest.raises(WorkerError, match="was declared dead"):
             await Worker(store=store, handlers={"t": nothing}).run_once()
+
+
+async def test_a_job_whose_claim_was_lost_on_the_way_is_run_all_the_same(dsn: str) -> None:
+    async with Proxy(dsn) as proxy, PgJobStore(dsn=proxy.dsn) as store:
+        job_id = await store.enqueue("t", "lost on the way")
+        proxy.lose_answer("pqlite claimer", b"lost on the way")
+
+        assert await Worker(store=store, handlers={"t": nothing}).run_once() == 1
+
+        job = await store.get(job_id)
+        assert (proxy.answers_lost, job.status, job.attempts) == (1, JobStatus.DONE, 1)
