@@ -250,10 +250,13 @@ class Parts:
         if self.scout.stir(everywhere=everywhere):
             self.scouting.wake()
 
-    def _put_back(self, released: bool) -> None:
+    def _put_back(self, outcomes: Sequence[Outcome]) -> None:
         """Look for jobs that this worker itself has made READY; those that were released keep their place."""
         self.claiming.wake()
-        if released:
+        for outcome in outcomes:
+            if outcome.job.crashes:  # in no lane, so no look says when a suspect is due
+                asyncio.get_running_loop().call_later(outcome.delay, self.claiming.wake)
+        if any(outcome.verb is Verb.RELEASED for outcome in outcomes):
             self._stir(everywhere=True)
 
     def notified(self, everywhere: bool = False) -> None:

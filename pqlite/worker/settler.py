@@ -37,7 +37,7 @@ class Settler:
         announce: Announcer,
         limit: int,
         has_room: Callable[[], None],
-        put_back: Callable[[bool], None],
+        put_back: Callable[[list[Outcome]], None],
         settled: Callable[[Iterable[int]], None],
     ) -> None:
         self._engine = engine
@@ -130,7 +130,7 @@ class Settler:
         refusals = await self._engine.settle(holder, [outcome for _, outcome in batch], keep_done=keep_done)
         refused = {(r.id, r.claims): r.verdict for r in refusals}
         busy, wanted, was_full = 0, self._announce.wanted, self.full
-        again: set[Verb] = set()
+        again: list[Outcome] = []
         for claim, outcome in batch:
             verdict = refused.get(claim) if refused else None
             if verdict is Verdict.BUSY:
@@ -145,13 +145,13 @@ class Settler:
                 self._announce(OutcomeRefused(self._worker_id, outcome))
                 continue
             if outcome.verb in AGAIN:
-                again.add(outcome.verb)
+                again.append(outcome)
             if wanted or outcome.verb is not Verb.DONE:
                 self._announce(JobSettled(self._worker_id, outcome))
         self._settled(job_id for (job_id, _), _ in batch)
         if again:
             # Who looked while this was being written did not see them, and may sleep by now.
-            self._put_back(Verb.RELEASED in again)
+            self._put_back(again)
         if was_full and not self.full:
             self._has_room()
         return busy

@@ -10,7 +10,8 @@ from pqlite import IdlePollPolicy, JobContext, JobStatus, RetryAfter, Snooze, Wo
 from pqlite.errors import HandlerSignal
 from pqlite.events import JobEnded
 from tests.conformance.conftest import Store
-from tests.conformance.scene import locked
+from tests.conformance.scene import locked, make_suspect
+from tests.store.conftest import Register
 from tests.support import EventLog, ended, until
 
 
@@ -47,3 +48,16 @@ async def test_an_idle_worker_wakes_for_a_retry_that_is_written_after_its_latest
         job = await ended(store, job_id)
 
     assert (job.status, job.claims) == (JobStatus.DONE, 2)
+
+
+async def test_an_idle_worker_wakes_when_a_suspect_becomes_due_again(store: Store, register: Register) -> None:
+    async def handler(ctx: JobContext) -> None:
+        if ctx.job.claims == 2:
+            raise RetryAfter(0.2)
+
+    job_id = await store.enqueue("t")
+    await make_suspect(register)
+    async with Worker(store=store, handlers={"t": handler}, idle_policy=Never()):
+        job = await ended(store, job_id)
+
+    assert (job.status, job.claims, job.crashes) == (JobStatus.DONE, 3, 1)
