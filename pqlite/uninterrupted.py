@@ -28,3 +28,11 @@ async def uninterrupted(work: Coroutine[Any, Any, T], *, on_cancel: Callable[[],
     if cancelled is not None:
         raise cancelled
     return result
+
+
+def is_cancelled() -> bool:
+    """Return whether somebody has cancelled this very task. If not, a CancelledError is that of something it awaited,
+    such as a task that several share: an error like another, which must not end what goes on.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

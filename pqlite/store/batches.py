@@ -26,10 +26,11 @@ from pqlite.errors import DedupeKeyBusy, InvalidJob
 from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
 from pqlite.store.coalescing import Write
 from pqlite.store.columns import KEY, PAYLOAD, arguments
-from pqlite.store.connecting import leaving_standbys
+from pqlite.store.connecting import come_to_rest, leaving_standbys
 from pqlite.store.link import is_weather
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row, row
+from pqlite.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
@@ -73,7 +74,11 @@ async def flushing(
             committed()
             return ids
 
-        yield write
+        try:
+            yield write
+        except asyncio.CancelledError:
+            await uninterrupted(come_to_rest(conn))
+            raise
 
 
 IdTypes: TypeAlias = dict[int, type[JobId[Any]]]

@@ -50,7 +50,7 @@ async def completing(store: _Store, sql: Statements, job: Job, result: str | Non
             yield conn
             await conn.execute(sql.complete, job.locked_by, job.id, job.claims, result)
         except BaseException as error:
-            await uninterrupted(_rollback(conn, transaction))
+            await uninterrupted(roll_back(conn, transaction))
             _raise_if_refused(error, job)
             raise
         await uninterrupted(_commit(store, stack, conn, transaction, sql, job))
@@ -75,7 +75,8 @@ def _raise_if_refused(error: BaseException, job: Job) -> None:
             raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.") from None
 
 
-async def _rollback(conn: Any, transaction: Any) -> None:
+async def roll_back(conn: Any, transaction: Any) -> None:
+    """Roll back within 3 seconds, or throw the connection away; nothing is raised."""
     try:
         async with asyncio.timeout(ROLLBACK_SECONDS):
             await transaction.rollback()

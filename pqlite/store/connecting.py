@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -44,6 +45,7 @@ _ALL_TYPES = "select " + ", ".join(
 _UNLIKE = "select from pg_catalog.pg_settings s where " + " or ".join(
     f"s.name = '{name}' and s.reset_val <> '{value}'" for name, value in OWN.items()
 )
+REST_SECONDS = 2.0
 SHORT_MS = 10_000
 """A timeout below this may hit a statement of pqlite's."""
 
@@ -126,6 +128,18 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
     if route.pooling is not Pooling.TRANSACTION:
         reset = conn.get_reset_query()  # to the defaults of the role and the database
         await conn.execute(f"{reset}; {setting(OWN)}" if conn in route.unlike else reset)
+
+
+async def come_to_rest(conn: Connection) -> None:
+    """Wait until the server has answered to the cancellation of a statement; throw the connection away if that takes
+    more than 2 seconds. The pool would wait for as long as for a connection.
+    """
+    with suppress(Exception):  # it is closed, or its state is the concern of who used it
+        try:
+            async with asyncio.timeout(REST_SECONDS):
+                await conn.execute("")
+        except TimeoutError:
+            conn.terminate()
 
 
 @asynccontextmanager

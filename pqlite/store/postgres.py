@@ -33,8 +33,8 @@ from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
-from pqlite.store.completion import complete_on, completing, was_completed
-from pqlite.store.connecting import address, between_users, dedicated, for_pool, leaving_standbys
+from pqlite.store.completion import complete_on, completing, roll_back, was_completed
+from pqlite.store.connecting import address, between_users, come_to_rest, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import encode_clean
 from pqlite.store.link import Link, is_weather
@@ -53,6 +53,7 @@ from pqlite.store.specs import (
 )
 from pqlite.store.statements import for_schema
 from pqlite.store.validation import Row, checked_id, duration, name, names, row
+from pqlite.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -191,10 +192,12 @@ class PgJobStore:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await coalescer.idle()
                 await pool.close()
-        except TimeoutError:
-            logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
+        except BaseException as error:  # also cancelled: nobody closes it a second time
             coalescer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
             pool.terminate()
+            if not isinstance(error, TimeoutError):
+                raise
+            logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
 
     def _coalescing(self, pool: asyncpg.Pool[Any]) -> Coalescer[Row, int]:
         return Coalescer(lambda: flushing(pool, self._sql, ACQUIRE_SECONDS, self._enqueued), is_refusal)
@@ -220,7 +223,11 @@ class PgJobStore:
         """
         pool = self._usable_pool()
         async with pool.acquire(timeout=ACQUIRE_SECONDS) as conn, leaving_standbys(pool):
-            yield conn
+            try:
+                yield conn
+            except asyncio.CancelledError:
+                await uninterrupted(come_to_rest(conn))
+                raise
 
     def _usable_pool(self) -> asyncpg.Pool[Any]:
         if self._pool is None:
@@ -234,8 +241,18 @@ class PgJobStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Yield a connection in a transaction: committed when the block ends, rolled back when it raises."""
-        async with self.connection() as conn, conn.transaction():
-            yield conn
+        async with self.connection() as conn:
+            transaction = conn.transaction()
+            await transaction.start()
+            try:
+                yield conn
+            except asyncio.CancelledError:
+                await uninterrupted(roll_back(conn, transaction))
+                raise
+            except BaseException:
+                await transaction.rollback()  # if that fails, its error says why
+                raise
+            await transaction.commit()
 
     def engine(self, purpose: str) -> PgEngine:
         """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
@@ -475,6 +492,7 @@ class PgJobStore:
     ) -> JobOutcome[Any]:
         """Return how a job has ended, when it has; see JobStore.wait_for."""
         longest, most = patience(timeout, poll_interval)
+        self._usable_pool()  # the watcher belongs to its event loop
         ended = await self._watcher.wait(checked_id(job_id), longest, most)
         return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
 

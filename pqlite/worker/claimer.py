@@ -218,16 +218,18 @@ class Claimer:
             return min(pause, next_due, deaf)
         lapsed = time.monotonic() > self._armed_until
         await self._arm(pause)
-        if lapsed:
+        if lapsed and self._armed_until:
             return 0.0
         self._empty_streak += 1
         return min(pause, next_due)
 
     async def _arm(self, pause: float) -> None:
         """Ask to be notified for somewhat longer than a pause; if that would be in vain, only what the time is."""
-        duration = timedelta(seconds=pause + ARM_BEYOND) if self._hears() else NOT_AT_ALL
+        hears, began = self._hears(), time.monotonic()
+        duration = timedelta(seconds=pause + ARM_BEYOND) if hears else NOT_AT_ALL
         now = await self._engine.arm(duration, self._queues)
-        self._armed_until = time.monotonic() + pause + ARM_BEYOND
+        # By the time before the question: the answer may take long.
+        self._armed_until = began + pause + ARM_BEYOND if hears else 0.0
         if self._lanes.ahead_of(now):
             self._look_everywhere()
 
@@ -245,8 +247,9 @@ class Claimer:
         if reconnected or holder != self._audited:
             self._asked = None  # it may have been asked of another server, whose clock was ahead
         if reconnected:
-            # Another connection may mean another server, whose clock or data is behind.
+            # Another connection may mean another server, whose clock or data is behind, and which was asked nothing.
             self._look_everywhere()
+            self._armed_until = 0.0
         since = timedelta(seconds=now - self._audits[0] + AUDIT_MARGIN)
         if holder != self._audited:
             self._audits = (now, now)  # a new name: nothing was claimed by it

@@ -41,11 +41,14 @@ class Listening:
         self._vain = 0
 
     def found_nothing(self) -> float:
-        """There was nothing, wherever one looked; return for how many seconds not to listen."""
+        """There was nothing, wherever one looked; return for how many seconds not to listen (still, if something else
+        than a wake-up led to the look).
+        """
         called, self._called = self._called, False
         self._vain += called
+        now = time.monotonic()
         if not called or self._vain < VAIN:
-            return 0.0
+            return max(self._deaf_until - now, 0.0)
         deaf = min(0.1 * 2.0 ** min(self._vain - VAIN, 10), DEAF_AT_MOST)
-        self._deaf_until = time.monotonic() + deaf
+        self._deaf_until = now + deaf
         return deaf

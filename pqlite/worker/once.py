@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pqlite.errors import LeaseLost
 from pqlite.job import Job
@@ -18,7 +18,9 @@ MEANWHILE = 0.1
 that was written just after the latest look.
 """
 AWAY_SECONDS = 60.0
-"""How long the database may be away before the pass ends: who started it may wait for it, or start another."""
+"""How long the database may be away, or refuse what is left to be written, before the pass ends: who started it may
+wait for it, or start another.
+"""
 
 
 class Once:
@@ -38,7 +40,9 @@ class Once:
         suspect_held: Callable[[], bool],
         running: Callable[[], bool],
         undelivered: Callable[[], bool],
+        refused: Callable[[], Exception | None],
         accept: Callable[[Sequence[Job]], None],
+        give_back: Callable[[str], Awaitable[None]],
         lost: Callable[[], None],
         over: Callable[[], None],
     ) -> None:
@@ -51,7 +55,10 @@ class Once:
         self._suspect_held = suspect_held
         self._running = running
         self._undelivered = undelivered
+        self._refused = refused
         self._accept = accept
+        self._give_back = give_back
+        self._unsure = False
         self._lost = lost
         self._over = over
         self._away_since: float | None = None
@@ -71,14 +78,23 @@ class Once:
         # As of before the look: an attempt may enqueue after it, and end, and its outcome be written, meanwhile.
         busy = self._running() or self._undelivered()
         try:
+            if self._unsure:  # the latest claim's answer was lost, and perhaps jobs with it
+                await self._give_back(holder)
+            self._unsure = True
             jobs = await self._claim(holder, room)
-        except LeaseLost:
+            self._unsure = False
+        except LeaseLost as error:
             self._lost()
+            self._miss(error)  # it may be registered in another database, where nobody declares it dead
             return 1.0
         except Exception as error:
             self._miss(error)
             raise
-        self._away_since = None
+        refused = self._refused() if self._undelivered() else None
+        if jobs or refused is None or self._running():
+            self._away_since = None
+        else:
+            self._miss(refused)
         if jobs:
             self.attempts += len(jobs)
             self._accept(jobs)
@@ -87,7 +103,7 @@ class Once:
             self._over()
             return FOREVER
         if self._undelivered():
-            return SETTLING
+            return SETTLING if refused is None else MEANWHILE
         return MEANWHILE if self._running() else 0.0
 
     def _miss(self, error: Exception) -> None:

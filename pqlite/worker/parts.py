@@ -102,6 +102,7 @@ class Parts:
             announce=plan.announce,
             limit=4 * plan.settings.concurrency + 500,
             has_room=lambda: self.claiming.wake(),
+            put_back=self._put_back,
             settled=plan.store.look_again,
         )
         self.executor = Executor(
@@ -172,7 +173,9 @@ class Parts:
             suspect_held=lambda: self.executor.holds_suspect,
             running=lambda: bool(self.executor.running),
             undelivered=lambda: bool(self.settler.undelivered),
+            refused=lambda: self.settling.last_error,
             accept=self._accept,
+            give_back=self.claimer.give_back_unknown,
             lost=self.sentinel.hurry,
             over=self._drain.set,
         )
@@ -247,6 +250,15 @@ class Parts:
     def _stir(self, everywhere: bool = False) -> None:
         if self.scout.stir(everywhere=everywhere):
             self.scouting.wake()
+
+    def _put_back(self, outcomes: Sequence[Outcome]) -> None:
+        """Look for jobs that this worker itself has made READY; those that were released keep their place."""
+        self.claiming.wake()
+        for outcome in outcomes:
+            if outcome.job.crashes:  # in no lane, so no look says when a suspect is due
+                asyncio.get_running_loop().call_later(outcome.delay, self.claiming.wake)
+        if any(outcome.verb is Verb.RELEASED for outcome in outcomes):
+            self._stir(everywhere=True)
 
     def notified(self, everywhere: bool = False) -> None:
         """Look for jobs: somebody enqueued; or gave some back (`everywhere`)."""

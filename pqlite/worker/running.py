@@ -43,12 +43,12 @@ class Running:
 
         Raises:
             SchemaError: the database's schema is not the one this pqlite needs.
-            WorkerError: startup='fail', and the database cannot be reached.
+            WorkerError: startup='fail', and the database cannot be reached; or the sentinel cannot start.
         """
         parts = self._parts
         await self._look_at_schema()
-        self._unsubscribe = self._plan.store.on_enqueue(parts.notified)
         parts.sentinel.start()
+        self._unsubscribe = self._plan.store.on_enqueue(parts.notified)
         self._started = True
         self._tick()
         loops = [self._starting, parts.claiming, parts.settling]

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import asyncpg
 
 from pqlite.backoff import LoopErrorPolicy
-from pqlite.errors import LeaseLost
+from pqlite.errors import LeaseLost, WorkerError
 from pqlite.store.engine import Engine
 from pqlite.store.route import Pooling
 from pqlite.worker.session import Session
@@ -103,14 +103,21 @@ class Sentinel:
         self._watchdog = Watchdog()
         self._thread = threading.Thread(target=self._run, name="pqlite sentinel", daemon=True)
         self._ready = threading.Event()
+        self._failure: Exception | None = None
         self._ended: asyncio.Future[None] = self._main_loop.create_future()
 
     # Called from the worker's loop
 
     def start(self) -> None:
-        """Start the thread; `listener.registered` follows when the database is there."""
+        """Start the thread; `listener.registered` follows when the database is there.
+
+        Raises:
+            WorkerError: it ended at once.
+        """
         self._thread.start()
         self._ready.wait()
+        if self._failure is not None:
+            raise WorkerError(f"The sentinel cannot start: {self._failure!r}") from self._failure
 
     def tick(self) -> None:
         """Say that the worker's event loop turns."""
@@ -155,7 +162,12 @@ class Sentinel:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner() as runner:
+                runner.run(self._main())
+        except Exception as error:
+            if self._ready.is_set():
+                raise
+            self._failure = error
         finally:
             self._ready.set()
             with suppress(RuntimeError):  # the worker's loop is closed: nobody waits any more

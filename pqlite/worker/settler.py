@@ -18,6 +18,8 @@ from pqlite.worker.supervisor import FOREVER
 
 BATCH = 500
 BUSY_PAUSE = 0.05
+AGAIN = (Verb.RETRY, Verb.SNOOZED, Verb.RELEASED)
+"""After these a job is to be claimed again."""
 
 Claim = tuple[int, int]
 Batch = list[tuple[Claim, Outcome]]
@@ -35,6 +37,7 @@ class Settler:
         announce: Announcer,
         limit: int,
         has_room: Callable[[], None],
+        put_back: Callable[[list[Outcome]], None],
         settled: Callable[[Iterable[int]], None],
     ) -> None:
         self._engine = engine
@@ -43,6 +46,7 @@ class Settler:
         self._announce = announce
         self._limit = limit
         self._has_room = has_room
+        self._put_back = put_back
         self._settled = settled
         self._resting = False
         self._wake: Callable[[], None] = lambda: None
@@ -126,6 +130,7 @@ class Settler:
         refusals = await self._engine.settle(holder, [outcome for _, outcome in batch], keep_done=keep_done)
         refused = {(r.id, r.claims): r.verdict for r in refusals}
         busy, wanted, was_full = 0, self._announce.wanted, self.full
+        again: list[Outcome] = []
         for claim, outcome in batch:
             verdict = refused.get(claim) if refused else None
             if verdict is Verdict.BUSY:
@@ -138,9 +143,15 @@ class Settler:
             del self.undelivered[claim]
             if verdict is Verdict.FENCED:
                 self._announce(OutcomeRefused(self._worker_id, outcome))
-            elif wanted or outcome.verb is not Verb.DONE:
+                continue
+            if outcome.verb in AGAIN:
+                again.append(outcome)
+            if wanted or outcome.verb is not Verb.DONE:
                 self._announce(JobSettled(self._worker_id, outcome))
         self._settled(job_id for (job_id, _), _ in batch)
+        if again:
+            # Who looked while this was being written did not see them, and may sleep by now.
+            self._put_back(again)
         if was_full and not self.full:
             self._has_room()
         return busy

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from pqlite.backoff import LoopErrorPolicy
+from pqlite.errors import WorkerError
+from pqlite.uninterrupted import is_cancelled
 
 FOREVER = 3600.0
 """What `once` returns when only a wake-up gives it something to do."""
@@ -70,7 +72,7 @@ class Loop:
             self._woken.clear()
             ended_by = self._woken
             try:
-                pause = await self._once()
+                pause = await _uncancelled(self._once)
             except Exception as error:
                 self._failures += 1
                 self.last_error = error
@@ -91,6 +93,16 @@ class Loop:
             pause = 2.0
         # Jitter: a fleet that lost the same server must not come back in step.
         return max(pause, 0.05) * random.uniform(0.8, 1.2)
+
+
+async def _uncancelled(once: Callable[[], Awaitable[float]]) -> float:
+    """Call `once`; a cancellation that is not this task's is an error."""
+    try:
+        return await once()
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise WorkerError("What it waited for was cancelled.") from error
 
 
 async def _rest(pause: float, ended_by: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -167,7 +167,10 @@ class Worker:
                 "This worker is running already: it was entered twice. Give worker.lifespan to the app or to one "
                 "router, not to both."
             )
+        before = self._drain
         self._drain, self._exit, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        with suppress(RuntimeError):  # who waited for it did so in an event loop that is closed
+            before.set()
         if self._stop_early:
             self._drain.set()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -212,8 +215,11 @@ class Worker:
         return self._drain.is_set()
 
     async def wait_stopping(self) -> None:
-        """Return when the worker begins to stop."""
-        await self._drain.wait()
+        """Return when the worker begins to stop; that may be waited for before it is entered."""
+        drain = None
+        while drain is not self._drain:  # else a run has begun, which has an event of its own
+            drain = self._drain
+            await drain.wait()
 
     def healthy(self) -> bool:
         """Return whether the worker does its work; where it is not enabled, whether it is entered."""
@@ -249,11 +255,14 @@ class Worker:
         """Run what is due now, and what that makes due, until nothing is (or `begin_shutdown`), whatever `enabled`
         says; return how many attempts began. Nothing is taken over from dead workers, and nothing deleted.
 
-        Raises: as for `run`, and WorkerError if the database cannot be reached, at the start or for a minute later.
+        Raises: as for `run`, and WorkerError if the database cannot be reached, at the start or for a minute later, or
+            refuses for so long to write how the last attempts ended.
         """
         await self._run(once=True)
         if self._lost is not None:
-            raise WorkerError(f"The database went away, and did not come back in time: {self._lost!r}") from self._lost
+            raise WorkerError(
+                f"The database went away, or refused what was to be written, for too long: {self._lost!r}"
+            ) from self._lost
         return self._attempts
 
     async def _run(self, *, once: bool) -> None:
@@ -286,7 +295,15 @@ class Worker:
             started.set_result(None)
             await self._exit.wait()
             return
-        async with held(self._resources, self._exit) as resources:
+        async with AsyncExitStack() as stack:
+            try:
+                resources = await stack.enter_async_context(held(self._resources, self._drain))
+            except TimeoutError:
+                if not self._drain.is_set():
+                    raise
+                started.set_result(None)  # and stopped
+                await self._exit.wait()
+                return
             startup = "fail" if self._once else self._plan.startup
             plan = replace(self._plan, resources=resources, startup=startup)
             running = Running(plan, self._drain, once=self._once)

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from pqlite import BackoffPolicy, JobContext, JobStatus, PgJobStore, Snooze, Worker, WorkerError
+from pqlite import BackoffPolicy, JobContext, JobStatus, PgJobStore, Snooze, Worker, WorkerError, schema
 from pqlite.events import JobsTakenOver, JobStarted
 from pqlite.worker import once
 from tests.conformance.conftest import Store
 from tests.conformance.scene import make_suspect
 from tests.conftest import Server
+from tests.faults.proxy import Proxy
 from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker
 from tests.support import EventLog
@@ -203,6 +204,49 @@ async def test_a_database_that_goes_away_for_good_ends_the_pass_with_an_error(
     async with store:
         await store.enqueue("t")
     worker = Worker(store=store, handlers={"t": handler}, shutdown_timeout=1.0)
-    with pytest.raises(WorkerError, match="The database went away, and did not come back in time"):
+    with pytest.raises(WorkerError, match="The database went away, or refused what was to be written, for too long"):
         await worker.run_once()
     await elsewhere.close()
+
+
+async def test_an_outcome_that_the_database_refuses_for_good_ends_the_pass_with_an_error(
+    dsn: str, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(once, "AWAY_SECONDS", 0.1)
+    await conn.execute("""
+        create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+        create trigger refuses before update on pqlite.jobs for each row
+        when (new.payload = '"refused"' and new.finished_at is not null) execute function refuse()""")
+    worker = Worker(store=PgJobStore(dsn=dsn), handlers={"t": nothing}, shutdown_timeout=1.0)
+    for payload in ("accepted", "refused", "accepted"):
+        await conn.execute("select pqlite.enqueue('t', to_jsonb($1::text))", payload)
+
+    with pytest.raises(WorkerError, match=r"refused what was to be written, for too long: RaiseError\('no'\)"):
+        await worker.run_once()
+
+    assert await conn.fetchval("select count(*) from pqlite.jobs where status = 'DONE'") == 2
+
+
+async def test_a_registration_that_the_jobs_database_does_not_know_ends_the_pass_with_an_error(
+    dsn: str, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(once, "AWAY_SECONDS", 0.1)
+    elsewhere = await asyncpg.connect(empty_dsn)
+    await schema.migrate(elsewhere)
+    await elsewhere.close()
+    async with PgJobStore(dsn=dsn, listen_dsn=empty_dsn) as store:
+        await store.enqueue("t")
+
+        with pytest.raises(WorkerError, match="was declared dead"):
+            await Worker(store=store, handlers={"t": nothing}).run_once()
+
+
+async def test_a_job_whose_claim_was_lost_on_the_way_is_run_all_the_same(dsn: str) -> None:
+    async with Proxy(dsn) as proxy, PgJobStore(dsn=proxy.dsn) as store:
+        job_id = await store.enqueue("t", "lost on the way")
+        proxy.lose_answer("pqlite claimer", b"lost on the way")
+
+        assert await Worker(store=store, handlers={"t": nothing}).run_once() == 1
+
+        job = await store.get(job_id)
+        assert (proxy.answers_lost, job.status, job.attempts) == (1, JobStatus.DONE, 1)

@@ -1,7 +1,7 @@
 """Single enqueues that come together share a statement, and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -356,6 +356,30 @@ async def test_nobody_hangs_when_the_store_closes_before_the_database_has_answer
     assert [type(error) for error in errors] == [NotStarted] * 2
     assert "closed before the database said" in str(errors[0])
     await until(lambda: writers() == [], "the writer to end")
+
+
+async def test_nobody_hangs_and_no_connection_stays_when_the_close_is_cancelled(
+    dsn: str, conn: asyncpg.Connection, connect: Connect
+) -> None:
+    store = PgJobStore(dsn=dsn)
+    await store.start()
+    async with writes_held_up(conn):
+        callers = start(store.enqueue("t", 0))
+        await until_blocked(await connect())
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        [error] = await outcomes(callers)
+
+    assert isinstance(error, NotStarted)
+    others = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'pqlite'"
+    await until(lambda: _is_none(conn.fetchval(others)), "the pool's connection to end")
+
+
+async def _is_none(count: Awaitable[int]) -> bool:
+    return await count == 0
 
 
 async def test_a_closed_store_can_be_started_and_used_again(dsn: str, conn: asyncpg.Connection) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pqlite import JobTimeoutError, NotStarted, PgJobStore, Worker
+from pqlite import JobFailed, JobTimeoutError, NotStarted, PgJobStore, Worker
 from pqlite.store import awaiting
 from pqlite.store.awaiting import Ended
 from tests.faults.proxy import Proxy
@@ -147,3 +147,16 @@ async def test_looks_find_what_has_ended_and_what_is_gone_among_many(
     assert {each.id: each.status for each in found} == {jobs[0]: "CANCELLED", 404: None}
     assert all(isinstance(each, Ended) for each in found)
     assert claimed
+
+
+async def test_who_waits_in_another_event_loop_is_told_so_also_while_others_wait(store: PgJobStore) -> None:
+    job_id = await store.enqueue("t")
+    waiting = asyncio.create_task(store.wait_for(job_id, timeout=None))
+    await until(lambda: store._watcher._task is not None)
+
+    with pytest.raises(NotStarted, match="in another event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(store.wait_for(job_id, timeout=0.1)))
+
+    await store.cancel(job_id)
+    with pytest.raises(JobFailed):
+        await waiting

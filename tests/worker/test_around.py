@@ -379,6 +379,34 @@ async def test_a_start_that_is_cancelled_does_not_wait_for_resources(store: PgJo
     assert cancelled.is_set()
 
 
+async def test_a_worker_that_is_to_stop_does_not_wait_for_resources(store: PgJobStore) -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[Mapping[str, int]]:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        yield {}
+
+    worker = Worker(store, {"t": coroutine}, resources=slow)
+    running = asyncio.create_task(worker.run())
+    await entered.wait()
+    worker.begin_shutdown()
+    await asyncio.wait_for(running, 5)
+
+    assert cancelled.is_set()
+    entered.clear()
+    starting = asyncio.create_task(worker.__aenter__())
+    await entered.wait()
+    worker.begin_shutdown()
+    await asyncio.wait_for(starting, 5)  # the app goes on to start, and stops
+    assert worker.trouble() == "the worker is stopping"
+    await worker.__aexit__()
+
+
 async def test_resources_that_do_not_close_stop_nothing(
     store: PgJobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

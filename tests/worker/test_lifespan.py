@@ -298,3 +298,28 @@ async def test_a_stop_during_a_start_that_hangs_is_heard(
         pass
 
     assert asyncio.get_running_loop().time() - began < 3.0
+
+
+async def test_who_waited_for_the_stop_before_the_start_hears_of_it(unstarted: PgJobStore) -> None:
+    worker = worker_for(unstarted)
+    waiting = asyncio.create_task(worker.wait_stopping())
+    await asyncio.sleep(0)
+
+    async with worker:
+        stopping_early = waiting.done()
+        worker.begin_shutdown()
+        await asyncio.wait_for(waiting, 5)
+
+    assert not stopping_early
+
+
+async def test_a_worker_whose_sentinel_cannot_start_does_not_start(dsn: str) -> None:
+    class Exhausted(PgJobStore):
+        def listening_engine(self, purpose: str, on_connect: Any) -> Any:
+            raise OSError("too many open files")
+
+    store = Exhausted(dsn=dsn)
+    with pytest.raises(WorkerError, match="too many open files"):
+        await worker_for(store).__aenter__()
+
+    assert store._enqueue_listeners == []

@@ -57,3 +57,21 @@ def test_a_wake_up_is_answered_once(clock: list[float]) -> None:
     worker.hear()
 
     assert (worker.answer(), worker.answer()) == (True, False)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_who_looks_while_it_is_deaf_looks_again_when_it_hears(clock: list[float], found: bool) -> None:
+    worker = Listening()
+    while not (deaf := wake_for_nothing(worker)):
+        pass
+    clock[0] += deaf / 4
+    if found:
+        worker.found()
+
+    again = worker.found_nothing()  # something else than a wake-up has ended its pause
+
+    assert not worker.hear()
+    assert again == pytest.approx(deaf * 3 / 4)
+    clock[0] += again
+    assert worker.found_nothing() == 0.0
+    assert worker.hear()

@@ -44,6 +44,43 @@ async def test_a_loop_survives_errors_and_says_when_it_works_again() -> None:
     assert loop.trouble() is None
 
 
+async def test_a_cancellation_that_nobody_asked_the_loop_for_does_not_end_it() -> None:
+    heard: list[Any] = []
+    shared = asyncio.get_running_loop().create_future()
+    shared.cancel()
+
+    async def once() -> float:
+        if not heard:
+            await shared  # somebody else's, such as the renewal of a token that was given up
+        loop.stop()
+        return 0.0
+
+    loop = loop_of(once, heard)
+    task = asyncio.create_task(loop.run())
+    await asyncio.wait([task], timeout=5)
+
+    assert not task.cancelled()
+    assert [failures for _, _, failures in heard] == [1, 1]
+    assert heard[1][1] == "recovered"
+
+
+async def test_a_loop_ends_when_its_task_is_cancelled() -> None:
+    begun = asyncio.Event()
+
+    async def once() -> float:
+        begun.set()
+        await asyncio.sleep(60)
+        return 0.0
+
+    task = asyncio.create_task(loop_of(once, heard := []).run())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+
+    assert task.cancelled()
+    assert heard == []
+
+
 async def test_a_policy_that_raises_does_not_end_the_loop() -> None:
     class Broken(LoopErrorPolicy):
         def next_sleep(self, consecutive_errors: int) -> float:
