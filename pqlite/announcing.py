@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from pqlite.callables import listed
 from pqlite.errors import ConfigurationError
 from pqlite.events import Event, Observer
 from pqlite.hearing import LIMIT, Mailbox, mailbox_of
@@ -44,9 +45,7 @@ class Announcer:
         self._mailboxes: tuple[Mailbox, ...] = ()
         self.wanted = False
         """Whether anybody wants the steps of jobs that go well."""
-        if callable(observers):
-            raise ConfigurationError(f"observers must be a list, observers=[function], not {observers!r}")
-        for observer in observers:
+        for observer in listed("observers", observers):
             self.subscribe(observer)
         self.ask()
 

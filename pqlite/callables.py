@@ -1,12 +1,14 @@
-"""What calling something gives."""
+"""Functions that users pass: whether they are some, and what calling them gives."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Any
+
+from pqlite.errors import ConfigurationError
 
 
 class Kind(Enum):
@@ -35,3 +37,17 @@ def kind_of(call: Callable[..., Any]) -> Kind:
 def is_async(call: Callable[..., Any]) -> bool:
     """Return whether calling it gives a coroutine, so that it belongs on the event loop."""
     return kind_of(call) is Kind.COROUTINE
+
+
+def listed(what: str, functions: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the functions of a list.
+
+    Raises:
+        ConfigurationError: it is none; the message calls it `what`.
+    """
+    if callable(functions) or isinstance(functions, str):
+        raise ConfigurationError(f"{what} must be a list, {what}=[function], not {functions!r}")
+    try:
+        return tuple(functions)
+    except TypeError:
+        raise ConfigurationError(f"{what} must be a list of functions, not {functions!r}") from None

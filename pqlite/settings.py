@@ -36,8 +36,7 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, in a sentence."""
-        if not isinstance(self.concurrency, int) or self.concurrency < 1:
-            raise ConfigurationError(f"concurrency must be 1 or more, not {self.concurrency!r}")
+        positive("concurrency", self.concurrency)
         for name in ("reap_stale_every", "default_stale_after", "shutdown_timeout", "lease", "renew_every"):
             if getattr(self, name) <= timedelta(0):
                 raise ConfigurationError(f"{name} must be longer than zero, not {getattr(self, name)!r}")
@@ -49,6 +48,17 @@ class WorkerSettings:
             raise ConfigurationError(f"lease must be 12 seconds or longer, not {self.lease!r}")
         if self.renew_every > timedelta(seconds=4):
             raise ConfigurationError(f"renew_every must be 4 seconds or shorter, not {self.renew_every!r}")
+
+
+def positive(what: str, value: int) -> int:
+    """Return a whole number of 1 or more.
+
+    Raises:
+        ConfigurationError: it is none; the message calls it `what`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{what} must be a whole number of 1 or more, not {value!r}")
+    return value
 
 
 def _boolean(value: str) -> bool:

@@ -29,6 +29,7 @@ from pqlite.errors import (
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
+from pqlite.settings import positive
 from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
@@ -102,7 +103,7 @@ class PgJobStore:
 
     Raises:
         ConfigurationError: nothing says where the database is, a dsn cannot be one, the schema's name is not a plain
-            identifier, or `middleware` is no list of functions.
+            identifier, or another argument cannot work.
 
     Sessions of its own pool are READ COMMITTED and may write, whatever the role's defaults; the role's timeouts hold.
     """
@@ -136,8 +137,8 @@ class PgJobStore:
         self._pool = pool
         self._loop: asyncio.AbstractEventLoop | None = None  # whose the pool is, if the store made it
         self._coalescer = None if pool is None else self._coalescing(pool)
-        self._pool_size = pool_size
-        self._max_payload_bytes = max_payload_bytes
+        self._pool_size = positive("pool_size", pool_size)
+        self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
         self._strict = strict
         self._middleware = layers(middleware)
         self.events = Announcer(observers)

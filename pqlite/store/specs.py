@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from copy import copy
 from typing import Any, TypeAlias
 
+from pqlite.callables import listed
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.events import EnqueuedJob
 from pqlite.job import Enqueued, JobOptions, NewJob, NewJobs, TypedJob
@@ -23,12 +24,11 @@ def layers(middleware: Sequence[EnqueueMiddleware]) -> tuple[EnqueueMiddleware, 
     Raises:
         ConfigurationError: it is no list of functions.
     """
-    if callable(middleware):
-        raise ConfigurationError(f"middleware must be a list, middleware=[function], not {middleware!r}")
-    for each in middleware:
+    functions: tuple[EnqueueMiddleware, ...] = listed("middleware", middleware)
+    for each in functions:
         if not callable(each):
             raise ConfigurationError(f"middleware must be functions of a NewJob, not {each!r}")
-    return tuple(middleware)
+    return functions
 
 
 class Noted:

@@ -7,14 +7,17 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+from pqlite.callables import listed
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.handlers import Hooks, Middleware, with_hooks
 from pqlite.store.engine import WorkerStore
 from pqlite.store.validation import name, names
 
 Duration = float | timedelta
+
+T = TypeVar("T")
 
 
 def duration(what: str, value: Duration) -> timedelta:
@@ -52,6 +55,19 @@ def store_of(given: WorkerStore) -> WorkerStore:
     return given
 
 
+def sleeping(what: str, policy: T | None, default: type[T]) -> T:
+    """Return what decides how long to sleep, the default if none was given.
+
+    Raises:
+        ConfigurationError: it cannot; the message calls it `what`.
+    """
+    if policy is None:
+        return default()
+    if isinstance(policy, type) or not callable(getattr(policy, "next_sleep", None)):
+        raise ConfigurationError(f"{what} must have a method next_sleep, as {default.__name__} has, not {policy!r}")
+    return policy
+
+
 def label(worker_id: str | None) -> str:
     """Return the worker's label; "host-pid" if none was given.
 
@@ -68,12 +84,17 @@ def served(queues: Iterable[str] | None) -> list[str] | None:
     """Return the queues to serve, None for all.
 
     Raises:
-        ConfigurationError: one is no name.
+        ConfigurationError: one is no name, or there is none.
     """
+    if queues is None:
+        return None
     try:
-        return None if queues is None else names("queues", queues, 200)
+        several = names("queues", queues, 200)
     except InvalidJob as error:
         raise ConfigurationError(str(error)) from None
+    if not several:
+        raise ConfigurationError("queues is empty: name those to serve, or leave it out to serve all")
+    return several
 
 
 def around(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
@@ -88,14 +109,13 @@ def around(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> 
             raise ConfigurationError(f"hooks must be Hooks(before_job=..., after_job=...), not {each!r}")
         _refuse_others("before_job must be a function of (ctx)", each.before_job, None)
         _refuse_others("after_job must be a function of (ctx, *, result, error)", each.after_job, None, **_AFTER)
-    if callable(middleware):
-        raise ConfigurationError(f"middleware must be a list, middleware=[function], not {middleware!r}")
-    for layer in middleware:
+    layers = listed("middleware", middleware)
+    for layer in layers:
         wanted = "middleware must be an async function of (ctx, call_next)"
         if not callable(layer) or isinstance(layer, type):
             raise ConfigurationError(f"{wanted}, not {layer!r}")
         _refuse_others(wanted, layer, None, None)
-    return (*map(with_hooks, several), *middleware)
+    return (*map(with_hooks, several), *layers)
 
 
 _AFTER = {"result": None, "error": None}

@@ -22,7 +22,7 @@ from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import Duration, around, duration, label, one_of, served, store_of
+from pqlite.worker.arguments import Duration, around, duration, label, one_of, served, sleeping, store_of
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
 from pqlite.worker.resources import Resources, held, resources_of
@@ -128,9 +128,9 @@ class Worker:
             queues=served(queues),
             unknown_job_types=unknown_job_types,
             startup=startup,
-            idle=idle_policy or IdlePollPolicy(),
+            idle=sleeping("idle_policy", idle_policy, IdlePollPolicy),
             backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
-            loop_errors=loop_error_policy or LoopErrorPolicy(),
+            loop_errors=sleeping("loop_error_policy", loop_error_policy, LoopErrorPolicy),
             announce=self.events,
             middleware=around(hooks, middleware),
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -245,6 +246,20 @@ async def test_a_store_can_be_given_a_way_to_connect(dsn: str) -> None:
 def test_a_store_must_be_told_where_the_database_is() -> None:
     with pytest.raises(ConfigurationError, match="pass dsn=, pool= or connect="):
         PgJobStore()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"pool_size": 0}, "pool_size must be a whole number of 1 or more, not 0"),
+        ({"max_payload_bytes": "1 MiB"}, "max_payload_bytes must be a whole number of 1 or more, not '1 MiB'"),
+        ({"observers": 7}, "observers must be a list of functions, not 7"),
+        ({"middleware": print}, r"middleware must be a list, middleware=\[function\], not <built-in"),
+    ],
+)
+def test_an_argument_of_a_store_that_cannot_work_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        PgJobStore(dsn="postgresql://", **options)
 
 
 @pytest.mark.parametrize("schema", ["", "Jobs", "a-b", 'a"b', "1a", "a" * 42, "a.b", "a b", "jobs\n", "é"])

@@ -72,7 +72,7 @@ def test_the_process_environment_is_read_unless_another_is_given(monkeypatch: py
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"concurrency": 0}, "concurrency must be 1 or more, not 0"),
+        ({"concurrency": 0}, "concurrency must be a whole number of 1 or more, not 0"),
         ({"reap_stale_every": timedelta(0)}, "reap_stale_every must be longer than zero"),
         ({"default_stale_after": timedelta(-1)}, "default_stale_after must be longer than zero"),
         ({"shutdown_timeout": timedelta(0)}, "shutdown_timeout must be longer than zero"),

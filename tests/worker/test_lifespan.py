@@ -244,11 +244,12 @@ async def test_two_workers_with_one_label_are_two_workers(run: Run, log: EventLo
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"concurrency": 0}, "concurrency must be 1 or more"),
+        ({"concurrency": 0}, "concurrency must be a whole number of 1 or more"),
         ({"lease": 5}, "lease must be 12 seconds or longer"),
         ({"startup": "maybe"}, "startup is 'maybe'"),
         ({"unknown_job_types": "drop"}, "unknown_job_types is 'drop'"),
         ({"queues": "default"}, "queues must be a list"),
+        ({"queues": []}, "queues is empty: name those to serve, or leave it out"),
         ({"worker_id": "x" * 300}, "worker_id must be 1 to 200 bytes"),
         ({"shutdown_timeout": 0}, "shutdown_timeout must be longer than zero"),
     ],
