@@ -61,6 +61,8 @@ def test_what_a_handler_says_is_what_becomes_of_the_job(
         (CANCELLED, "cancel", 1, Verb.CANCELLED, "cancelled"),
         (CANCELLED, "shutdown", 1, Verb.RELEASED, None),
         (CANCELLED, "lease", 1, Verb.RELEASED, None),
+        (CANCELLED, "shutdown", 0, Verb.RELEASED, None),  # a scope of the handler's own took the cancellation back
+        (CANCELLED, "lease", 0, Verb.RELEASED, None),
         (CANCELLED, None, 1, Verb.RELEASED, None),  # the event loop is torn down
         (CANCELLED, None, 0, Verb.RETRY, "nobody had asked it to stop"),
         (ExceptionGroup("", [Snooze(5), OOPS]), None, 0, Verb.RETRY, "oops"),
