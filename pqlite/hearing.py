@@ -181,8 +181,7 @@ class ThreadMailbox(Mailbox):
 
     def _there_is_more(self) -> bool:
         with self._changed:
-            if not self._waiting and not self._ending:
-                self._changed.wait_for(lambda: self._waiting or self._ending, IDLE_SECONDS)
+            self._changed.wait_for(lambda: self._waiting or self._ending, IDLE_SECONDS)
             if self._waiting:
                 return True
             self._thread = None

@@ -219,7 +219,7 @@ def outcome_of(job_id: int, ended: Ended, *, raise_on_failure: bool) -> JobOutco
         raise JobNotFound(
             f"There is no job {int(job_id)} (any more): it was deleted after its end, or not committed yet."
         )
-    result, errors = decode(ended.result), decode(ended.errors) or []
+    result, errors = decode(ended.result), decode(ended.errors)
     if ended.status is JobStatus.DONE and isinstance(job_id, JobId):
         result = job_id.read(result)
     elif ended.status is not JobStatus.DONE and raise_on_failure:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pqlite import JobStatus, LeaseLost, NewJob
+from pqlite.outcome import Verb
 from pqlite.store.engine import Lane, Mark
 from tests.conformance.conftest import Store
 from tests.conformance.scene import locked, make_suspect
@@ -182,6 +183,21 @@ async def test_a_claimed_job_is_running_in_the_name_of_its_worker(store: Store, 
     assert (job.attempts, job.claims, job.timeout_seconds, job.dedupe_key) == (1, 1, 3.0, "k")
 
 
+async def test_a_job_that_is_claimed_again_keeps_no_figures_of_its_latest_attempt(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    job_id = await store.enqueue("t")
+    first = await worker.claim_one()
+    assert await worker.settle(first, Verb.RETRY, error="x", delay=0.0, duration_ms=7) is None
+    between = await store.get(job_id)
+
+    await worker.claim_one()
+    job = await store.get(job_id)
+
+    assert (between.duration_ms, job.duration_ms) == (7, None)
+    assert job.updated_at == job.locked_at
+
+
 async def test_jobs_of_a_lane_are_claimed_in_the_order_of_due_time_and_then_of_id(
     store: Store, worker: RegisteredWorker
 ) -> None:
@@ -255,6 +271,28 @@ async def test_a_suspect_is_never_prefetched_nor_anything_while_one_waits_for_ro
 
     assert full == []
     assert free[0][1][0].id == suspect
+
+
+async def test_a_suspect_that_this_worker_would_not_run_now_keeps_no_room_free(
+    store: Store, worker: RegisteredWorker, register: Register
+) -> None:
+    await store.enqueue("t", queue="q")
+    await make_suspect(register)
+    await store.enqueue_many([NewJob(job_type="other")] * 3)
+
+    async def prefetched(**only: Any) -> list[str]:
+        options = {"queues": None, "types": None, "lanes": [(Lane("default", "other", 0), BEGINNING)], **only}
+        claimed, _ = await worker.engine.claim(worker.id, 0, prefetch=1, suspect=True, **options)
+        return [job.job_type for _, jobs in claimed for job in jobs]
+
+    assert await prefetched() == []
+    assert await prefetched(types=["other"]) == ["other"]
+    assert await prefetched(queues=["default"]) == ["other"]
+
+    [suspect] = await worker.claim_from([], suspect=True)
+    assert await worker.settle(suspect, Verb.RETRY, error="x", delay=3600.0) is None
+    assert await worker.claim_from([], suspect=True) == []
+    assert await prefetched() == ["other"]
 
 
 async def test_a_worker_that_was_declared_dead_cannot_claim(store: Store, worker: RegisteredWorker) -> None:

@@ -189,6 +189,15 @@ async def test_a_job_that_was_cancelled_is_an_error_of_the_same_kind(store: Stor
     assert failed.value.status == JobStatus.CANCELLED
 
 
+async def test_a_declared_job_that_did_not_end_as_done_has_no_result_to_be_read(store: Store) -> None:
+    job_id = await store.enqueue(buy.new(1))
+    await store.cancel(job_id)
+
+    outcome = await store.wait_for(job_id, raise_on_failure=False)
+
+    assert (outcome.status, outcome.result, outcome.errors) == (JobStatus.CANCELLED, None, [])
+
+
 async def test_who_has_waited_long_enough_is_told_and_the_job_is_left_alone(store: Store) -> None:
     job_id = await store.enqueue("t")
 

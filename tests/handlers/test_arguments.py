@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, SecretStr, field_serializer
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, Json, RootModel, SecretStr, field_serializer
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
@@ -342,3 +342,11 @@ def test_a_version_that_is_none_fails_the_job(version: Any) -> None:
 
     with pytest.raises(Fail, match="which is no version"):
         handler.payload.arguments(job)
+
+
+def test_json_within_json_stays_the_text_that_it_was() -> None:
+    declared = handler_of(Json[list[int]])
+    job = declared.new("[1, 2]")
+
+    assert job.payload == {"value": "[1,2]"}
+    assert declared.payload.arguments(stored(job)) == {"value": [1, 2]}

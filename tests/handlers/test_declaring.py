@@ -3,9 +3,10 @@
 import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import fastapi
 import pytest
@@ -330,3 +331,43 @@ async def test_a_library_class_and_a_builtin_type_may_be_dependencies(store: PgJ
 def test_what_depends_takes_must_be_a_function() -> None:
     with pytest.raises(ConfigurationError, match="Depends takes a function, not 3"):
         Depends(3)  # type: ignore[call-overload]
+
+
+def get_lamp() -> str:
+    return "lamp"
+
+
+def get_shop() -> str:
+    return "shop"
+
+
+def test_what_replaces_a_dependency_may_not_need_it_itself() -> None:
+    def get_brighter_lamp(lamp: str = Depends(get_lamp)) -> str:
+        return lamp
+
+    handlers = Handlers()
+
+    @handlers.job("t")
+    def sell(lamp: str = Depends(get_lamp)) -> None: ...
+
+    with (
+        pytest.raises(ConfigurationError, match="get_brighter_lamp depends on itself"),
+        handlers.override({get_lamp: get_brighter_lamp}),
+    ):
+        pass
+
+
+def test_replacements_within_others_are_beside_them() -> None:
+    handlers = Handlers()
+
+    @handlers.job("t")
+    def sell(lamp: str = Depends(get_lamp), shop: str = Depends(get_shop)) -> None: ...
+
+    with (
+        handlers.override({get_lamp: lambda: "another lamp"}),
+        handlers.override({get_shop: lambda: "another shop"}),
+        ExitStack() as stack,
+    ):
+        made = sell.injection.enter_plain(cast(Any, None), stack)
+
+    assert made == {"lamp": "another lamp", "shop": "another shop"}

@@ -262,6 +262,7 @@ async def test_hot_paths_are_told_whether_anybody_wants_to_know(caplog: pytest.L
     with caplog.at_level(logging.DEBUG, "pqlite"):
         announce.ask()
         assert announce.wanted
+        assert Announcer(log=log.plain).wanted
         assert not Announcer().wanted
 
 

@@ -146,6 +146,8 @@ def test_a_lane_of_jobs_that_start_only_once_is_not_asked_for_jobs_that_would_wa
 
     assert [lane for lane, _ in lanes.ask(prefetching=True)] == [B]
     assert lanes.any_once(lanes.ask())
+    lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(2))])])
+    assert [lane for lane, _ in lanes.ask(prefetching=True)] == [A]
 
 
 def test_a_look_back_begins_before_the_watermark_and_a_plain_look_at_it() -> None:
@@ -155,6 +157,16 @@ def test_a_look_back_begins_before_the_watermark_and_a_plain_look_at_it() -> Non
 
     assert list(lanes.known()) == [(A, at(10, 7))]
     assert list(lanes.known(timedelta(seconds=5))) == [(A, Mark(T0 + timedelta(seconds=5), 0))]
+
+
+def test_before_the_first_day_of_all_there_is_nothing_to_look_back_at() -> None:
+    first = Mark(BEGINNING.run_after, 7)
+    lanes = Lanes()
+    lanes.found([head(A, first)])
+    for _ in range(WORTH_KNOWING):
+        lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, first)])])
+
+    assert list(lanes.known(timedelta(seconds=5))) == [(A, BEGINNING)]
 
 
 def test_looks_begin_at_the_beginning_of_a_lane_that_was_hardly_claimed_from() -> None:
@@ -172,10 +184,10 @@ def test_what_was_ahead_of_the_mark_when_a_look_began_does_not_rewind_it() -> No
     before = lanes.marks
     lanes.claimed(lanes.ask(), 1, [Claimed(A, [job(A, at(8))])])
 
-    claimed_meanwhile = lanes.found([head(A, at(7))], before)
+    claimed_meanwhile = [lanes.found([head(A, mark)], before) for mark in (at(7), at(5, 10))]
     late = lanes.found([head(A, at(4))], before)
 
-    assert (claimed_meanwhile, late) == (False, True)
+    assert (claimed_meanwhile, late) == ([False, False], True)
     assert lanes.ask()[0][1] < at(4)
 
 
@@ -197,10 +209,22 @@ def test_a_wake_up_asks_the_lanes_that_were_served_last_though_they_ran_dry() ->
     asked = lanes.ask()
     lanes.claimed(asked, 100, [Claimed(lane, [job(lane, at(9))]) for lane, _ in asked])
     assert not lanes.any
+    lanes.claimed([(many[0], at(9))], 100, [Claimed(many[0], [job(many[0], at(10))])])
 
     lanes.hope()
 
-    assert dict(lanes.ask()) == dict.fromkeys(many[5:], at(9))
+    assert dict(lanes.ask()) == {**dict.fromkeys(many[6:], at(9)), many[0]: at(10)}
+
+
+def test_a_due_lane_is_news_if_it_was_not_known_to_be_due() -> None:
+    lanes = Lanes()
+    assert lanes.found([head(A, at(1))])
+    assert not lanes.found([head(A, at(1))])
+    assert not lanes.found([head(A, at(2))])
+
+    lanes.claimed(lanes.ask(), 1, [])
+
+    assert lanes.found([head(A, at(3))])
 
 
 def test_the_lane_that_was_not_served_for_the_longest_is_forgotten_first() -> None:
@@ -213,6 +237,31 @@ def test_the_lane_that_was_not_served_for_the_longest_is_forgotten_first() -> No
     assert many[0] in remembered
     assert many[1] not in remembered
     assert len(remembered) == REMEMBERED
+
+
+def test_with_its_watermark_everything_is_forgotten_of_a_lane() -> None:
+    lanes = lanes_with(A)
+    once = job(A, at(1))
+    once.max_attempts = 1
+    for _ in range(WORTH_KNOWING):
+        lanes.claimed(lanes.ask(), 1, [Claimed(A, [once])])
+    lanes.claimed(lanes.ask(), 1, [], seconds=2 * SLOW)
+
+    lanes.found([head(Lane("q", f"t{i}", 0), at(0)) for i in range(REMEMBERED)])
+
+    assert A not in lanes.marks
+    assert lanes.known() == []
+    assert not any(A in memory for memory in (lanes._once, lanes._hopeless, lanes._claims))
+
+
+def test_a_mark_that_was_moved_on_during_a_claim_stays_where_it_is() -> None:
+    lanes = lanes_with(A)
+    asked = lanes.ask()
+
+    lanes.found([head(A, at(9))], seconds=2 * SLOW)
+    lanes.claimed(asked, 1, [Claimed(A, [job(A, at(5))])])
+
+    assert lanes.marks == {A: at(9, 0)}
 
 
 def test_a_clock_that_was_set_back_behind_a_watermark_is_noticed() -> None:

@@ -1,0 +1,159 @@
+"""A single pass, call by call: what it does when the worker's name, its room or the database is away."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from pqlite import Job, LeaseLost, PgJobStore
+from pqlite.store.engine import Engine
+from pqlite.testing import MemoryJobStore
+from pqlite.worker import once
+from pqlite.worker.lanes import place_of
+from pqlite.worker.once import Once
+from pqlite.worker.supervisor import FOREVER
+
+
+class Pass:
+    """A pass, and what it sees of its worker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.holder: str | None = "me"
+        self.room = 5
+        self.running = self.suspect_held = False
+        self.undelivered: Callable[[], bool] = lambda: False
+        self.accepted: list[Job] = []
+        self.lost = self.over = 0
+        self.once = Once(
+            engine=engine,
+            queues=None,
+            types=["t"],
+            versions={"t": 1},
+            holder=lambda: self.holder,
+            room=lambda: self.room,
+            suspect_held=lambda: self.suspect_held,
+            running=lambda: self.running,
+            undelivered=lambda: self.undelivered(),
+            accept=self.accepted.extend,
+            lost=self._lost,
+            over=self._over,
+        )
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+    def _over(self) -> None:
+        self.over += 1
+
+
+@pytest.fixture
+async def store() -> MemoryJobStore:
+    store = MemoryJobStore()
+    await store.start()
+    await store.engine("test").register("me", "worker", None, timedelta(seconds=20), {})
+    return store
+
+
+@pytest.fixture
+def single(store: MemoryJobStore) -> Pass:
+    return Pass(store.engine("test"))
+
+
+async def test_without_a_registration_it_waits_for_one_but_not_for_ever(
+    store: MemoryJobStore, single: Pass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.enqueue("t")
+    single.holder = None
+
+    assert 0 < await single.once.once() < FOREVER
+    assert (single.over, single.accepted) == (0, [])
+
+    monkeypatch.setattr(once, "AWAY_SECONDS", 0.0)
+    await single.once.once()
+    assert single.over == 1
+    assert isinstance(single.once.lost, LeaseLost)
+
+
+async def test_a_name_that_is_no_more_is_told_and_is_neither_an_error_nor_the_end(
+    store: MemoryJobStore, single: Pass
+) -> None:
+    await store.enqueue("t")
+    single.holder = "gone"
+
+    assert 0 < await single.once.once() < FOREVER
+    assert (single.lost, single.over, single.once.lost) == (1, 0, None)
+
+    single.holder = "me"
+    assert await single.once.once() == 0.0
+    assert [job.job_type for job in single.accepted] == ["t"]
+
+
+async def test_without_room_it_does_not_look_until_it_is_woken(store: MemoryJobStore, single: Pass) -> None:
+    await store.enqueue("t")
+    single.room, single.running = 0, True
+
+    assert await single.once.once() == FOREVER
+    assert (single.accepted, single.over) == ([], 0)
+
+
+async def test_an_outcome_that_was_written_during_a_look_is_looked_after(single: Pass) -> None:
+    was_there = [True, False]
+    single.undelivered = lambda: was_there.pop(0) if was_there else False
+
+    assert await single.once.once() == 0.0
+    assert single.over == 0
+
+    await single.once.once()
+    assert single.over == 1
+
+
+async def test_a_database_that_is_away_ends_it_when_it_was_away_for_too_long_without_a_break(
+    store: MemoryJobStore, single: Pass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = PgJobStore(dsn="postgresql://127.0.0.1:1/nothing").engine("test")
+    there, single.once._engine = single.once._engine, nowhere
+
+    with pytest.raises(OSError):
+        await single.once.once()
+    assert single.over == 0
+
+    monkeypatch.setattr(once, "AWAY_SECONDS", 0.0)
+    with pytest.raises(OSError):
+        await single.once.once()
+    assert single.over == 1
+    assert isinstance(single.once.lost, OSError)
+
+    await store.enqueue("t")
+    single.once._engine = there
+    assert await single.once.once() == 0.0
+    assert single.once._away_since is None
+    await nowhere.link.close()
+
+
+async def test_payloads_that_are_too_new_are_left_alone(store: MemoryJobStore, single: Pass) -> None:
+    await store.enqueue("t", 1)
+    await store.enqueue("t", 2, metadata={"payload_version": 2})
+
+    await single.once.once()
+    assert [job.payload for job in single.accepted] == [1]
+
+    await single.once.once()
+    assert single.over == 1
+
+
+async def test_a_suspect_waits_while_another_is_held(store: MemoryJobStore, single: Pass) -> None:
+    job_id = await store.enqueue("t")
+    victim = store.engine("victim")
+    await victim.register("victim", "worker", None, timedelta(seconds=20), {})
+    [head] = await victim.lanes(None, None)
+    assert await victim.claim("victim", 1, suspect=False, queues=None, types=None, lanes=[place_of(head)])
+    await victim.unregister("victim")
+    assert [taken.id for taken in await victim.reap("nobody")] == [job_id]
+
+    single.suspect_held = single.running = True
+    await single.once.once()
+    assert single.accepted == []
+
+    single.suspect_held = False
+    await single.once.once()
+    assert [job.id for job in single.accepted] == [job_id]
