@@ -26,6 +26,7 @@ _numbers = itertools.count(1)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     """Cancel a coroutine that hangs, which shows where, and leave as long for cleaning up. pytest-timeout can only
     interrupt the loop; that is the whole session's, so the next fixture would wait in it until the test ends by itself.
+    And let one fail that ends by a CancelledError: anyio's runner would let it pass.
     """
     test = pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
@@ -35,8 +36,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
     @functools.wraps(test)
     async def cancelled_in_time(**arguments: object) -> None:
-        async with asyncio.timeout(seconds / 2):
-            await test(**arguments)
+        try:
+            async with asyncio.timeout(seconds / 2):
+                await test(**arguments)
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            raise AssertionError("the test ended by a cancellation that was not its own") from error
 
     pyfuncitem.obj = cancelled_in_time
 

@@ -275,7 +275,7 @@ async def test_an_event_that_comes_as_a_task_ends_is_heard_by_the_next_and_waite
         await asyncio.sleep(0)
         heard.extend(shown([event]))
 
-    box = hearing.InTask(observer, limit=10)
+    box = hearing.TaskMailbox(observer, limit=10)
     box.put([number(1)])
     await asyncio.sleep(0)
     task = box._task

@@ -24,6 +24,8 @@ class Pass:
         self.undelivered: Callable[[], bool] = lambda: False
         self.accepted: list[Job] = []
         self.lost = self.over = 0
+        self.refused: Exception | None = None
+        self.asked_to_give_back: list[str] = []
         self.once = Once(
             engine=engine,
             queues=None,
@@ -34,10 +36,15 @@ class Pass:
             suspect_held=lambda: self.suspect_held,
             running=lambda: self.running,
             undelivered=lambda: self.undelivered(),
+            refused=lambda: self.refused,
             accept=self.accepted.extend,
+            give_back=self._give_back,
             lost=self._lost,
             over=self._over,
         )
+
+    async def _give_back(self, holder: str) -> None:
+        self.asked_to_give_back.append(holder)
 
     def _lost(self) -> None:
         self.lost += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ class Desk:
         self.announce = Announcer([self.log])
         self.wakes = self.rooms = 0
         self.told: list[int] = []
+        self.put_back: list[list[Outcome]] = []
         self.settler = Settler(
             engine=store.engine("settler"),
             worker_id="w",
@@ -36,6 +38,7 @@ class Desk:
             announce=self.announce,
             limit=limit,
             has_room=self._room,
+            put_back=self.put_back.append,
             settled=self.told.extend,
         )
         self.settler.on_submit(self._wake)
@@ -101,6 +104,22 @@ async def test_no_more_than_a_batch_is_written_at_once(
     assert await desk.settler.once() == 0.0
     assert len(desk.settler.undelivered) == 1
     assert len(desk.told) == 2
+
+
+async def test_what_is_to_be_claimed_again_is_told_once_it_is_written_and_nothing_else_is(
+    store: MemoryJobStore, desk: Desk
+) -> None:
+    verbs = [Verb.RETRY, Verb.SNOOZED, Verb.RELEASED, Verb.DONE, Verb.FAILED, Verb.CANCELLED]
+    for job, verb in zip(await claimed(store, 6), verbs, strict=True):
+        desk.settler.submit(Outcome(job, verb))
+    fenced = await claimed(store, 1, "another")
+    desk.settler.submit(Outcome(replace(fenced[0], claims=7), Verb.RETRY))
+    assert desk.put_back == []
+
+    while await desk.settler.once() == 0.0:
+        pass
+
+    assert [[outcome.verb for outcome in outcomes] for outcomes in desk.put_back] == [verbs[:3]]
 
 
 async def test_one_that_is_locked_goes_behind_the_others(
