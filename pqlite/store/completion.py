@@ -40,12 +40,7 @@ async def completing(store: _Store, sql: Statements, job: Job, result: str | Non
         raise LeaseLost(f"Job {job.id} is not claimed.")
     async with AsyncExitStack() as stack:
         conn = await stack.enter_async_context(store.connection())
-        transaction = conn.transaction()
-        try:
-            await transaction.start()
-        except BaseException:
-            _abandon(conn)  # a pool would wait long for an answer to what was cut in two
-            raise
+        transaction = await begun(conn)
         try:
             yield conn
             await conn.execute(sql.complete, job.locked_by, job.id, job.claims, result)
@@ -73,6 +68,19 @@ def _raise_if_refused(error: BaseException, job: Job) -> None:
             raise LeaseLost(f"The claim on job {job.id} is no longer current; nothing was written.") from None
         case "PQ002":
             raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.") from None
+
+
+async def begun(conn: Any) -> Any:
+    """Return a transaction that has begun; throw the connection away if that failed, or was cancelled: nobody knows
+    whether it is in one, and a pool would wait long for the answer.
+    """
+    transaction = conn.transaction()
+    try:
+        await transaction.start()
+    except BaseException:
+        _abandon(conn)
+        raise
+    return transaction
 
 
 async def roll_back(conn: Any, transaction: Any) -> None:

@@ -34,7 +34,7 @@ from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
 from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
-from pqlite.store.completion import complete_on, completing, roll_back, was_completed
+from pqlite.store.completion import begun, complete_on, completing, roll_back, was_completed
 from pqlite.store.connecting import address, between_users, come_to_rest, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import encode_clean
@@ -243,8 +243,7 @@ class PgJobStore:
     async def transaction(self) -> AsyncIterator[Connection]:
         """Yield a connection in a transaction: committed when the block ends, rolled back when it raises."""
         async with self.connection() as conn:
-            transaction = conn.transaction()
-            await transaction.start()
+            transaction = await begun(conn)
             try:
                 yield conn
             except asyncio.CancelledError:

@@ -51,6 +51,12 @@ async def a_transaction(store: PgJobStore, fall_silent: Callable[[], None]) -> N
         await conn.execute("select 1")
 
 
+async def a_transaction_that_begins(store: PgJobStore, fall_silent: Callable[[], None]) -> None:
+    fall_silent()
+    async with store.transaction():
+        pass
+
+
 async def a_transaction_between_two_statements(store: PgJobStore, fall_silent: Callable[[], None]) -> None:
     async with store.transaction() as conn:
         await store.enqueue("t", conn=conn)
@@ -59,7 +65,16 @@ async def a_transaction_between_two_statements(store: PgJobStore, fall_silent: C
 
 
 @pytest.mark.parametrize(
-    "act", [a_look, a_keyed_job, a_keyless_job, many_jobs, a_transaction, a_transaction_between_two_statements]
+    "act",
+    [
+        a_look,
+        a_keyed_job,
+        a_keyless_job,
+        many_jobs,
+        a_transaction,
+        a_transaction_that_begins,
+        a_transaction_between_two_statements,
+    ],
 )
 async def test_a_cancellation_is_delivered_soon_and_the_store_can_be_used_again(act: Act, proxy: Proxy) -> None:
     silent = asyncio.Event()
@@ -80,6 +95,26 @@ async def test_a_cancellation_is_delivered_soon_and_the_store_can_be_used_again(
         jobs = await asyncio.wait_for(store.enqueue_many([{"job_type": "t"}]), 10)
 
     assert len(jobs) == 1
+
+
+async def test_a_transaction_that_is_cancelled_as_it_begins_leaves_none_behind(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_exception_handler", lambda context: complaints.append(context["message"]))
+    async with PgJobStore(dsn=proxy.dsn, pool_size=1) as store:
+        await store.get(await store.enqueue("t"))
+        acting = asyncio.ensure_future(a_transaction_that_begins(store, lambda: proxy.black_hole(new_ones=False)))
+        for _ in range(100):  # turns of the loop, until it has asked
+            await asyncio.sleep(0)
+        acting.cancel()
+        await proxy.heal()  # now it begins
+        await asyncio.wait([acting], timeout=10)
+        async with store.connection() as conn:
+            in_transaction = conn.is_in_transaction()
+
+    assert (in_transaction, complaints) == (False, [])
 
 
 async def test_a_cancellation_that_the_database_answers_to_costs_no_connection(store: PgJobStore) -> None:
