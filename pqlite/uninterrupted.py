@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import anyio
+
 T = TypeVar("T")
 
 
@@ -13,13 +15,15 @@ async def uninterrupted(work: Coroutine[Any, Any, T], *, on_cancel: Callable[[],
     """Await work to its end, whoever cancels meanwhile; the cancellation is delivered afterwards.
 
     `on_cancel` is called at each cancellation, to make the work hurry. An error of the work takes precedence over the
-    cancellation. (A cancel scope does not do: a shield stops the scope's cancellations, not `Task.cancel`.)
+    cancellation. (A cancel scope alone does not do: a shield stops the scope's cancellations, not `Task.cancel`.)
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.wait([task])
+            # A scope, once it is cancelled, would cancel in every round: it is heard once.
+            with anyio.CancelScope(shield=cancelled is not None):
+                await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
             if on_cancel is not None:

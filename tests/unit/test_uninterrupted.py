@@ -2,6 +2,7 @@
 
 import asyncio
 
+import anyio
 import pytest
 
 from pqlite.uninterrupted import uninterrupted
@@ -66,3 +67,22 @@ async def test_what_an_act_raises_is_told_rather_than_the_cancellation() -> None
     await asyncio.wait([task])
     assert not task.cancelled()
     assert isinstance(task.exception(), LookupError)
+
+
+async def test_a_cancelled_scope_which_cancels_in_every_round_is_heard_once() -> None:
+    act = Act()
+
+    async def cancel() -> None:
+        await act.began.wait()
+        scope.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not act.ended
+        act.may_end.set()
+
+    with anyio.CancelScope() as scope:
+        cancelling = asyncio.create_task(cancel())
+        await uninterrupted(act.run(), on_cancel=act.hurry)
+
+    await cancelling
+    assert (act.ended, act.hurries, scope.cancelled_caught) == (True, 1, True)
