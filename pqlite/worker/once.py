@@ -74,7 +74,10 @@ class Once:
             self._miss(LeaseLost("The worker's registration was lost."))
             return 1.0  # or until the worker is registered
         if (room := self._room()) <= 0:
-            return FOREVER  # until an attempt has ended
+            if not self._undelivered():
+                return FOREVER  # until an attempt has ended
+            self._heed(self._refused())
+            return MEANWHILE  # so many outcomes may wait to be written that there is no room for more
         # As of before the look: an attempt may enqueue after it, and end, and its outcome be written, meanwhile.
         busy = self._running() or self._undelivered()
         try:
@@ -91,10 +94,7 @@ class Once:
             self._miss(error)
             raise
         refused = self._refused() if self._undelivered() else None
-        if jobs or refused is None or self._running():
-            self._away_since = None
-        else:
-            self._miss(refused)
+        self._heed(None if jobs else refused)
         if jobs:
             self.attempts += len(jobs)
             self._accept(jobs)
@@ -105,6 +105,13 @@ class Once:
         if self._undelivered():
             return SETTLING if refused is None else MEANWHILE
         return MEANWHILE if self._running() else 0.0
+
+    def _heed(self, refused: Exception | None) -> None:
+        """Count refusals as the database's absence, but while attempts run, which may last."""
+        if refused is None or self._running():
+            self._away_since = None
+        else:
+            self._miss(refused)
 
     def _miss(self, error: Exception) -> None:
         """End the pass if the database has been away for too long."""

@@ -103,6 +103,21 @@ async def test_without_room_it_does_not_look_until_it_is_woken(store: MemoryJobS
     assert (single.accepted, single.over) == ([], 0)
 
 
+async def test_outcomes_that_leave_no_room_and_are_refused_end_it_in_time_unless_attempts_run(
+    single: Pass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(once, "AWAY_SECONDS", 0.0)
+    single.room, single.running, single.undelivered = 0, True, lambda: True
+    single.refused = OSError("no")
+
+    assert await single.once.once() < FOREVER
+    assert single.over == 0
+
+    single.running = False
+    await single.once.once()
+    assert (single.over, single.once.lost) == (1, single.refused)
+
+
 async def test_an_outcome_that_was_written_during_a_look_is_looked_after(single: Pass) -> None:
     was_there = [True, False]
     single.undelivered = lambda: was_there.pop(0) if was_there else False
