@@ -256,7 +256,7 @@ class Parts:
         self.claiming.wake()
         for outcome in outcomes:
             if outcome.job.crashes:  # in no lane, so no look says when a suspect is due
-                asyncio.get_running_loop().call_later(outcome.delay, self.claiming.wake)
+                self.claiming.wake_in(outcome.delay)
         if any(outcome.verb is Verb.RELEASED for outcome in outcomes):
             self._stir(everywhere=True)
 

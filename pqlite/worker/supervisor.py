@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -42,6 +44,7 @@ class Loop:
         self._woken = asyncio.Event()
         self._halted = asyncio.Event()
         self._stopped = False
+        self._alarms: list[float] = []
         self._failures = 0
         self.last_error: Exception | None = None
         """The latest error, None once the loop works again."""
@@ -50,6 +53,11 @@ class Loop:
     def wake(self) -> None:
         """End the pause, unless it follows an error: those are not cut short by what goes on meanwhile."""
         self._woken.set()
+
+    def wake_in(self, seconds: float) -> None:
+        """Wake now, and again in so many seconds (unless an error is being paused for: then after that)."""
+        heapq.heappush(self._alarms, time.monotonic() + seconds)
+        self.wake()
 
     def stop(self) -> None:
         """End after the call under way."""
@@ -70,7 +78,7 @@ class Loop:
         """Run until stopped."""
         while not self._stopped:
             self._woken.clear()
-            ended_by = self._woken
+            ended_by, began = self._woken, time.monotonic()
             try:
                 pause = await _uncancelled(self._once)
             except Exception as error:
@@ -82,8 +90,15 @@ class Loop:
                 if self._failures:
                     self._recovered(self.name, self._failures)
                     self._failures, self.last_error = 0, None
+                pause = min(pause, self._until_alarm(began))
             self._next_cycle = time.monotonic() + pause
             await _rest(pause, ended_by)
+
+    def _until_alarm(self, began: float) -> float:
+        """Return in how many seconds an alarm is due that was not yet due when the latest call began; inf for none."""
+        while self._alarms and self._alarms[0] <= began:
+            heapq.heappop(self._alarms)
+        return self._alarms[0] - time.monotonic() if self._alarms else math.inf
 
     def _pause_after_error(self) -> float:
         try:

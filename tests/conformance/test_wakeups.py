@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from weakref import ref
 
 import pytest
 
@@ -12,7 +14,7 @@ from pqlite.events import JobEnded
 from tests.conformance.conftest import Store
 from tests.conformance.scene import locked, make_suspect
 from tests.store.conftest import Register
-from tests.support import EventLog, ended, until
+from tests.support import EventLog, ended, settled, until
 
 
 class Never(IdlePollPolicy):
@@ -61,3 +63,19 @@ async def test_an_idle_worker_wakes_when_a_suspect_becomes_due_again(store: Stor
         job = await ended(store, job_id)
 
     assert (job.status, job.claims, job.crashes) == (JobStatus.DONE, 3, 1)
+
+
+async def test_a_suspect_that_is_due_much_later_keeps_nothing_of_a_worker_that_has_stopped(
+    store: Store, register: Register
+) -> None:
+    async def handler(ctx: JobContext) -> None:
+        raise RetryAfter(3600)
+
+    job_id = await store.enqueue("t")
+    await make_suspect(register)
+    async with Worker(store=store, handlers={"t": handler}) as worker:
+        parts = ref(worker._running._parts)  # type: ignore[union-attr]
+        await settled(store, job_id, attempts=2)
+    gc.collect()
+
+    assert parts() is None
