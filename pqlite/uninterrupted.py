@@ -1,9 +1,11 @@
-"""For the few acts that a cancellation must not cut in two: a commit, a stop, a last write."""
+"""For the few acts that a cancellation must not cut in two: a commit, a stop, a last write; and for the cancellations
+that are not ours."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -34,9 +36,15 @@ async def uninterrupted(work: Coroutine[Any, Any, T], *, on_cancel: Callable[[],
     return result
 
 
-def is_cancelled() -> bool:
-    """Return whether somebody has cancelled this very task. If not, a CancelledError is that of something it awaited,
-    such as a task that several share: an error like another, which must not end what goes on.
+@contextmanager
+def others_cancellation_as(error: type[Exception], sentence: str) -> Iterator[None]:
+    """Raise an error in place of a CancelledError, unless somebody has cancelled this very task: it is that of
+    something the block awaited, such as a task that several share, and must not end what goes on.
     """
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise error(sentence) from cancelled

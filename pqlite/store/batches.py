@@ -26,11 +26,10 @@ from pqlite.errors import DedupeKeyBusy, InvalidJob
 from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
 from pqlite.store.coalescing import Write
 from pqlite.store.columns import KEY, PAYLOAD, arguments
-from pqlite.store.connecting import come_to_rest, leaving_standbys
+from pqlite.store.connecting import acquired, leaving_standbys
 from pqlite.store.link import is_weather
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row, row
-from pqlite.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
@@ -64,9 +63,9 @@ async def flushing(
     """Yield a function that enqueues rows together, on one connection of the pool; `committed` is called each time.
 
     Raises:
-        TimeoutError: the pool had none to give within `patience` seconds.
+        TimeoutError, ConnectionError: see connecting.acquired.
     """
-    async with pool.acquire(timeout=patience) as conn:
+    async with acquired(pool, patience) as conn:
 
         async def write(rows: list[Row]) -> Sequence[int]:
             async with leaving_standbys(pool):
@@ -74,11 +73,7 @@ async def flushing(
             committed()
             return ids
 
-        try:
-            yield write
-        except asyncio.CancelledError:
-            await uninterrupted(come_to_rest(conn))
-            raise
+        yield write
 
 
 IdTypes: TypeAlias = dict[int, type[JobId[Any]]]

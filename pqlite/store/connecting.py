@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from pqlite.errors import ConfigurationError
 from pqlite.store.route import Pooling, Route, setting
+from pqlite.uninterrupted import others_cancellation_as, uninterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,25 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
         await conn.execute(f"{reset}; {setting(OWN)}" if conn in route.unlike else reset)
 
 
-async def come_to_rest(conn: Connection) -> None:
+@asynccontextmanager
+async def acquired(pool: asyncpg.Pool[Any], patience: float) -> AsyncIterator[Connection]:
+    """Yield a connection of the pool, which goes back to it afterwards, soon also if the block was cancelled.
+
+    Raises:
+        TimeoutError: the pool had none to give within `patience` seconds.
+        ConnectionError: what the pool waited for was cancelled, by somebody else.
+    """
+    async with AsyncExitStack() as stack:
+        with others_cancellation_as(ConnectionError, "What the pool waited for was cancelled."):
+            conn = await stack.enter_async_context(pool.acquire(timeout=patience))
+        try:
+            yield conn
+        except asyncio.CancelledError:
+            await uninterrupted(_come_to_rest(conn))
+            raise
+
+
+async def _come_to_rest(conn: Connection) -> None:
     """Wait until the server has answered to the cancellation of a statement; throw the connection away if that takes
     more than 2 seconds. The pool would wait for as long as for a connection.
     """

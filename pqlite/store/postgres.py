@@ -35,7 +35,7 @@ from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import begun, complete_on, completing, roll_back, was_completed
-from pqlite.store.connecting import address, between_users, come_to_rest, dedicated, for_pool, leaving_standbys
+from pqlite.store.connecting import acquired, address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.encoding import encode_clean
 from pqlite.store.link import Link, is_weather
@@ -221,14 +221,11 @@ class PgJobStore:
         Raises:
             NotStarted: before start() or after close(), in another event loop, or the given pool was closed.
             TimeoutError: the pool had none to give for 30 seconds.
+            ConnectionError: what the pool waited for was cancelled, by somebody else.
         """
         pool = self._usable_pool()
-        async with pool.acquire(timeout=ACQUIRE_SECONDS) as conn, leaving_standbys(pool):
-            try:
-                yield conn
-            except asyncio.CancelledError:
-                await uninterrupted(come_to_rest(conn))
-                raise
+        async with acquired(pool, ACQUIRE_SECONDS) as conn, leaving_standbys(pool):
+            yield conn
 
     def _usable_pool(self) -> asyncpg.Pool[Any]:
         if self._pool is None:

@@ -14,7 +14,7 @@ import asyncpg
 
 from pqlite.errors import ConfigurationError
 from pqlite.store.hosts import says_which, several_hosts
-from pqlite.uninterrupted import is_cancelled
+from pqlite.uninterrupted import others_cancellation_as
 
 Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
 
@@ -103,12 +103,8 @@ class Route:
 
     async def _open(self, label: str, prepares: bool) -> asyncpg.Connection[Any]:
         if self._connect is not None:
-            try:
+            with others_cancellation_as(ConnectionError, "What the connect function waited for was cancelled."):
                 return await self._connect()
-            except asyncio.CancelledError as error:
-                if is_cancelled():
-                    raise
-                raise ConnectionError("What the connect function waited for was cancelled.") from error
         options: dict[str, Any] = {
             "server_settings": {"application_name": label},  # nothing else: a pooler may refuse what it does not know
             "statement_cache_size": 100 if prepares else 0,

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from pqlite.backoff import LoopErrorPolicy
 from pqlite.errors import WorkerError
-from pqlite.uninterrupted import is_cancelled
+from pqlite.uninterrupted import others_cancellation_as
 
 FOREVER = 3600.0
 """What `once` returns when only a wake-up gives it something to do."""
@@ -80,7 +80,8 @@ class Loop:
             self._woken.clear()
             ended_by, began = self._woken, time.monotonic()
             try:
-                pause = await _uncancelled(self._once)
+                with others_cancellation_as(WorkerError, "What it waited for was cancelled."):
+                    pause = await self._once()
             except Exception as error:
                 self._failures += 1
                 self.last_error = error
@@ -108,16 +109,6 @@ class Loop:
             pause = 2.0
         # Jitter: a fleet that lost the same server must not come back in step.
         return max(pause, 0.05) * random.uniform(0.8, 1.2)
-
-
-async def _uncancelled(once: Callable[[], Awaitable[float]]) -> float:
-    """Call `once`; a cancellation that is not this task's is an error."""
-    try:
-        return await once()
-    except asyncio.CancelledError as error:
-        if is_cancelled():
-            raise
-        raise WorkerError("What it waited for was cancelled.") from error
 
 
 async def _rest(pause: float, ended_by: asyncio.Event) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
+import asyncpg
 import pytest
 
 from pqlite import PgJobStore
@@ -145,14 +147,21 @@ async def test_a_cancellation_that_the_database_answers_to_costs_no_connection(s
     assert before in [row[0] for row in pids]
 
 
+@pytest.mark.parametrize("given", ["connect", "pool"])
 @pytest.mark.parametrize("act", [a_look, a_keyed_job, a_keyless_job, many_jobs])
-async def test_a_connect_function_that_raises_a_cancellation_of_its_own_has_failed(act: Act) -> None:
-    async def connect() -> Any:
+async def test_a_connect_function_that_raises_a_cancellation_of_its_own_has_failed(act: Act, given: str) -> None:
+    async def connect(*args: Any, **options: Any) -> Any:
         token = asyncio.get_running_loop().create_future()
         token.cancel()
         await token  # which somebody else has waited for, and given up
 
-    async with PgJobStore(connect=connect) as store:
+    async with AsyncExitStack() as stack:
+        if given == "pool":
+            pool = await stack.enter_async_context(asyncpg.create_pool(min_size=0, connect=connect))
+            store = PgJobStore(pool=pool)
+        else:
+            store = PgJobStore(connect=connect)
+        await stack.enter_async_context(store)
         acting = asyncio.ensure_future(act(store, lambda: None))
         await asyncio.wait([acting], timeout=5)
 
