@@ -125,6 +125,10 @@ class HandlerSignal(Exception):
         self.reason = reason
         """What the handler gave: a sentence, or the exception that made it decide so."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as it is: a class of the user's own may be made of other arguments than its base."""
+        return _as_it_was, (type(self), self.args), vars(self)
+
 
 class Fail(HandlerSignal):
     """The job is FAILED at once, whatever attempts are left; the reason is kept in `last_error`."""
@@ -141,10 +145,6 @@ class RetryAfter(HandlerSignal):
         super().__init__(reason)
         self.delay = _checked(self, delay)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with what it was made of."""
-        return type(self), (self.delay, self.reason)
-
 
 class Snooze(HandlerSignal):
     """Run the job again after `delay` (seconds or a timedelta); the attempt is not counted."""
@@ -153,9 +153,9 @@ class Snooze(HandlerSignal):
         super().__init__(reason)
         self.delay = _checked(self, delay)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with what it was made of."""
-        return type(self), (self.delay, self.reason)
+
+def _as_it_was(kind: type[HandlerSignal], args: tuple[object, ...]) -> HandlerSignal:
+    return kind.__new__(kind, *args)
 
 
 def _checked(signal: HandlerSignal, delay: float | timedelta) -> float | timedelta:

@@ -68,7 +68,15 @@ def test_signals_keep_their_reason_and_delay() -> None:
     assert (later.delay, later.reason, Snooze(5).delay) == (timedelta(hours=1), "limit", 5)
 
 
-@pytest.mark.parametrize("signal", [Fail("gone"), Cancel(), RetryAfter(60, "limit"), Snooze(timedelta(hours=1))])
+class Busy(RetryAfter):
+    def __init__(self, host: str) -> None:
+        super().__init__(5, f"{host} is busy")
+        self.host = host
+
+
+@pytest.mark.parametrize(
+    "signal", [Fail("gone"), Cancel(), RetryAfter(60, "limit"), Snooze(timedelta(hours=1)), Busy("example.org")]
+)
 def test_a_signal_comes_through_from_another_process(signal: HandlerSignal) -> None:
     arrived = pickle.loads(pickle.dumps(signal))
 
