@@ -216,10 +216,10 @@ class Claimer:
         pause = min(max(float(self._idle.next_sleep(self._empty_streak + 1)), 0.0), FOREVER)
         if deaf := self._listening.found_nothing():
             return min(pause, next_due, deaf)
-        lapsed = time.monotonic() > self._armed_until
+        armed_until = self._armed_until
         await self._arm(pause)
-        if lapsed and self._armed_until:
-            return 0.0
+        if time.monotonic() > armed_until and self._armed_until:
+            return 0.0  # before the answer there may have been a gap
         self._empty_streak += 1
         return min(pause, next_due)
 

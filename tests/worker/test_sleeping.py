@@ -75,6 +75,19 @@ async def test_it_looks_once_more_if_what_it_asked_for_was_over_when_the_answer_
     assert [await claimer.once() for _ in range(3)] == [0.0] * 3
 
 
+async def test_it_looks_once_more_if_what_it_had_asked_for_was_over_before_it_asked_again(
+    engine: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "ARM_BEYOND", 0.1)
+    claimer = claimer_of(engine, pause=0.0)
+    for _ in range(2):
+        await claimer.once()
+    engine.seconds = 0.2
+    claimer._idle = IdlePollPolicy(1000.0, 1000.0)
+
+    assert [await claimer.once() for _ in range(2)] == [0.0, 1000.0]
+
+
 async def test_who_could_not_hear_looks_once_more_after_it_asks_with_ears(engine: Asked) -> None:
     ears = [False]
     claimer = claimer_of(engine, hears=lambda: ears[0])
