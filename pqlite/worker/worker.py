@@ -180,9 +180,11 @@ class Worker:
             await asyncio.shield(started)
         except BaseException:
             self._hurry.set()
-            await self.__aexit__()
-            if started.done() and not started.cancelled():
-                started.exception()  # seen: a start that failed while it was cancelled is no news
+            try:
+                await self.__aexit__()
+            finally:  # also if this is cancelled once more
+                if started.done() and not started.cancelled():
+                    started.exception()  # seen: a start that failed while it was cancelled is no news
             raise
         return self
 

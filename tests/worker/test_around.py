@@ -1,6 +1,7 @@
 """What a worker puts around attempts: hooks, middleware, resources, and the job in every log record."""
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -383,6 +384,30 @@ async def test_a_start_that_is_cancelled_does_not_wait_for_resources(store: PgJo
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert cancelled.is_set()
+
+
+async def test_a_start_that_is_cancelled_by_a_scope_and_fails_is_no_news(
+    store: PgJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_exception_handler", lambda context: complaints.append(context["message"]))
+
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[Mapping[str, int]]:
+        try:
+            scope.cancel()
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError
+        yield {}
+
+    with anyio.CancelScope() as scope:
+        await Worker(store, {"t": coroutine}, resources=broken).run()
+    gc.collect()
+
+    assert scope.cancelled_caught
+    assert complaints == []
 
 
 async def test_a_worker_that_is_to_stop_does_not_wait_for_resources(store: PgJobStore) -> None:
