@@ -20,10 +20,10 @@ MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 
 def decide(
-    job: Job, stop_reason: str | None, error: BaseException | None, cancelling: int, retrying: Retrying
+    job: Job, stop_reason: str | None, error: BaseException | None, torn_down: bool, retrying: Retrying
 ) -> Outcome:
     """Return the outcome of an attempt that raised `error`, or completed its job by itself. The one place where an
-    exception becomes an outcome. `cancelling` is how often somebody has asked the attempt's task to cancel.
+    exception becomes an outcome. `torn_down`: the event loop is coming to its end, and cancels every task.
     """
     if job.status is JobStatus.DONE:
         if error is not None and not isinstance(error, asyncio.CancelledError):
@@ -41,7 +41,7 @@ def decide(
         case RetryAfter():
             return Outcome(job, Verb.RETRY, error=_reason(error) or "RetryAfter", delay=seconds(error.delay))
         case asyncio.CancelledError():
-            return _cancelled(job, stop_reason, error, cancelling, retrying)
+            return _cancelled(job, stop_reason, error, torn_down, retrying)
         case _ if stop_reason in ("shutdown", "lease"):
             # It was asked to stop and stumbled on the way out: a deploy never costs an attempt.
             return _interrupted(job)
@@ -82,7 +82,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _cancelled(job: Job, stop_reason: str | None, error: BaseException, cancelling: int, retrying: Retrying) -> Outcome:
+def _cancelled(job: Job, stop_reason: str | None, error: BaseException, torn_down: bool, retrying: Retrying) -> Outcome:
     match stop_reason:
         case "timeout":
             text = f"TimeoutError: the attempt took longer than timeout_seconds ({job.timeout_seconds:g} s)"
@@ -91,11 +91,10 @@ def _cancelled(job: Job, stop_reason: str | None, error: BaseException, cancelli
             return Outcome(job, Verb.CANCELLED, error="cancelled")
         case "shutdown" | "lease":
             return _interrupted(job)
-        case _ if cancelling:
-            # Somebody else cancels every task: the event loop is being torn down.
+        case _ if torn_down:
             return _interrupted(job)
         case _:
-            return _failed(job, error, "CancelledError: the handler raised it, nobody had asked it to stop", retrying)
+            return _failed(job, error, "CancelledError: the worker had not asked it to stop", retrying)
 
 
 def _failed(job: Job, error: BaseException, text: str, retrying: Retrying) -> Outcome:

@@ -63,7 +63,7 @@ class Attempt:
 class Executor:
     """Runs up to `concurrency` attempts, each in a task of its own; `submit` gets each outcome, once.
 
-    Jobs claimed beyond that wait in memory for a slot, so that short jobs need not wait for a round trip each.
+    Jobs claimed beyond that wait in memory, to save each a round trip. The task that makes it ends with the event loop.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Executor:
         self._threads = anyio.CapacityLimiter(concurrency)
         self._idle = asyncio.Event()
         self._idle.set()
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._owner = asyncio.get_running_loop(), asyncio.current_task()
         self._context = copy_context()
         self._last_end, self._asked, self._starting = 0.0, False, False
         self.running: dict[int, Attempt] = {}
@@ -268,9 +268,9 @@ class Executor:
                 if not isinstance(result, HandlerSignal):
                     return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
                 error = result  # returned or raised, it says the same
-            cancelling = 0 if attempt.task is None else attempt.task.cancelling()
+            torn_down = self._owner is not None and (self._owner.cancelling() > 0 or self._owner.done())
             retrying = self._retrying.get(attempt.job.job_type, self._retrying_plain)
-            return decide(attempt.job, attempt.context.stop_requested, error, cancelling, retrying)
+            return decide(attempt.job, attempt.context.stop_requested, error, torn_down, retrying)
         except Exception as bug:
             logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
             return Outcome(attempt.job, Verb.RETRY, error=format_error(bug), delay=60.0)

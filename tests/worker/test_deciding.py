@@ -21,8 +21,8 @@ def job(**given: Any) -> Job:
     return Job(**fields | given)
 
 
-def decided(error: BaseException, stop: str | None = None, cancelling: int = 0, **given: Any) -> Outcome:
-    return decide(job(**given), stop, error, cancelling, PLAIN)
+def decided(error: BaseException, stop: str | None = None, torn_down: bool = False, **given: Any) -> Outcome:
+    return decide(job(**given), stop, error, torn_down, PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -50,28 +50,26 @@ def test_what_a_handler_says_is_what_becomes_of_the_job(
 
 
 @pytest.mark.parametrize(
-    ("error", "stop", "cancelling", "verb", "text"),
+    ("error", "stop", "torn_down", "verb", "text"),
     [
-        (OOPS, None, 0, Verb.RETRY, "oops"),
-        (OOPS, "timeout", 1, Verb.RETRY, "oops"),
-        (OOPS, "cancel", 1, Verb.CANCELLED, "oops"),
-        (OOPS, "shutdown", 1, Verb.RELEASED, None),
-        (OOPS, "lease", 1, Verb.RELEASED, None),
-        (CANCELLED, "timeout", 1, Verb.RETRY, "TimeoutError: the attempt took longer than timeout_seconds (3 s)"),
-        (CANCELLED, "cancel", 1, Verb.CANCELLED, "cancelled"),
-        (CANCELLED, "shutdown", 1, Verb.RELEASED, None),
-        (CANCELLED, "lease", 1, Verb.RELEASED, None),
-        (CANCELLED, "shutdown", 0, Verb.RELEASED, None),  # a scope of the handler's own took the cancellation back
-        (CANCELLED, "lease", 0, Verb.RELEASED, None),
-        (CANCELLED, None, 1, Verb.RELEASED, None),  # the event loop is torn down
-        (CANCELLED, None, 0, Verb.RETRY, "nobody had asked it to stop"),
-        (ExceptionGroup("", [Snooze(5), OOPS]), None, 0, Verb.RETRY, "oops"),
+        (OOPS, None, False, Verb.RETRY, "oops"),
+        (OOPS, "timeout", False, Verb.RETRY, "oops"),
+        (OOPS, "cancel", False, Verb.CANCELLED, "oops"),
+        (OOPS, "shutdown", False, Verb.RELEASED, None),
+        (OOPS, "lease", False, Verb.RELEASED, None),
+        (CANCELLED, "timeout", False, Verb.RETRY, "TimeoutError: the attempt took longer than timeout_seconds (3 s)"),
+        (CANCELLED, "cancel", False, Verb.CANCELLED, "cancelled"),
+        (CANCELLED, "shutdown", False, Verb.RELEASED, None),
+        (CANCELLED, "lease", False, Verb.RELEASED, None),
+        (CANCELLED, None, True, Verb.RELEASED, None),
+        (CANCELLED, None, False, Verb.RETRY, "the worker had not asked it to stop"),
+        (ExceptionGroup("", [Snooze(5), OOPS]), None, False, Verb.RETRY, "oops"),
     ],
 )
 def test_an_error_counts_as_what_the_reason_to_stop_makes_of_it(
-    error: BaseException, stop: str | None, cancelling: int, verb: Verb, text: str | None
+    error: BaseException, stop: str | None, torn_down: bool, verb: Verb, text: str | None
 ) -> None:
-    outcome = decided(error, stop, cancelling)
+    outcome = decided(error, stop, torn_down)
 
     assert outcome.verb is verb
     assert (text is None and outcome.error is None) or (text is not None and text in (outcome.error or ""))

@@ -290,6 +290,20 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_its_result(
     assert (job.status, job.result, job.attempts) == (JobStatus.DONE, "late", 1)
 
 
+async def test_an_attempt_that_something_else_cancels_is_an_attempt_that_failed(run: Run, store: PgJobStore) -> None:
+    async def handler(ctx: JobContext) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(3600)
+
+    async with run({"t": handler}):
+        job = await ended(store, await store.enqueue("t", max_attempts=1))
+
+    assert (job.status, job.claims) == (JobStatus.FAILED, 1)
+    assert job.last_error == "CancelledError: the worker had not asked it to stop"
+
+
 @pytest.mark.parametrize("fatal", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
 @pytest.mark.parametrize("kind", ["coroutine", "function"])
 async def test_nothing_a_handler_raises_stops_the_app(
