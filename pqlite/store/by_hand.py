@@ -54,8 +54,9 @@ class ByHand:
         return outcome
 
     def _outcome(self, job: Job | int, verb: Verb, result: Any, duration_ms: float | None) -> Outcome:
+        claimed = self._claim_of(job)
         encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
-        return Outcome(self._claim_of(job), verb, result=encoded, duration_ms=milliseconds("duration_ms", duration_ms))
+        return Outcome(claimed, verb, result=encoded, duration_ms=milliseconds("duration_ms", duration_ms))
 
     def _claim_of(self, job: Job | int) -> Job:
         if not isinstance(job, (Job, int)) or isinstance(job, bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -75,10 +75,10 @@ def names(what: str, values: Any, limit: int) -> list[str]:
     """Return the values as a list if each is a name.
 
     Raises:
-        InvalidJob: one is not, or they are a string, whose letters would pass for names.
+        InvalidJob: one is not, or they are none, or a string, whose letters would pass for names.
     """
-    if isinstance(values, str):
-        raise InvalidJob(f"{what} must be a list of names, not the string {values!r}")
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidJob(f"{what} must be a list of names, not {values!r}")
     return [name(f"an element of {what}", value, limit) for value in values]
 
 

@@ -204,6 +204,19 @@ async def test_a_wrong_argument_is_refused_by_name_and_the_claim_is_kept(
     assert (await store.get(job.id)).status is JobStatus.DONE
 
 
+async def test_a_lost_claim_is_said_even_if_the_result_cannot_be_stored_either(store: Store) -> None:
+    job_id = await store.enqueue("t")
+
+    with pytest.raises(LeaseLost):
+        await store.mark_done(job_id, result=object())
+
+
+@pytest.mark.parametrize("narrower", [{"queues": 5}, {"job_types": "a"}])
+async def test_what_is_no_list_of_names_narrows_nothing(store: Store, narrower: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match="must be a list of names"):
+        await store.pickup("me", **narrower)
+
+
 async def test_jobs_are_not_given_back_by_an_age_that_is_none(store: Store) -> None:
     with pytest.raises(InvalidJob, match="default_stale_after must be a timedelta, not 60"):
         await store.reap_stale(default_stale_after=60)  # type: ignore[arg-type]

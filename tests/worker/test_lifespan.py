@@ -249,6 +249,7 @@ async def test_two_workers_with_one_label_are_two_workers(run: Run, log: EventLo
         ({"startup": "maybe"}, "startup is 'maybe'"),
         ({"unknown_job_types": "drop"}, "unknown_job_types is 'drop'"),
         ({"queues": "default"}, "queues must be a list"),
+        ({"queues": 5}, "queues must be a list of names, not 5"),
         ({"queues": []}, "queues is empty: name those to serve, or leave it out"),
         ({"worker_id": "x" * 300}, "worker_id must be 1 to 200 bytes"),
         ({"shutdown_timeout": 0}, "shutdown_timeout must be longer than zero"),

@@ -21,6 +21,7 @@ from pqlite.errors import DedupeKeyBusy, JobNotFound, LeaseLost, NotStarted
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
+from pqlite.settings import positive
 from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
 from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
@@ -85,7 +86,7 @@ class MemoryJobStore:
     ) -> None:
         self.clock = clock or Clock()
         self._table = Table(self.clock)
-        self._max_payload_bytes = max_payload_bytes
+        self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
         self._strict = strict
         self._middleware = layers(middleware)
         self.events = Announcer(observers)
