@@ -114,7 +114,9 @@ class Scene:
         process = Process(self, label, arguments, dsn or self.dsn)
         self.processes.append(process)
         if ready:
-            await until(lambda: process.lines("registered") or process.returncode is not None, f"{label} to register")
+            await until(
+                lambda: process.lines("registered") or process.returncode is not None, f"{label} to register", 60.0
+            )
             assert process.returncode is None, process.log.read_text()
         return process
 
