@@ -41,7 +41,7 @@ class Watched:
         self.disowned = 0
         self.clock_ahead = timedelta(0)
         self.failure: Exception | None = None
-        self.after_look: Callable[[], Awaitable[object]] | None = None
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def claim(self, holder: str, room: int, **asked: Any) -> tuple[list[Claimed], bool]:
         self.claims.append({"room": room, **asked})
@@ -59,8 +59,7 @@ class Watched:
         self.looks.append(deadline)
         self._fail()
         heads = await self._engine.lanes(queues, types, known, versions=versions)
-        if self.after_look is not None:
-            await self.after_look()
+        await self._happen()
         return heads
 
     async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
@@ -70,7 +69,13 @@ class Watched:
     async def disown(self, unknown: Unknown) -> list[int]:
         self.disowned += 1
         self._fail()
-        return await self._engine.disown(unknown)
+        released = await self._engine.disown(unknown)
+        await self._happen()
+        return released
+
+    async def _happen(self) -> None:
+        if self.meanwhile is not None:
+            await self.meanwhile()
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -154,11 +159,11 @@ async def claim_all(store: MemoryJobStore, holder: str) -> list[int]:
     return [job.id for _, jobs in claimed for job in jobs]
 
 
-async def suspect(store: MemoryJobStore) -> int:
+async def suspect(store: MemoryJobStore, job_type: str = "t", queue: str = "default") -> int:
     """Enqueue a job, let a worker that holds it die, and return it."""
     engine = store.engine("test")
     await engine.register("victim", "worker", None, timedelta(seconds=20), {})
-    job_id = await store.enqueue("t")
+    job_id = await store.enqueue(job_type, queue=queue)
     assert await claim_all(store, "victim") == [job_id]
     await engine.unregister("victim")
     assert [taken.id for taken in await engine.reap("nobody")] == [job_id]
@@ -178,6 +183,30 @@ async def test_without_room_nothing_is_claimed_and_audits_go_on(store: MemoryJob
 
     assert await desk.claimer.once() == AUDIT_EVERY
     assert (desk.engine.link.connected, desk.engine.claims) == (True, [])
+
+
+async def test_with_every_slot_taken_jobs_are_claimed_to_wait(store: MemoryJobStore, desk: Desk) -> None:
+    for _ in range(3):
+        await store.enqueue("t")
+    desk.room, desk.prefetch = 0, 2
+
+    assert await desk.claimer.once() == 0.0
+    assert len(desk.accepted) == 2
+
+
+async def test_jobs_of_other_queues_and_types_are_left_alone_be_they_suspects_or_not(
+    store: MemoryJobStore, desk: Desk
+) -> None:
+    for job_type, queue in (("t", "elsewhere"), ("unknown", "default")):
+        await suspect(store, job_type, queue)
+    mine = [await suspect(store, "u", "other")]
+    for job_type, queue in (("t", "elsewhere"), ("unknown", "default")):
+        await store.enqueue(job_type, queue=queue)
+    mine.append(await store.enqueue("t", queue="other"))
+
+    await desk.asleep()
+    assert {job.id for job in desk.accepted} == set(mine)
+    assert all(len(asked["lanes"]) <= 1 for asked in desk.engine.claims)
 
 
 async def test_its_sleep_grows_while_there_is_nothing_and_a_job_or_a_wake_up_makes_it_short_again(
@@ -201,6 +230,7 @@ async def test_no_policy_makes_it_sleep_for_ever_or_less_than_nothing(desk: Desk
     desk.claimer._idle = Policy()
 
     assert [await desk.claimer.once() for _ in range(2)] == [0, sleep]
+    assert [duration.total_seconds() for duration, _ in desk.engine.armed] == [sleep + ARM_BEYOND] * 2
 
 
 async def test_it_sleeps_no_longer_than_until_the_next_job_is_due(store: MemoryJobStore, desk: Desk) -> None:
@@ -215,7 +245,7 @@ async def test_a_job_that_another_worker_was_quicker_to_claim_is_no_reason_to_hu
 ) -> None:
     await desk.asleep()
     await store.enqueue("t")
-    desk.engine.after_look = lambda: claim_all(store, "another")
+    desk.engine.meanwhile = lambda: claim_all(store, "another")
 
     assert await desk.claimer.once() == 120
     assert desk.accepted == []
@@ -331,7 +361,7 @@ async def test_lanes_that_were_not_asked_yet_are_asked_at_once(
     monkeypatch.setattr(lanes, "MOST", 1)
     await desk.asleep()
     await store.enqueue("u", priority=9)
-    desk.engine.after_look = lambda: claim_all(store, "another")
+    desk.engine.meanwhile = lambda: claim_all(store, "another")
     await store.enqueue("t")
 
     assert [await desk.claimer.once() for _ in range(3)] == [0, 0, 120]
@@ -350,6 +380,21 @@ async def test_a_lane_whose_next_job_may_not_wait_is_asked_again_without_a_look(
     assert len(desk.accepted) == 3
     assert len(desk.engine.looks) == 1
     assert [asked["prefetch"] for asked in desk.engine.claims] == [5, 0, 0]
+
+
+async def test_a_job_that_may_not_wait_keeps_no_others_from_being_claimed_to_wait(
+    store: MemoryJobStore, desk: Desk
+) -> None:
+    desk.room = 1
+    for _ in range(2):
+        await store.enqueue("t", max_attempts=1, priority=9)
+    await desk.claimer.once()
+    await store.enqueue("u")
+    desk.claimer._next_discovery = 0.0
+    desk.room, desk.prefetch = 0, 5
+
+    await desk.claimer.once()
+    assert [job.job_type for job in desk.accepted] == ["t", "u"]
 
 
 async def test_while_a_suspect_waits_for_room_the_lanes_stay_known_and_nothing_is_asked_in_a_hurry(
@@ -449,8 +494,9 @@ async def test_after_a_look_that_took_long_the_next_claim_begins_where_it_found_
     job_id = await store.enqueue("t")
     await desk.claimer.once()
 
+    job = await store.get(job_id)
     [(_, mark)] = desk.engine.claims[-1]["lanes"]
-    assert mark.id == job_id - 1
+    assert mark == (job.run_after, job.id - 1)
 
 
 async def test_a_claim_that_took_long_and_got_nothing_leaves_its_lane_without_hope(
@@ -542,7 +588,7 @@ async def test_an_audit_that_was_due_on_a_lost_connection_gives_back_nothing_by_
     store: MemoryJobStore, desk: Desk
 ) -> None:
     await desk.asleep()
-    desk.claimer._next_audit, desk.engine.clock_ahead = 0.0, timedelta(hours=1)
+    desk.claimer._next_audit, desk.engine.clock_ahead = 0.0, timedelta(seconds=30)
     await desk.claimer.once()
     assert desk.audits == 1
 
@@ -574,3 +620,37 @@ async def test_after_an_audit_that_failed_the_next_covers_the_same_time(
     await desk.claimer.audit_aside(cast(Any, desk.engine))
 
     assert (await store.get(lost)).status is JobStatus.READY
+
+
+async def test_a_claim_that_commits_only_after_an_audit_is_given_back_by_the_next(
+    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claimer, "AUDIT_MARGIN", 0.0)
+    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.0)
+    await desk.asleep()
+    await store.enqueue("t")
+    [late] = await claim_all(store, "me")
+    desk.accepted.append(await store.get(late))  # as if the first audit could not see it
+    for _ in range(2):
+        await desk.claimer.once()
+        await desk.claimer.audit_aside(cast(Any, desk.engine))
+        desk.accepted.clear()
+
+    assert (await store.get(late)).status is JobStatus.READY
+
+
+async def test_an_audit_that_becomes_due_during_another_is_made_after_it(store: MemoryJobStore, desk: Desk) -> None:
+    await desk.asleep()
+    desk.claimer._next_audit = 0.0
+    await desk.claimer.once()
+
+    async def due_again() -> None:
+        desk.engine.meanwhile = None
+        desk.claimer._next_audit = 0.0
+        await desk.claimer.once()
+
+    desk.engine.meanwhile = due_again
+    for _ in range(3):
+        await desk.claimer.audit_aside(cast(Any, desk.engine))
+
+    assert (desk.audits, desk.engine.disowned) == (2, 2)
