@@ -8,7 +8,7 @@ import pytest
 
 from pqlite import JobNotFound, JobStatus, NewJob
 from pqlite.outcome import Outcome, Verb, Verdict
-from tests.conformance.conftest import Store
+from tests.conformance.conftest import Register, Store
 from tests.conformance.scene import locked
 from tests.store.workers import RegisteredWorker
 
@@ -198,3 +198,28 @@ async def test_an_attempt_of_many_weeks_can_still_be_settled(store: Store, worke
     assert await worker.settle(job, Verb.DONE, duration_ms=10**12) is None
 
     assert (await store.get(job.id)).duration_ms == 2**31 - 1
+
+
+@pytest.mark.parametrize("keep_done", [True, False])
+async def test_a_claim_of_the_same_number_by_another_worker_is_not_ones_own(
+    store: Store, register: Register, keep_done: bool
+) -> None:
+    job_id = await store.enqueue("t")
+    mine, other = await register(), await register()
+    job = await mine.claim_one()
+
+    outcome = Outcome(job, Verb.DONE)
+    [refusal] = await other.engine.settle(other.id, [outcome], keep_done=keep_done)
+
+    assert refusal.verdict is Verdict.FENCED
+    assert (await store.get(job_id)).status is JobStatus.RUNNING
+
+
+async def test_a_job_that_has_failed_keeps_the_time_it_was_due(store: Store, worker: RegisteredWorker) -> None:
+    await store.enqueue("t", max_attempts=1)
+    job = await worker.claim_one()
+
+    await worker.settle(job, Verb.RETRY, error="boom", delay=3600.0)
+
+    failed = await store.get(job.id)
+    assert (failed.status, failed.run_after) == (JobStatus.FAILED, job.run_after)

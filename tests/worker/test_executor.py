@@ -23,7 +23,7 @@ def job(id: int, job_type: str = "t", **fields: Any) -> Job:
 
 
 class Desk:
-    """An executor of three types: `t` ends at once, `wait` when told to, `last` when told to and not before."""
+    """An executor: `t` ends at once, `wait` when told to, `last` when told to though it was cancelled once."""
 
     def __init__(self, concurrency: int = 1) -> None:
         self.log = EventLog()
@@ -55,11 +55,10 @@ class Desk:
 
     async def _last(self, ctx: JobContext) -> None:
         self.begun.append(ctx.job.id)
-        while not self.go_on.is_set():
-            try:
-                await self.go_on.wait()
-            except asyncio.CancelledError:
-                pass
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            await self.go_on.wait()
 
     async def _exits(self, _ctx: JobContext) -> None:
         raise GeneratorExit
