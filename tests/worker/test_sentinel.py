@@ -15,6 +15,7 @@ from pqlite.testing import MemoryJobStore
 from pqlite.worker import sentinel
 from pqlite.worker.sentinel import LEASE_MARGIN, RECONNECT_SECONDS, SILENCE, Sentinel
 from pqlite.worker.session import Session
+from pqlite.worker.watchdog import BLOCKED_AFTER
 
 LEASE = 20.0
 RENEW_EVERY = 3.0
@@ -185,18 +186,20 @@ async def test_a_renewal_counts_from_when_it_was_sent(desk: Desk) -> None:
     assert [what for what, *_ in await desk.told()] == ["fenced"]
 
 
-async def lock_may_be_free(desk: Desk) -> None:
+async def lock_may_be_free(desk: Desk, renewals: int = 1) -> None:
     """Lose the connection, and with it the lock, for so long that others may judge soon."""
     await desk.registered()
-    await desk.sentinel._renew()
+    for _ in range(renewals):
+        await desk.sentinel._renew()
     desk.now += SILENCE - RECONNECT_SECONDS
     await desk.lose()
     desk.now += RECONNECT_SECONDS + 0.1
 
 
-async def test_a_worker_whose_lock_may_be_free_gives_up_before_others_may_judge_it(desk: Desk) -> None:
-    await lock_may_be_free(desk)
-    desk.sentinel._watch_lease()
+@pytest.mark.parametrize("renewals", [0, 1])
+async def test_a_worker_whose_lock_may_be_free_gives_up_before_others_may_judge_it(desk: Desk, renewals: int) -> None:
+    await lock_may_be_free(desk, renewals)
+    await desk.sentinel._watch()
 
     [(what, _, reason)] = await desk.told()
     assert what == "fenced"
@@ -283,6 +286,42 @@ async def test_a_lock_that_is_not_shown_any_more_does_not_count(desk: Desk) -> N
     desk.sentinel._watch_lease()
 
     assert await desk.told() == []
+
+
+async def test_a_lock_that_could_not_be_had_is_shown_from_the_first_renewal_on_that_has_it(desk: Desk) -> None:
+    await desk.registered()
+    old, desk.engine.link.session = desk.engine.link.session, None
+    shown: list[object] = []
+    renew = desk.engine.renew
+
+    async def seen(holder: str, lease: timedelta, lock_key: int | None, *, deadline: float) -> Any:
+        shown.append(lock_key is not None)
+        return await renew(holder, lease, lock_key, deadline=deadline)
+
+    desk.renewals(seen)
+    await desk.sentinel._renew()
+    assert old is not None
+    old.locks.clear()
+    await desk.sentinel._renew()
+
+    assert shown == [False, True]
+
+
+async def test_a_request_to_cancel_is_a_reason_to_renew_at_once(desk: Desk) -> None:
+    await desk.registered()
+    desk.sentinel._session._on_notification(None, 0, "wake", "cancel")
+
+    assert desk.sentinel._renewing._woken.is_set()
+
+
+async def test_a_loop_that_stands_still_is_told_of_once(desk: Desk) -> None:
+    desk.sentinel._watchdog._ticked -= 2 * BLOCKED_AFTER
+    for _ in range(2):
+        await desk.sentinel._watch()
+
+    [(_, seconds, stack)] = await desk.told("blocked")
+    assert seconds > BLOCKED_AFTER
+    assert "test_a_loop_that_stands_still" in stack
 
 
 async def test_only_the_loss_of_the_connection_in_use_is_a_reason_to_renew_at_once(desk: Desk) -> None:
