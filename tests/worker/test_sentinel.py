@@ -430,3 +430,47 @@ async def test_behind_a_pooler_of_transactions_there_is_neither_lock_nor_ears_an
             await ears.link.close()
 
     assert caplog.text.count("listen_dsn") == 1
+
+
+class Conn:
+    """A connection of the server at that address; the session's own is seen from outside as `getpeername` says."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    async def fetchrow(self, _sql: str, _key: int) -> tuple[object, ...]:
+        return True, self.host, 5432, "origin"
+
+    async def add_listener(self, _channel: str, _callback: object) -> None:
+        pass
+
+    def getpeername(self) -> tuple[str, int]:
+        return "10.0.0.5", 5432
+
+
+async def test_a_refusal_says_that_the_server_is_down_only_if_the_latest_connection_was_direct(desk: Desk) -> None:
+    session = Ears(desk.store).session
+    said = []
+    for host in ("10.0.0.5", "10.0.0.7", "10.0.0.5"):
+        conn = Conn(host)
+        await session.begin(conn, conn)
+        said.append(session.server_is_down(ConnectionRefusedError()))
+    assert said == [True, False, True]
+
+    session._pooling = lambda: Pooling.TRANSACTION
+    await session.begin(conn, conn)
+    assert not session.server_is_down(ConnectionRefusedError())
+
+
+async def test_a_role_whose_inserts_wake_nobody_is_told_how_to_change_that(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Replica(Conn):
+        async def fetchrow(self, _sql: str, _key: int) -> tuple[object, ...]:
+            return True, self.host, 5432, "replica"
+
+    conn = Replica("10.0.0.5")
+    with caplog.at_level(logging.WARNING, "pqlite.worker.session"):
+        await Ears(desk.store).session.begin(conn, conn)
+
+    assert "session_replication_role" in caplog.text
