@@ -122,10 +122,12 @@ async def test_nothing_is_claimed_before_it_may_nor_while_it_stops_nor_while_too
     assert desk.parts.executor.held == []
 
 
-async def test_an_audit_gives_back_no_job_whose_outcome_is_still_to_be_written(desk: Desk) -> None:
+async def test_an_audit_gives_back_no_job_that_runs_or_whose_outcome_is_still_to_be_written(desk: Desk) -> None:
     await desk.register()
     ids = await desk.enqueued(2)
     await desk.running(2)
+    await desk.parts.claimer.give_back_unknown("me")
+    assert await desk.statuses(ids) == ["RUNNING"] * 2
     desk.go_on.set()
     await until_turns(lambda: len(desk.parts.settler.undelivered) == 2)
 
@@ -216,6 +218,7 @@ async def test_with_a_name_everything_begins(desk: Desk) -> None:
 
 async def test_the_scout_looks_for_nothing_that_may_not_be_claimed(desk: Desk) -> None:
     looks = desk.looks()
+    desk.parts.may_claim = True
     assert await once(desk.parts.scouting) == GATE
     await desk.register()
     desk.parts.may_claim = False
@@ -250,6 +253,17 @@ async def test_jobs_that_come_wake_the_claimer_and_those_given_back_the_scout_as
     assert desk.woken() == ["claimer"]
     desk.parts.notified(everywhere=True)
     assert desk.woken() == ["claimer", "scout"]
+
+
+async def test_while_jobs_are_claimed_the_scout_looks_behind_them(desk: Desk) -> None:
+    await desk.register()
+    await once(desk.parts.claiming)
+    await desk.parts.scout.once()
+    await desk.enqueued()
+    desk.asleep()
+    await once(desk.parts.claiming)
+
+    assert desk.woken() == ["scout"]
 
 
 async def test_a_deaf_worker_is_woken_for_what_was_given_back_and_for_nothing_else(desk: Desk) -> None:
