@@ -10,6 +10,7 @@ import pytest
 from pqlite import BackoffPolicy, IdlePollPolicy, Job, JobContext, JobStatus, LoopErrorPolicy
 from pqlite.announcing import Announcer
 from pqlite.events import JobAdopted, WorkerFenced
+from pqlite.job import TakenOver
 from pqlite.outcome import Outcome, Verb
 from pqlite.settings import WorkerSettings
 from pqlite.store.engine import Head
@@ -23,7 +24,7 @@ from pqlite.worker.supervisor import FOREVER, Loop
 class Desk:
     """The parts of a worker with two slots that is registered as `me`; its handler goes on when told to."""
 
-    def __init__(self, store: MemoryJobStore, **settings: Any) -> None:
+    def __init__(self, store: MemoryJobStore, unknown_job_types: str = "wait", **settings: Any) -> None:
         self.store, self.log = store, EventLog()
         self.announce = Announcer([self.log])
         self.drain, self.go_on = asyncio.Event(), asyncio.Event()
@@ -35,7 +36,7 @@ class Desk:
             settings=WorkerSettings(concurrency=2, **settings),
             worker_id="w",
             queues=None,
-            unknown_job_types="wait",
+            unknown_job_types=unknown_job_types,
             startup="wait",
             idle=IdlePollPolicy(),
             backoff=BackoffPolicy(),
@@ -131,6 +132,7 @@ async def test_an_audit_gives_back_no_job_that_runs_or_whose_outcome_is_still_to
     desk.go_on.set()
     await until_turns(lambda: len(desk.parts.settler.undelivered) == 2)
 
+    assert not desk.parts.settler.full
     await desk.parts.claimer.give_back_unknown("me")
 
     assert await desk.statuses(ids) == ["RUNNING"] * 2
@@ -266,6 +268,82 @@ async def test_while_jobs_are_claimed_the_scout_looks_behind_them(desk: Desk) ->
     assert desk.woken() == ["scout"]
 
 
+async def test_the_claimer_is_woken_for_what_the_scout_has_found_and_not_for_types_of_others(desk: Desk) -> None:
+    await desk.register()
+    await desk.store.enqueue("unknown")
+    await once(desk.parts.scouting)
+    assert desk.woken() == []
+
+    await desk.enqueued()
+    desk.parts.notified()
+    desk.asleep()
+    desk.parts.scout._back.earliest = 0.0
+    await once(desk.parts.scouting)
+    assert desk.woken() == ["claimer"]
+
+
+async def test_on_a_new_connection_the_scout_looks_everywhere_and_makes_the_audits_that_become_due(desk: Desk) -> None:
+    await desk.register()
+    await desk.parts.scout.once()
+    await once(desk.parts.claiming)
+    assert desk.woken() == ["claimer", "scout"]
+
+    desk.parts.claimer._next_audit = 0.0
+    await once(desk.parts.claiming)
+    assert desk.woken() == ["scout"]
+    assert desk.parts.claimer._asked is not None
+    await once(desk.parts.scouting)
+    assert desk.parts.claimer._asked is None
+
+
+async def test_a_claim_that_finds_its_worker_dead_makes_the_sentinel_renew(desk: Desk) -> None:
+    desk.parts.sentinel._loop = asyncio.get_running_loop()
+    desk.parts.sentinel._renewing = renewing = desk.parts.loop("sentinel", desk.parts.settler.once)
+    desk.parts.may_claim = True
+    desk.parts.registered("gone")
+    await desk.enqueued()
+    await once(desk.parts.claiming)
+
+    async with asyncio.timeout(5):
+        await renewing._woken.wait()
+
+
+async def test_of_two_suspects_one_is_run_at_a_time(desk: Desk) -> None:
+    ids = await desk.enqueued(2)
+    await desk.register("victim")
+    await desk.running(2)
+    desk.parts.fenced("victim", "why")
+    await desk.parts.executor.drained()
+    desk.parts.settler.undelivered.clear()  # they never arrive
+    await desk.parts.claim_engine.unregister("victim")
+    assert len(await desk.parts.claim_engine.reap("nobody")) == 2
+
+    await desk.register()
+    for _ in range(3):
+        await once(desk.parts.claiming)
+    assert sorted(await desk.statuses(ids)) == ["READY", "RUNNING"]
+    desk.go_on.set()
+    await desk.parts.executor.drained()
+
+
+async def test_what_the_reaper_takes_over_is_looked_for_everywhere(desk: Desk) -> None:
+    await desk.register()
+    await desk.parts.scout.once()
+    taken = TakenOver(id=1, job_type="t", queue="default", status=JobStatus.READY, attempts=1, locked_by="victim")
+
+    async def next_death(_judge: str) -> float:
+        return 0.0
+
+    async def reap(_judge: str) -> list[TakenOver]:
+        return [taken]
+
+    # Else it would ask on the sentinel's connection, whose thread is not started.
+    desk.parts.reaper._next_death, desk.parts.reaper._reap = next_death, reap
+    desk.asleep()
+    await once(desk.parts.reaping)
+    assert desk.woken() == ["claimer", "scout"]
+
+
 async def test_a_deaf_worker_is_woken_for_what_was_given_back_and_for_nothing_else(desk: Desk) -> None:
     await desk.register()
     desk.parts.claimer._listening._deaf_until = float("inf")
@@ -345,8 +423,14 @@ async def test_done_jobs_are_kept_unless_they_are_to_be_kept_for_no_time(
     assert len(await desk.store.jobs()) == kept
 
 
-async def test_only_types_that_are_known_are_claimed_unless_unknown_ones_are_to_fail(desk: Desk) -> None:
-    await desk.register()
+@pytest.mark.parametrize(("unknown", "held"), [("wait", 0), ("fail", 1)])
+async def test_only_types_that_are_known_are_claimed_unless_unknown_ones_are_to_fail(
+    desk: Desk, unknown: str, held: int
+) -> None:
+    other = Desk(desk.store, unknown)
+    await other.register()
     await desk.store.enqueue("unknown")
-    await once(desk.parts.claiming)
-    assert desk.parts.executor.held == []
+    await once(other.parts.claiming)
+    assert len(other.parts.executor.held) == held
+    await other.parts.executor.drained()
+    assert [outcome.verb for outcome in other.parts.settler.undelivered.values()] == [Verb.FAILED] * held
