@@ -239,7 +239,7 @@ async def test_an_audit_that_fails_keeps_the_scout_from_nothing(desk: Desk) -> N
     async def fail(_engine: Any) -> None:
         raise ConnectionResetError
 
-    desk.parts.claimer.audit_aside = fail  # type: ignore[method-assign]
+    desk.parts.claimer.audit_aside = fail  # type: ignore[assignment, method-assign]
     with pytest.raises(ConnectionResetError):
         await once(desk.parts.scouting)
 

@@ -46,7 +46,7 @@ class Desk:
             lease=timedelta(seconds=LEASE),
             renew_every=timedelta(seconds=RENEW_EVERY),
             info={"queues": None},
-            listener=self.heard,  # type: ignore[arg-type]
+            listener=self.heard,
         )
         each._loop = asyncio.get_running_loop()
         each._engine = self.engine = store.listening_engine("sentinel", each._on_connect)
@@ -76,7 +76,7 @@ class Desk:
         self.engine.link.lost_at = self.now
 
     def renewals(self, instead: Callable[..., Awaitable[Any]]) -> None:
-        self.engine.renew = instead  # type: ignore[method-assign]
+        self.engine.renew = instead  # type: ignore[assignment, method-assign]
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_a_worker_that_cannot_register_anew_stays_stopped_and_says_so(desk
     async def fail(*_args: Any) -> None:
         raise ConnectionResetError
 
-    desk.engine.register = fail  # type: ignore[method-assign]
+    desk.engine.register = fail  # type: ignore[assignment, method-assign]
     for _ in range(2):
         with pytest.raises(ConnectionResetError):
             await desk.sentinel._renew()
@@ -342,7 +342,7 @@ async def test_a_farewell_takes_the_registration_away_and_one_that_fails_is_said
     async def fail(_holder: str) -> bool:
         raise ConnectionResetError
 
-    unregister, desk.engine.unregister = desk.engine.unregister, fail  # type: ignore[method-assign]
+    unregister, desk.engine.unregister = desk.engine.unregister, fail  # type: ignore[assignment, method-assign]
     with caplog.at_level(logging.WARNING, "pqlite.worker.sentinel"):
         await desk.sentinel._farewell()
     assert "could not say goodbye" in caplog.text
