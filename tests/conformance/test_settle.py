@@ -223,3 +223,14 @@ async def test_a_job_that_has_failed_keeps_the_time_it_was_due(store: Store, wor
 
     failed = await store.get(job.id)
     assert (failed.status, failed.run_after) == (JobStatus.FAILED, job.run_after)
+
+
+async def test_an_outcome_without_result_or_error_leaves_the_earlier_ones_and_done_leaves_neither(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    job_id = await store.enqueue("t")
+    await worker.settle(await worker.claim_one(), Verb.RETRY, error="boom", result="1")
+    for verb, result, error in ((Verb.SNOOZED, 1, "boom"), (Verb.DONE, None, None)):
+        await worker.settle(await worker.claim_one(), verb)
+        job = await store.get(job_id)
+        assert (job.result, job.last_error) == (result, error)
