@@ -234,3 +234,15 @@ async def test_an_outcome_without_result_or_error_leaves_the_earlier_ones_and_do
         await worker.settle(await worker.claim_one(), verb)
         job = await store.get(job_id)
         assert (job.result, job.last_error) == (result, error)
+
+
+@pytest.mark.parametrize(("verb", "verdict"), [(Verb.DONE, Verdict.ALREADY), (Verb.FAILED, Verdict.FENCED)])
+async def test_an_outcome_told_twice_by_a_worker_that_is_no_more_was_written_if_the_job_is_done(
+    store: Store, worker: RegisteredWorker, verb: Verb, verdict: Verdict
+) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
+    await worker.settle(job, verb)
+    await worker.engine.unregister(worker.id)
+
+    assert await worker.settle(job, verb) is verdict
