@@ -106,6 +106,20 @@ async def test_nobody_is_judged_by_a_worker_that_has_not_itself_renewed_steadily
     assert len(await judge.engine.reap(judge.id)) == 1
 
 
+@pytest.mark.parametrize(("silent", "judges"), [(5, 1), (7, 0)])
+async def test_nobody_is_judged_by_a_worker_that_has_itself_been_silent_for_long(
+    store: Store, scene: Scene, register: Register, worker: RegisteredWorker, silent: int, judges: int
+) -> None:
+    judge = await register()
+    await store.enqueue("t")
+    await worker.claim_one()
+    await scene.pass_time(timedelta(seconds=60))
+    await scene.make_steady(judge)
+    await scene.pass_time(timedelta(seconds=silent))
+
+    assert len(await judge.engine.reap(judge.id)) == judges
+
+
 async def test_a_worker_never_judges_itself(scene: Scene, judge: RegisteredWorker) -> None:
     await scene.pass_time(timedelta(hours=1))
     await scene.make_steady(judge)

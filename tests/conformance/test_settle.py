@@ -8,7 +8,7 @@ import pytest
 
 from pqlite import JobNotFound, JobStatus, NewJob
 from pqlite.outcome import Outcome, Verb, Verdict
-from tests.conformance.conftest import Store
+from tests.conformance.conftest import Register, Store
 from tests.conformance.scene import locked
 from tests.store.workers import RegisteredWorker
 
@@ -198,3 +198,51 @@ async def test_an_attempt_of_many_weeks_can_still_be_settled(store: Store, worke
     assert await worker.settle(job, Verb.DONE, duration_ms=10**12) is None
 
     assert (await store.get(job.id)).duration_ms == 2**31 - 1
+
+
+@pytest.mark.parametrize("keep_done", [True, False])
+async def test_a_claim_of_the_same_number_by_another_worker_is_not_ones_own(
+    store: Store, register: Register, keep_done: bool
+) -> None:
+    job_id = await store.enqueue("t")
+    mine, other = await register(), await register()
+    job = await mine.claim_one()
+
+    outcome = Outcome(job, Verb.DONE)
+    [refusal] = await other.engine.settle(other.id, [outcome], keep_done=keep_done)
+
+    assert refusal.verdict is Verdict.FENCED
+    assert (await store.get(job_id)).status is JobStatus.RUNNING
+
+
+async def test_a_job_that_has_failed_keeps_the_time_it_was_due(store: Store, worker: RegisteredWorker) -> None:
+    await store.enqueue("t", max_attempts=1)
+    job = await worker.claim_one()
+
+    await worker.settle(job, Verb.RETRY, error="boom", delay=3600.0)
+
+    failed = await store.get(job.id)
+    assert (failed.status, failed.run_after) == (JobStatus.FAILED, job.run_after)
+
+
+async def test_an_outcome_without_result_or_error_leaves_the_earlier_ones_and_done_leaves_neither(
+    store: Store, worker: RegisteredWorker
+) -> None:
+    job_id = await store.enqueue("t")
+    await worker.settle(await worker.claim_one(), Verb.RETRY, error="boom", result="1")
+    for verb, result, error in ((Verb.SNOOZED, 1, "boom"), (Verb.DONE, None, None)):
+        await worker.settle(await worker.claim_one(), verb)
+        job = await store.get(job_id)
+        assert (job.result, job.last_error) == (result, error)
+
+
+@pytest.mark.parametrize(("verb", "verdict"), [(Verb.DONE, Verdict.ALREADY), (Verb.FAILED, Verdict.FENCED)])
+async def test_an_outcome_told_twice_by_a_worker_that_is_no_more_was_written_if_the_job_is_done(
+    store: Store, worker: RegisteredWorker, verb: Verb, verdict: Verdict
+) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
+    await worker.settle(job, verb)
+    await worker.engine.unregister(worker.id)
+
+    assert await worker.settle(job, verb) is verdict

@@ -343,12 +343,14 @@ async def test_two_reapers_at_once_take_each_job_once(
     assert await conn.fetchval("select count(*) from pqlite.jobs where status = 'READY' and crashes = 1") == 200
 
 
-async def test_a_reap_takes_no_more_than_its_limit_at_once(
-    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+async def test_a_reap_takes_no_more_than_its_limit_at_once_of_however_many_workers(
+    store: PgJobStore, conn: asyncpg.Connection, register: Register
 ) -> None:
     await store.enqueue_many([NewJob(job_type="t")] * 5)
-    await worker.claim()
-    await declare_dead(conn, worker)
+    for count in (3, 2):
+        worker = await register()
+        assert len(await worker.claim(count)) == count
+        await declare_dead(conn, worker)
 
     for expected in (2, 2, 1, 0):
         assert len(await conn.fetch("select id from pqlite.reap('nobody', 2)")) == expected

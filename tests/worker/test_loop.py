@@ -42,6 +42,7 @@ async def test_a_loop_survives_errors_and_says_when_it_works_again() -> None:
 
     assert heard == [("part", "weather", 1), ("part", "weather", 2), ("part", "recovered", 2)]
     assert loop.trouble() is None
+    assert loop.last_error is None
 
 
 async def test_a_cancellation_that_nobody_asked_the_loop_for_does_not_end_it() -> None:
@@ -173,3 +174,49 @@ async def test_a_loop_that_hangs_is_reported() -> None:
     task.cancel()
 
     assert "has not completed a cycle" in trouble
+
+
+async def test_a_loop_that_pauses_for_long_or_was_stopped_does_not_hang() -> None:
+    called = asyncio.Event()
+
+    async def once() -> float:
+        called.set()
+        return FOREVER
+
+    loop = loop_of(once, [], overdue_after=0.0)
+    task = asyncio.create_task(loop.run())
+    await called.wait()
+    await asyncio.sleep(0)
+    assert loop.trouble() is None
+    loop.stop()
+    await task
+    loop._next_cycle = 0.0
+    assert loop.trouble() is None
+
+
+async def test_the_pause_after_an_error_is_never_none_and_not_the_same_for_everybody() -> None:
+    async def once() -> float:
+        return 0.0
+
+    pauses = {loop_of(once, [])._pause_after_error() for _ in range(20)}
+
+    assert min(pauses) >= 0.04
+    assert len(pauses) > 1
+
+
+async def test_a_loop_without_a_pause_lets_others_have_their_turn() -> None:
+    others = asyncio.Event()
+    calls = 0
+
+    async def once() -> float:
+        nonlocal calls
+        calls += 1
+        if others.is_set() or calls == 1000:
+            loop.stop()
+        return 0.0
+
+    loop = loop_of(once, [])
+    asyncio.get_running_loop().call_soon(others.set)
+    await loop.run()
+
+    assert calls < 1000

@@ -41,6 +41,40 @@ async def test_a_running_job_may_finish_within_the_grace(run: Run, store: PgJobS
     assert (job.status, job.result) == (JobStatus.DONE, "finished")
 
 
+async def test_what_waits_in_memory_for_a_slot_does_not_start_within_the_grace(
+    run: Run, store: PgJobStore, log: EventLog
+) -> None:
+    finish = asyncio.Event()
+
+    async def handler(_ctx: JobContext) -> None:
+        await finish.wait()
+
+    async with run({"t": handler}, concurrency=1, shutdown_grace=20, shutdown_timeout=25) as worker:
+        executor = worker._running._parts.executor  # type: ignore[union-attr]
+        runs = await store.enqueue("t")
+        await log.wait_for(JobStarted)
+        executor.prefetch = lambda _round_trip: 1  # type: ignore[method-assign]
+        waits = await store.enqueue("t")
+        await until(lambda: len(executor.waiting) == 1, "the second job to wait")
+        worker.begin_shutdown()
+        await log.wait_for(WorkerStopping)
+        finish.set()
+
+    assert (await store.get(runs)).status is JobStatus.DONE
+    job = await store.get(waits)
+    assert (job.status, job.attempts, len(log.of(JobStarted))) == (JobStatus.READY, 0, 1)
+
+
+async def test_a_worker_that_was_left_hears_of_no_job_any_more(run: Run, store: PgJobStore) -> None:
+    async with run({"t": lambda _ctx: None}) as worker:
+        listening = worker._running._parts.claimer._listening  # type: ignore[union-attr]
+        await ended(store, await store.enqueue("t"))
+
+    listening.answer()
+    await store.enqueue("t")
+    assert not listening.answer()
+
+
 async def test_a_job_interrupted_by_shutdown_is_ready_again_and_keeps_its_attempt(
     run: Run, store: PgJobStore, log: EventLog
 ) -> None:
