@@ -1,6 +1,7 @@
 """The loop under every part: it acts, pauses, and survives."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -220,3 +221,22 @@ async def test_a_loop_without_a_pause_lets_others_have_their_turn() -> None:
     await loop.run()
 
     assert calls < 1000
+
+
+async def test_a_loop_that_is_to_wake_later_sleeps_no_longer_than_until_then() -> None:
+    calls: list[float] = []
+
+    async def once() -> float:
+        calls.append(time.monotonic())
+        return FOREVER
+
+    loop = loop_of(once, [])
+    running = asyncio.create_task(loop.run())
+    await until(lambda: calls)
+    later = time.monotonic() + 0.04
+    loop.wake_in(0.04)
+    loop.wake_in(0.02)
+
+    await until(lambda: calls[-1] >= later)
+    loop.stop()
+    await running

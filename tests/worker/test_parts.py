@@ -367,19 +367,6 @@ async def test_what_the_worker_itself_gives_back_is_looked_for(desk: Desk, verb:
     assert desk.woken() == woken
 
 
-async def test_a_suspect_that_is_to_be_retried_wakes_the_claimer_when_it_is_due(desk: Desk) -> None:
-    await desk.register()
-    await desk.enqueued()
-    await desk.running(1)
-    desk.begun[0].crashes = 1
-    desk.parts.settler.submit(Outcome(desk.begun[0], Verb.RETRY, delay=0.02))
-    await once(desk.parts.settling)
-    desk.asleep()
-
-    async with asyncio.timeout(5):
-        await desk.parts.claiming._woken.wait()
-
-
 async def test_a_free_slot_and_room_for_outcomes_wake_the_claimer_and_an_outcome_the_settler(desk: Desk) -> None:
     await desk.register()
     await desk.enqueued(2)
