@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 
-from pqlite import schema
+from pqlite import adoption
 from pqlite.cli import database
 from pqlite.store.postgres import PgJobStore
 
@@ -35,7 +35,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     database.add_arguments(parser)
-    parser.add_argument("--table", default=schema.TABLE, metavar="NAME", help="pqrun's table; default: %(default)s")
+    parser.add_argument("--table", default=adoption.TABLE, metavar="NAME", help="pqrun's table; default: %(default)s")
     parser.add_argument("--yes", action="store_true", help="do it")
     parser.add_argument("--force", action="store_true", help="though its triggers are lost, or jobs seem to run")
     parser.set_defaults(run=run)
@@ -52,17 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Adopted {arguments.table}: {moved} jobs are in the schema {arguments.schema!r}.")
     else:
         print(_told(found, arguments))
-        schema.refuse(arguments.table, found, arguments.force)
+        adoption.refuse(arguments.table, found, arguments.force)
     return 0
 
 
-async def _adopt(dsn: str, arguments: argparse.Namespace) -> tuple[schema.Survey, int]:
+async def _adopt(dsn: str, arguments: argparse.Namespace) -> tuple[adoption.Survey, int]:
     async with PgJobStore(dsn=dsn, schema=arguments.schema) as store, store.connection() as conn:
-        found = await schema.survey(conn, arguments.table, arguments.schema)
+        found = await adoption.survey(conn, arguments.table, arguments.schema)
         if not arguments.yes:
             return found, 0
         try:
-            moved = await schema.adopt(
+            moved = await adoption.adopt(
                 conn, arguments.table, arguments.schema, force=arguments.force, progress=_progress
             )
         finally:
@@ -71,7 +71,7 @@ async def _adopt(dsn: str, arguments: argparse.Namespace) -> tuple[schema.Survey
         return found, moved
 
 
-def _told(found: schema.Survey, arguments: argparse.Namespace) -> str:
+def _told(found: adoption.Survey, arguments: argparse.Namespace) -> str:
     jobs = ", ".join(f"{count} {status}" for status, count in found.jobs.items()) or "none"
     lines = []
     if found.state == "pqrun":

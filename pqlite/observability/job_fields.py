@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pqlite import current
+from pqlite.observability import current_job
 
 
 class JobFields(logging.Filter):
@@ -23,11 +23,11 @@ class JobFields(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        current.want()
+        current_job.want()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; let every record pass."""
-        job = current.job.get()
+        job = current_job.job.get()
         fields = record.__dict__
         fields.setdefault("job_id", None if job is None else job.id)
         fields.setdefault("job_type", None if job is None else job.job_type)

@@ -127,9 +127,9 @@ def channel(schema: str) -> str:
 
 
 @lru_cache
-def statement(name: str, schema: str) -> str:
-    """Return pqlite/schema/sql/<name>.sql, rendered."""
-    file = importlib.resources.files("pqlite.schema") / "sql" / f"{name}.sql"
+def statement(name: str, schema: str, package: str = "pqlite.schema") -> str:
+    """Return sql/<name>.sql of a package, rendered."""
+    file = importlib.resources.files(package) / "sql" / f"{name}.sql"
     return render(file.read_text(encoding="utf-8"), schema)
 
 

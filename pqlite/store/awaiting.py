@@ -14,9 +14,9 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from pqlite.backoff import seconds
+from pqlite.codec import decode
 from pqlite.errors import ConfigurationError, JobFailed, JobNotFound, JobTimeoutError
 from pqlite.job import JobId, JobOutcome, JobStatus
-from pqlite.store.encoding import decode
 
 FIRST_PAUSE = 0.01
 PACE = 4.0

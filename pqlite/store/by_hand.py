@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 from pqlite.backoff import seconds
+from pqlite.codec import clean_text, encode_clean
 from pqlite.errors import InvalidJob, LeaseLost
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
-from pqlite.store.encoding import clean_text, encode_clean
 from pqlite.store.validation import milliseconds
 
 RETRY_AFTER = timedelta(minutes=1)

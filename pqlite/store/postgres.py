@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 import asyncpg
 
 from pqlite import schema as ddl
-from pqlite.announcing import Announcer
+from pqlite.codec import encode_clean
 from pqlite.errors import (
     ConfigurationError,
     DedupeConflict,
@@ -27,6 +27,7 @@ from pqlite.errors import (
     NotStarted,
 )
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
+from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive
@@ -37,7 +38,6 @@ from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import begun, complete_on, completing, roll_back, was_completed
 from pqlite.store.connecting import acquired, address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
-from pqlite.store.encoding import encode_clean
 from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+from pqlite.codec import encode
 from pqlite.errors import InvalidJob, JobNotFound
 from pqlite.job import PAYLOAD_VERSION, NewJob
-from pqlite.store.encoding import encode
 
 MAX_DELAY = timedelta(days=36525)
 _INT4 = 2**31 - 1

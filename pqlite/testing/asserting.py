@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import fields
 from typing import Any
 
+from pqlite.codec import encode
 from pqlite.job import Job, NewJob
 from pqlite.schema import render
 from pqlite.store.connections import lent
-from pqlite.store.encoding import encode
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.rows import job_from_row
 from pqlite.store.statements import JOB_COLUMNS

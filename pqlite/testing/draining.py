@@ -10,10 +10,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from pqlite.announcing import Announcer
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
 from pqlite.errors import NotStarted
 from pqlite.events import JobSettled, Observer, OutcomeRefused
+from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict

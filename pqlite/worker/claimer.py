@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
-from pqlite.announcing import Announcer
 from pqlite.backoff import IdlePollPolicy
 from pqlite.errors import LeaseLost, WorkerError
 from pqlite.events import ClaimsReleased
+from pqlite.events.announcer import Announcer
 from pqlite.job import Job
 from pqlite.store.engine import Engine, Unknown
 from pqlite.worker.lanes import RATION, Lanes

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pqlite.backoff import BackoffPolicy, retry_seconds, seconds
+from pqlite.codec import clean_text, encode_clean, format_error
 from pqlite.errors import Cancel, Fail, HandlerSignal, PayloadError, RetryAfter, Snooze
 from pqlite.handlers import Retrying
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb
-from pqlite.store.encoding import clean_text, encode_clean, format_error
 
 logger = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import anyio.to_thread
 
-from pqlite import current
-from pqlite.announcing import Announcer
 from pqlite.backoff import BackoffPolicy
+from pqlite.codec import format_error
 from pqlite.errors import Fail, HandlerSignal
 from pqlite.events import JobEnded, JobStarted, JobStopping, JobStuck
+from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Handler, JobContext, Middleware, Retrying, TypedHandler, compiled
 from pqlite.job import Job, JobStatus
+from pqlite.observability import current_job
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
-from pqlite.store.encoding import format_error
 from pqlite.store.rows import Undecodable
 from pqlite.worker.completed import see_completed
 from pqlite.worker.deciding import decide, returned
@@ -193,8 +193,8 @@ class Executor:
         """Call the handler, and end the attempt with whatever becomes of it; nothing leaves here but an outcome."""
         attempt.entered, context = True, attempt.context
         attempt.task = asyncio.current_task()
-        if current.wanted:
-            current.job.set(context.job)
+        if current_job.wanted:
+            current_job.job.set(context.job)
         result: Any = None
         error: BaseException | None = None
         try:

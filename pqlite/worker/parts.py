@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from pqlite.announcing import Announcer
 from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
 from pqlite.events import (
     JobAdopted,
@@ -21,6 +20,7 @@ from pqlite.events import (
     WorkerFenced,
     WorkerRegistered,
 )
+from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Middleware, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb

@@ -7,8 +7,8 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from pqlite.announcing import Announcer
 from pqlite.events import JobsPruned
+from pqlite.events.announcer import Announcer
 from pqlite.worker.supervisor import FOREVER
 
 PASS_EVERY = 60.0

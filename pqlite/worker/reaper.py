@@ -6,8 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from pqlite.announcing import Announcer
 from pqlite.events import JobsTakenOver
+from pqlite.events.announcer import Announcer
 from pqlite.job import TakenOver
 from pqlite.worker.supervisor import FOREVER
 

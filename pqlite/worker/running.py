@@ -10,9 +10,9 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from pqlite.announcing import DELIVERY_SECONDS
 from pqlite.errors import SchemaError, WorkerError
 from pqlite.events import WorkerStopped, WorkerStopping
+from pqlite.events.announcer import DELIVERY_SECONDS
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Parts, Plan
 from pqlite.worker.supervisor import Loop

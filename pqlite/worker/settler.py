@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 
-from pqlite.announcing import Announcer
+from pqlite.codec import format_error
 from pqlite.events import JobSettled, OutcomeRefused
+from pqlite.events.announcer import Announcer
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.encoding import format_error
 from pqlite.store.engine import Engine
 from pqlite.store.link import sqlstate
 from pqlite.worker.supervisor import FOREVER

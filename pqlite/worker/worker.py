@@ -13,10 +13,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
-from pqlite.announcing import Announcer
 from pqlite.backoff import Backoff, BackoffPolicy, IdlePollPolicy, LoopErrorPolicy, policy_of
 from pqlite.errors import WorkerError
 from pqlite.events import Observer
+from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
 from pqlite.settings import WorkerSettings, from_environment

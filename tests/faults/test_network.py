@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from pqlite import JobStatus, PgJobStore
-from pqlite.announcing import Announcer
+from pqlite.events.announcer import Announcer
 from pqlite.outcome import Outcome, Verb
 from pqlite.worker.settler import Settler
 from tests.faults.proxy import Proxy

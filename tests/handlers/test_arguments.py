@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
 from pqlite import Fail, Handlers, Job, JobStatus, NewJob, PayloadError, Snooze, TypedHandler
-from pqlite.store.encoding import encode
+from pqlite.codec import encode
 
 
 class Colour(Enum):

@@ -9,7 +9,7 @@ import anyio
 import asyncpg
 import pytest
 
-from pqlite import ConfigurationError, JobStatus, PgJobStore, SchemaError, Worker, schema
+from pqlite import ConfigurationError, JobStatus, PgJobStore, SchemaError, Worker, adoption, schema
 from pqlite.schema import Patience
 from tests.cli.process import COMMAND, environment, pqlite
 from tests.schema import pqrun
@@ -69,7 +69,7 @@ async def enqueue(conn: asyncpg.Connection, key: str | None = None) -> int:
 async def test_every_job_keeps_what_pqrun_knew_of_it(old: asyncpg.Connection) -> None:
     before = await old.fetch(f"select {KEPT} from jobs order by id")
 
-    assert await schema.adopt(old) == 5
+    assert await adoption.adopt(old) == 5
 
     assert await old.fetch(f"select {KEPT} from pqlite.jobs order by id") == before
     assert await old.fetch(f"select {KEPT} from jobs order by id") == before
@@ -79,7 +79,7 @@ async def test_every_job_keeps_what_pqrun_knew_of_it(old: asyncpg.Connection) ->
 
 
 async def test_a_worker_runs_what_was_waiting(old: asyncpg.Connection, dsn: str) -> None:
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     store = PgJobStore(dsn=dsn)
     async with Worker(store=store, handlers={"t": lambda ctx: {"ran": ctx.job.payload}}, retain_done=None):
@@ -95,7 +95,7 @@ async def test_jobs_that_ran_are_ready_again_as_suspects_or_failed_if_that_was_t
     await running(old, 11, ago="1 hour")
     await running(old, 12, ago="1 hour", attempts=3)
 
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     async with PgJobStore(dsn=dsn) as store:
         again, spent = await store.get(11), await store.get(12)
@@ -109,8 +109,8 @@ async def test_jobs_that_ran_are_ready_again_as_suspects_or_failed_if_that_was_t
 async def test_columns_that_pqrun_does_not_know_go_into_the_metadata(old: asyncpg.Connection) -> None:
     await old.execute("alter table jobs add column tenant text default 'acme', add column seen timestamptz")
 
-    assert (await schema.survey(old)).columns == ["tenant", "seen"]
-    await schema.adopt(old)
+    assert (await adoption.survey(old)).columns == ["tenant", "seen"]
+    await adoption.adopt(old)
 
     found = await old.fetch("select distinct metadata::text from pqlite.jobs")
     assert [tuple(row) for row in found] == [('{"seen": null, "tenant": "acme"}',)]
@@ -119,7 +119,7 @@ async def test_columns_that_pqrun_does_not_know_go_into_the_metadata(old: asyncp
 async def test_numbers_that_pqlite_cannot_hold_become_the_nearest_that_it_can(old: asyncpg.Connection) -> None:
     await old.execute("update jobs set max_attempts = 0, timeout_seconds = 0, priority = -2147483648 where id = 4")
 
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     row = await old.fetchrow("select max_attempts, timeout_seconds, priority from pqlite.jobs where id = 4")
     assert tuple(row) == (1, None, -2147483647)
@@ -132,7 +132,7 @@ async def test_another_table_moves_into_another_schema(conn: asyncpg.Connection,
     await conn.execute(f"insert into {quoted} (job_type) values ('t'), ('t')")
     await schema.migrate(conn, "other")
 
-    assert await schema.adopt(conn, table, "other") == 2
+    assert await adoption.adopt(conn, table, "other") == 2
 
     await conn.execute(f"insert into {quoted} (job_type) values ('t')")
     first, second, new = [id_ for (id_,) in await conn.fetch("select id from other.jobs order by id")]
@@ -147,7 +147,7 @@ async def test_another_table_moves_into_another_schema(conn: asyncpg.Connection,
 async def test_a_new_job_gets_an_id_beyond_the_old_ones_and_is_pqlites_at_once(
     old: asyncpg.Connection, producer: asyncpg.Connection
 ) -> None:
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     first, second = await enqueue(producer), await enqueue(producer)
 
@@ -159,7 +159,7 @@ async def test_a_new_job_gets_an_id_beyond_the_old_ones_and_is_pqlites_at_once(
 async def test_pqruns_statements_deduplicate_against_jobs_that_moved_and_among_themselves(
     old: asyncpg.Connection, producer: asyncpg.Connection
 ) -> None:
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     assert await enqueue(producer, "k3") == 3
     new = await enqueue(producer, "k9")
@@ -173,7 +173,7 @@ async def test_a_statement_prepared_before_goes_on_after(old: asyncpg.Connection
     arguments = ("t", "{}", "again", LONG_AGO, 0, 5, 60)
     before = await prepared.fetchval(*arguments)
 
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     assert await prepared.fetchval(*arguments) == before
 
@@ -192,7 +192,7 @@ async def test_triggers_of_the_users_reports_and_clean_up_go_on(old: asyncpg.Con
         insert into conversations values (1);
         """
     )
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     await old.execute("insert into conversations values (1), (2)")
 
@@ -215,7 +215,7 @@ async def test_roles_keep_the_rights_they_had_on_the_table(old: asyncpg.Connecti
         f"create role {role}; grant insert, select, update on jobs to {role}; grant usage on schema public to {role}"
     )
     try:
-        await schema.adopt(old)
+        await adoption.adopt(old)
         await old.execute(f"set role {role}")
         assert await enqueue(old) > 9
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -248,7 +248,7 @@ async def test_producers_that_never_stop_lose_no_job_and_see_no_error(
             tasks.create_task(produce(producer, "a"))
             tasks.create_task(produce(rival, "b"))
             await until(lambda: len(ids) > 20)
-            await schema.adopt(old, chunk=100, patience=QUICK)
+            await adoption.adopt(old, chunk=100, patience=QUICK)
             await until(lambda: len(ids) > 200)
             working = False
     finally:
@@ -270,7 +270,7 @@ async def test_nobody_draws_an_id_between_the_look_at_the_last_one_and_the_setti
 
     async def prepare() -> int:
         async with old.transaction():
-            return await schema.adoption._set_ids(old, "public.slow", "pqlite")
+            return await adoption.pqrun._set_ids(old, "public.slow", "pqlite")
 
     waiting = "select count(*) = {} from pg_locks where not granted"
     try:
@@ -289,7 +289,7 @@ async def test_nobody_draws_an_id_between_the_look_at_the_last_one_and_the_setti
 async def test_a_next_id_that_is_beyond_already_stays(old: asyncpg.Connection) -> None:
     await old.execute("select setval('pqlite.jobs_id_seq', 50000)")
 
-    assert await schema.adopt(old) == 5
+    assert await adoption.adopt(old) == 5
 
     assert await enqueue(old) == 50001
 
@@ -305,7 +305,7 @@ async def test_an_id_that_was_drawn_and_not_yet_used_is_waited_for(
     try:
         await producer.execute("select setval('pqlite.jobs_id_seq', 20)")
         drawn = await producer.fetchval("select nextval('pqlite.jobs_id_seq')")
-        adopting = asyncio.create_task(schema.adopt(old, patience=QUICK))
+        adopting = asyncio.create_task(adoption.adopt(old, patience=QUICK))
         waits = "select exists (select from pg_locks where pid = $1 and not granted)"
         await until(lambda: watcher.fetchval(waits, pid), "adopt to wait")
         await watcher.execute("insert into jobs (job_type) values ('t')")  # gets the same id
@@ -327,7 +327,7 @@ async def test_jobs_that_come_with_ids_beyond_those_set_aside_begin_the_switch_a
     await writing.start()
     try:
         await producer.execute("insert into jobs (job_type) select 't' from generate_series(1, 20000)")
-        adopting = asyncio.create_task(schema.adopt(old, patience=QUICK))
+        adopting = asyncio.create_task(adoption.adopt(old, patience=QUICK))
         waits = "select exists (select from pg_locks where pid = $1 and not granted)"
         await until(lambda: watcher.fetchval(waits, pid), "the switch to wait")
         await writing.commit()
@@ -353,14 +353,14 @@ async def test_it_goes_on_where_it_was_interrupted_and_then_finds_nothing_to_do(
 
     before = await old.fetch(f"select {KEPT} from jobs order by id")
     with pytest.raises(Killed):
-        await schema.adopt(old, chunk=1, progress=stop)
-    assert (await schema.survey(old)).state == "moving"
+        await adoption.adopt(old, chunk=1, progress=stop)
+    assert (await adoption.survey(old)).state == "moving"
     assert await old.fetchval("select count(*) from pqlite.jobs") == 2
     assert await enqueue(producer, "k3") == 3
 
-    assert await schema.adopt(old, chunk=1) == 3
-    assert (await schema.survey(old)).state == "adopted"
-    assert await schema.adopt(old) == 0
+    assert await adoption.adopt(old, chunk=1) == 3
+    assert (await adoption.survey(old)).state == "adopted"
+    assert await adoption.adopt(old) == 0
 
     now = await old.fetch(f"select {KEPT} from pqlite.jobs order by id")
     assert [row[:-1] for row in map(tuple, now)] == [row[:-1] for row in map(tuple, before)]
@@ -373,7 +373,7 @@ async def test_an_interrupted_switch_leaves_the_old_table_as_it_was(
     reading = producer.transaction()
     await reading.start()
     await producer.execute("select from jobs")
-    adopting = asyncio.create_task(schema.adopt(old, patience=QUICK))
+    adopting = asyncio.create_task(adoption.adopt(old, patience=QUICK))
     killer = await asyncpg.connect(dsn)
     try:
         await until(lambda: killer.fetchval("select exists (select from pg_locks where pid = $1 and not granted)", pid))
@@ -383,7 +383,7 @@ async def test_an_interrupted_switch_leaves_the_old_table_as_it_was(
         await reading.rollback()
 
         assert await producer.fetchval("select count(*) from jobs") == 5
-        assert await schema.adopt(killer) == 5
+        assert await adoption.adopt(killer) == 5
     finally:
         await killer.close(timeout=5)
 
@@ -391,10 +391,10 @@ async def test_an_interrupted_switch_leaves_the_old_table_as_it_was(
 async def test_two_at_once_move_every_job_once(old: asyncpg.Connection, producer: asyncpg.Connection) -> None:
     await old.execute("insert into jobs (job_type) select 't' from generate_series(1, 300)")
 
-    moved = await asyncio.gather(*(schema.adopt(c, chunk=20, patience=QUICK) for c in (old, producer)))
+    moved = await asyncio.gather(*(adoption.adopt(c, chunk=20, patience=QUICK) for c in (old, producer)))
 
     assert sum(moved) == 305
-    assert (await schema.survey(old)).state == "adopted"
+    assert (await adoption.survey(old)).state == "adopted"
     assert await old.fetchval("select count(*) from pqlite.jobs") == 305
 
 
@@ -409,7 +409,7 @@ async def test_it_survives_being_killed(old: asyncpg.Connection, dsn: str) -> No
     await until(lambda: old.fetchval(dropping), "its session to end")
     assert 0 < await old.fetchval("select count(*) from pqlite.jobs") < 40005
 
-    assert await schema.adopt(old) > 0
+    assert await adoption.adopt(old) > 0
     assert await old.fetchval("select count(*) from pqlite.jobs") == 40005
 
 
@@ -441,9 +441,9 @@ async def test_what_cannot_be_kept_stops_it_before_anything_changes(
 
     for force in (False, True):
         with pytest.raises(SchemaError, match=f"public.jobs cannot be adopted: .*{says}"):
-            await schema.adopt(old, force=force)
+            await adoption.adopt(old, force=force)
 
-    assert (await schema.survey(old)).state == "pqrun"
+    assert (await adoption.survey(old)).state == "pqrun"
     assert await old.fetchval("select count(*) from only jobs") == 5
 
 
@@ -451,9 +451,9 @@ async def test_a_job_that_was_started_just_now_stops_it_unless_forced(old: async
     await running(old, 11, ago="1 minute")
 
     with pytest.raises(SchemaError, match=r"minutes: 1, held by host-77; stop pqrun's workers first \(--force"):
-        await schema.adopt(old)
+        await adoption.adopt(old)
 
-    assert await schema.adopt(old, force=True) == 6
+    assert await adoption.adopt(old, force=True) == 6
 
 
 async def test_triggers_that_would_be_lost_stop_it_unless_forced(old: asyncpg.Connection) -> None:
@@ -463,9 +463,9 @@ async def test_triggers_that_would_be_lost_stop_it_unless_forced(old: asyncpg.Co
     )
 
     with pytest.raises(SchemaError, match="its triggers would fire no more: audit"):
-        await schema.adopt(old)
+        await adoption.adopt(old)
 
-    assert await schema.adopt(old, force=True) == 5
+    assert await adoption.adopt(old, force=True) == 5
 
 
 async def test_triggers_on_the_old_table_do_not_take_a_job_that_moves_for_one_that_is_deleted(
@@ -477,7 +477,7 @@ async def test_triggers_on_the_old_table_do_not_take_a_job_that_moves_for_one_th
         "create trigger audit after delete on jobs for each row execute function note()"
     )
 
-    assert await schema.adopt(old, force=True) == 5
+    assert await adoption.adopt(old, force=True) == 5
 
     assert await old.fetchval("select count(*) from deleted") == 0
 
@@ -490,8 +490,8 @@ async def test_what_is_asked_while_the_table_is_locked_does_not_read_its_history
     await old.execute("insert into pqlite.jobs (id, job_type) select n + 1000000, 't' from generate_series(1, 20000) n")
     if analyzed:
         await old.execute("vacuum analyze jobs, pqlite.jobs")
-    for name in ("adopt_obstacles", "adopt_last"):
-        asked = schema.adoption._sql(name, "public.jobs", "pqlite")
+    for name in ("obstacles", "last"):
+        asked = adoption.pqrun._sql(name, "public.jobs", "pqlite")
         await old.fetch(asked)  # so that the catalog has been read
 
         [plan] = json.loads(await old.fetchval(f"explain (analyze, buffers, format json) {asked}"))
@@ -508,10 +508,10 @@ async def test_what_is_no_table_of_pqruns_is_left_alone(conn: asyncpg.Connection
         ("public.nothing", "There is no table public.nothing."),
     ):
         with pytest.raises(SchemaError, match=says):
-            await schema.adopt(conn, table)
+            await adoption.adopt(conn, table)
     for name in ("jobs", "public.jobs; drop table jobs", 'public."jobs"', "pqlite.jobs", "a.b.c"):
         with pytest.raises(ConfigurationError):
-            await schema.adopt(conn, name)
+            await adoption.adopt(conn, name)
 
 
 async def test_it_gives_up_when_somebody_keeps_the_table_and_says_who(old: asyncpg.Connection, dsn: str) -> None:
@@ -520,7 +520,7 @@ async def test_it_gives_up_when_somebody_keeps_the_table_and_says_who(old: async
         async with other.transaction():
             await other.execute("select from jobs")
             with pytest.raises(SchemaError, match=r"Replacing public.jobs by a view .*nightly report"):
-                await schema.adopt(old, patience=Patience(0.1, tries=2, pause=0.0))
+                await adoption.adopt(old, patience=Patience(0.1, tries=2, pause=0.0))
     finally:
         await other.close(timeout=5)
     assert await old.fetchval("select count(*) from jobs") == 5
@@ -531,13 +531,13 @@ async def test_without_pqlites_schema_it_says_how_to_make_it(empty_dsn: str) -> 
     try:
         await pqrun.install(conn)
         with pytest.raises(SchemaError, match="run 'pqlite migrate'"):
-            await schema.adopt(conn)
+            await adoption.adopt(conn)
     finally:
         await conn.close(timeout=5)
 
 
 async def test_an_adopted_table_keeps_the_schema_from_being_dropped(old: asyncpg.Connection) -> None:
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
     with pytest.raises(SchemaError, match=r"depend on the schema 'pqlite': view public\.jobs depends"):
         await schema.uninstall(old)
@@ -545,9 +545,9 @@ async def test_an_adopted_table_keeps_the_schema_from_being_dropped(old: asyncpg
 
 async def test_a_switch_that_meets_a_view_in_the_tables_place_does_nothing(old: asyncpg.Connection) -> None:
     """As for a process that looked, and then waited while another adopted the table."""
-    await schema.adopt(old)
+    await adoption.adopt(old)
 
-    assert await schema.adoption._switch(old, "public.jobs", "pqlite", False, QUICK) == 0
+    assert await adoption.pqrun._switch(old, "public.jobs", "pqlite", False, QUICK) == 0
     assert timedelta(0) < datetime.now(UTC) - await old.fetchval("select min(created_at) from jobs")
 
 
@@ -563,7 +563,7 @@ async def test_the_command_says_what_it_would_do_and_does_it_only_when_told(old:
         "Workers delete finished jobs in time: see Worker(retain_done=..., retain_failed=...).\n"
         "Nothing was changed; say --yes to do it.\n"
     )
-    assert (await schema.survey(old)).state == "pqrun"
+    assert (await adoption.survey(old)).state == "pqrun"
 
     done = await pqlite("adopt", "--dsn", dsn, "--yes")
     again = await pqlite("adopt", "--dsn", dsn, "--yes")
@@ -581,4 +581,4 @@ async def test_the_command_ends_with_what_stands_in_the_way(old: asyncpg.Connect
         assert ran.status == 1
         assert ran.err.startswith("public.jobs cannot be adopted: jobs are RUNNING for less than 20 minutes: 1")
         assert len(ran.err.splitlines()) == 1
-    assert (await schema.survey(old)).state == "pqrun"
+    assert (await adoption.survey(old)).state == "pqrun"

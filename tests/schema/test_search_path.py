@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from pqlite import PgJobStore, SchemaError, Worker, schema
+from pqlite import PgJobStore, SchemaError, Worker, adoption, schema
 from tests.cli.test_migrate import run_script
 from tests.schema import pqrun
 from tests.schema.conftest import Future
@@ -86,9 +86,9 @@ async def test_none_is_called_by_adopting(migrator: asyncpg.Connection) -> None:
         "insert into jobs (job_type, dedupe_key) values ('t', 'k'), ('t', null)"
     )
 
-    await schema.survey(migrator)
+    await adoption.survey(migrator)
 
-    assert await schema.adopt(migrator) == 2
+    assert await adoption.adopt(migrator) == 2
 
 
 async def test_none_is_called_by_the_scripts_for_psql(hostile_dsn: str, migrator: asyncpg.Connection) -> None:

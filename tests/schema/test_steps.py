@@ -6,7 +6,7 @@ import re
 import asyncpg
 import pytest
 
-from pqlite import SchemaError, schema
+from pqlite import SchemaError, adoption, schema
 from pqlite.schema import Patience
 from tests.schema.conftest import QUICK, Future
 from tests.support import until
@@ -103,7 +103,7 @@ async def test_migrating_leaves_nothing_in_the_session_which_may_be_a_poolers(
 
 async def test_a_connection_in_a_transaction_is_refused(conn: asyncpg.Connection) -> None:
     async with conn.transaction():
-        for act in (schema.migrate, schema.uninstall, schema.adopt):
+        for act in (schema.migrate, schema.uninstall, adoption.adopt):
             with pytest.raises(SchemaError, match="Each step needs a transaction of its own"):
                 await act(conn)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from pqlite import JobContext, JobStatus, NewJob, PgJobStore, Worker, schema
+from pqlite import JobContext, JobStatus, NewJob, PgJobStore, Worker, adoption, schema
 from pqlite.events import Event
 from tests.schema import pqrun
 from tests.sql.installation import PASSWORD, ROLES, Installation, installed
@@ -197,7 +197,7 @@ async def test_the_view_that_adopting_left_goes_on_when_the_jobs_change_their_ow
         await schema.migrate(owner)
         await pqrun.install(owner, "app.jobs")
         await owner.execute("create view app.waiting as select id from pqlite.jobs where status = 'READY'")
-        await schema.adopt(owner, "app.jobs")
+        await adoption.adopt(owner, "app.jobs")
         async with installed(empty_dsn, "pqlite") as installation, installation.connected() as admin:
             await admin.execute(
                 "grant usage on schema app to pqlite_producer; grant insert on app.jobs to pqlite_producer"

@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from pqlite import IdlePollPolicy, Job, JobStatus, LeaseLost, WorkerError
-from pqlite.announcing import Announcer
 from pqlite.events import ClaimsReleased
+from pqlite.events.announcer import Announcer
 from pqlite.store.engine import Claimed, Engine, Head, Lane, Mark, Unknown
 from pqlite.testing import EventLog, MemoryJobStore
 from pqlite.worker import claimer, lanes

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pqlite import BackoffPolicy, Job, JobContext, JobStatus
-from pqlite.announcing import Announcer
 from pqlite.events import JobStopping, JobStuck
+from pqlite.events.announcer import Announcer
 from pqlite.outcome import Outcome, Verb
 from pqlite.testing import EventLog, MemoryJobStore
 from pqlite.worker import executor

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pqlite import BackoffPolicy, IdlePollPolicy, Job, JobContext, JobStatus, LoopErrorPolicy
-from pqlite.announcing import Announcer
 from pqlite.events import JobAdopted, WorkerFenced
+from pqlite.events.announcer import Announcer
 from pqlite.job import TakenOver
 from pqlite.outcome import Outcome, Verb
 from pqlite.settings import WorkerSettings

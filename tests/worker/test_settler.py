@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from pqlite import Job, JobStatus, PgJobStore
-from pqlite.announcing import Announcer
 from pqlite.events import JobSettled, OutcomeRefused
+from pqlite.events.announcer import Announcer
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.engine import Engine, Refusal
 from pqlite.testing import EventLog, MemoryJobStore

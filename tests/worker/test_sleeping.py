@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pqlite import IdlePollPolicy
-from pqlite.announcing import Announcer
+from pqlite.events.announcer import Announcer
 from pqlite.testing.memory import MemoryJobStore
 from pqlite.testing.memory.engine import MemoryEngine, MemoryLink
 from pqlite.worker import claimer as claiming

@@ -16,9 +16,10 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pydantic_core import to_json
 
-from pqlite.announcing import Announcer
+from pqlite.codec import encode_clean
 from pqlite.errors import DedupeKeyBusy, JobNotFound, LeaseLost, NotStarted
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
+from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive
@@ -26,7 +27,6 @@ from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
 from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.columns import KEY
-from pqlite.store.encoding import encode_clean
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,

@@ -16,8 +16,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from pqlite.codec import decode
 from pqlite.job import Job, JobStatus
-from pqlite.store.encoding import decode
 from pqlite.testing.memory.clock import Clock
 
 ACTIVE = (JobStatus.READY, JobStatus.BLOCKED, JobStatus.RUNNING)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from pqlite.codec import decode
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
 from pqlite.job import PAYLOAD_VERSION, Enqueued, Job, JobStatus, TakenOver
-from pqlite.store.encoding import decode
 from pqlite.store.validation import COLUMNS, Row
 from pqlite.testing.memory.table import Table, Transaction
 

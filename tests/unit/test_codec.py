@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, model_serializer
 
 from pqlite import PayloadError
-from pqlite.store.encoding import MAX_ERROR_CHARACTERS, clean_text, decode, encode, encode_clean, format_error
+from pqlite.codec import MAX_ERROR_CHARACTERS, clean_text, decode, encode, encode_clean, format_error
 
 
 def result(value: Any) -> str | None:

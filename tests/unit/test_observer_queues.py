@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from pqlite import hearing
-from pqlite.announcing import Announcer
-from pqlite.events import Event, EventsMissed, JobsPruned
+from pqlite.events import Event, EventsMissed, JobsPruned, observers
+from pqlite.events.announcer import Announcer
 from pqlite.testing import EventLog
 
 HUGE = 1 << 47
@@ -30,7 +29,7 @@ def shown(events: list[Event]) -> list[Any]:
     ]
 
 
-class Still(hearing.Mailbox):
+class Still(observers.Mailbox):
     """A mailbox that hears when it is told to."""
 
     def hear(self, count: int) -> list[Any]:
@@ -69,15 +68,15 @@ def forgetful(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     def fails(record: logging.LogRecord) -> bool:
         raise RuntimeError("a filter with a bug")
 
-    hearing.logger.addFilter(fails)
+    observers.logger.addFilter(fails)
     yield
-    hearing.logger.removeFilter(fails)
+    observers.logger.removeFilter(fails)
 
 
 def test_a_mailbox_that_holds_one_more_than_its_limit_counts_what_it_misses_exactly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hearing, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(observers, "REPORT_SECONDS", 0.0)
     box = Still(lambda _event: None, limit=10)
     box.put([number(n) for n in range(11)])
     assert box.hear(5) == [0, 1, 2, 3, 4]
@@ -103,7 +102,7 @@ async def test_one_who_leaves_is_told_at_once_what_he_has_missed(gate: Gate) -> 
     await gate.log.wait_for(EventsMissed)
 
     assert shown(gate.log.events) == [0, 1, "2 missed"]
-    await asyncio.to_thread(gate.threads[0].join, hearing.IDLE_SECONDS / 2)
+    await asyncio.to_thread(gate.threads[0].join, observers.IDLE_SECONDS / 2)
     assert not gate.threads[0].is_alive()  # it does not wait for what will never come
 
 
@@ -120,7 +119,7 @@ async def test_one_who_subscribed_twice_and_leaves_once_still_hears() -> None:
 async def test_whose_thread_has_ended_hears_at_the_end_what_he_missed(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(observers, "IDLE_SECONDS", 0.01)
     announce = Announcer([gate], limit=1)
     announce(number(0))
     await asyncio.sleep(0)
@@ -162,7 +161,7 @@ async def test_a_filter_that_fails_on_the_warning_keeps_nobody_from_hearing() ->
 async def test_a_thread_that_waits_hears_the_next_event_at_once_and_the_end_as_well(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr(observers, "IDLE_SECONDS", 3600.0)
     gate.may_go_on.set()
     announce = Announcer([gate])
     announce(number(0))
@@ -170,7 +169,7 @@ async def test_a_thread_that_waits_hears_the_next_event_at_once_and_the_end_as_w
     for n in range(1, 4):
         announce(number(n))
         await gate.log.wait_for(JobsPruned, count=n + 1, timeout=5.0)
-        await asyncio.sleep(5 * hearing.REST_SECONDS)  # by then it waits: else this proves less, and does not fail
+        await asyncio.sleep(5 * observers.REST_SECONDS)  # by then it waits: else this proves less, and does not fail
     assert len({*gate.threads[1:]}) == 1
 
     await announce.finish()
@@ -275,7 +274,7 @@ async def test_an_event_that_comes_as_a_task_ends_is_heard_by_the_next_and_waite
         await asyncio.sleep(0)
         heard.extend(shown([event]))
 
-    box = hearing.TaskMailbox(observer, limit=10)
+    box = observers.TaskMailbox(observer, limit=10)
     box.put([number(1)])
     await asyncio.sleep(0)
     task = box._task

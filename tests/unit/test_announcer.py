@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import pytest
 
-from pqlite import ConfigurationError, hearing
-from pqlite.announcing import Announcer
-from pqlite.events import Event, EventsMissed, JobsPruned
+from pqlite import ConfigurationError
+from pqlite.events import Event, EventsMissed, JobsPruned, observers
+from pqlite.events.announcer import Announcer
 from pqlite.testing import EventLog
 
 request: ContextVar[str] = ContextVar("request", default="none")
@@ -399,7 +399,7 @@ async def test_an_async_observer_that_never_waits_leaves_the_event_loop_to_other
         turns += 1
         await asyncio.sleep(0)
 
-    assert turns >= 1000 // hearing.AT_A_STRETCH
+    assert turns >= 1000 // observers.AT_A_STRETCH
     await announce.finish()
 
 
@@ -439,7 +439,7 @@ async def test_a_plain_observer_that_returns_a_coroutine_is_told_to_be_async(cap
 
 
 async def test_an_idle_thread_ends_and_the_next_event_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(observers, "IDLE_SECONDS", 0.01)
     threads: list[threading.Thread] = []
     log = EventLog()
 
@@ -496,7 +496,7 @@ def subscribed(observer: Any) -> None:
     Announcer().subscribe(observer)
 
 
-class Still(hearing.Mailbox):
+class Still(observers.Mailbox):
     """A mailbox that hears when it is told to."""
 
     def hear(self) -> Any:

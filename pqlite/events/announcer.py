@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from pqlite.callables import listed
 from pqlite.errors import ConfigurationError
-from pqlite.events import Event, Observer
-from pqlite.hearing import LIMIT, Mailbox, mailbox_of
+from pqlite.events.observers import LIMIT, Mailbox, mailbox_of
+from pqlite.events.types import Event, Observer
 
 logger = logging.getLogger(__name__)
 _logger = logging.getLogger("pqlite")

@@ -15,7 +15,7 @@ from contextvars import Context
 from typing import Any
 
 from pqlite.callables import is_async
-from pqlite.events import Event, EventsMissed, Observer
+from pqlite.events.types import Event, EventsMissed, Observer
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from pqlite.errors import ConfigurationError, SchemaError
-from pqlite.schema import steps
-from pqlite.schema.files import DEFAULT, render, statement
+from pqlite.schema import files, steps
+from pqlite.schema.files import DEFAULT, render
 from pqlite.schema.migrating import check
 from pqlite.schema.steps import PATIENCE, Patience
 
@@ -83,18 +83,18 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
 async def _stage(conn: Connection, quoted: str, schema: str) -> tuple[Any, ...]:
     async with steps.looking(conn):
         return (
-            await conn.fetchval(statement("adopt_parked", schema)),
-            await conn.fetchval(statement("adopt_columns", schema), quoted),
+            await conn.fetchval(_statement("parked", schema)),
+            await conn.fetchval(_statement("columns", schema), quoted),
         )
 
 
 async def _look(conn: Connection, table: str, schema: str) -> Survey:
-    parked = await conn.fetchval(statement("adopt_parked", schema))
+    parked = await conn.fetchval(_statement("parked", schema))
     if parked is not None:
         if parked.replace('"', "") != f"{table}_pqrun":
             raise SchemaError(f"The jobs of {parked} are still being moved: first finish that.")
-        return Survey("moving", await _counts(conn, "adopt_statuses", f"{table}_pqrun", schema))
-    row = await conn.fetchrow(statement("adopt_columns", schema), _quoted(table))
+        return Survey("moving", await _counts(conn, "statuses", f"{table}_pqrun", schema))
+    row = await conn.fetchrow(_statement("columns", schema), _quoted(table))
     if row is None:
         raise SchemaError(f"There is no table {table}.")
     if row["adopted"]:
@@ -105,19 +105,19 @@ async def _look(conn: Connection, table: str, schema: str) -> Survey:
         raise SchemaError(f"{table} is no table of pqrun's{lacks}.")
     found = Survey(
         "pqrun",
-        await _counts(conn, "adopt_statuses", table, schema),
+        await _counts(conn, "statuses", table, schema),
         columns=[name for name in row["columns"] if name not in _COLUMNS],
     )
     if row["secured"]:
         found.obstacles.append("it has row level security, which a view of another table cannot keep")
-    for reason, ids in await conn.fetch(_sql("adopt_unfit", table, schema)):
+    for reason, ids in await conn.fetch(_sql("unfit", table, schema)):
         found.obstacles.append(f"jobs have {reason}: ids {', '.join(map(str, ids))}")
     await _find_obstacles(conn, table, schema, found)
     return found
 
 
 async def _find_obstacles(conn: Connection, table: str, schema: str, found: Survey) -> None:
-    for passable, reason in await conn.fetch(_sql("adopt_obstacles", table, schema)):
+    for passable, reason in await conn.fetch(_sql("obstacles", table, schema)):
         (found.warnings if passable else found.obstacles).append(reason)
 
 
@@ -165,8 +165,8 @@ async def adopt(
             )
         )
     if found.state != "adopted":
-        await _move(conn, schema, "adopt_active", patience, count, chunk=chunk)
-        await _move(conn, schema, "adopt_rest", patience, count, chunk=chunk, after=0)
+        await _move(conn, schema, "active", patience, count, chunk=chunk)
+        await _move(conn, schema, "rest", patience, count, chunk=chunk, after=0)
         await steps.patiently(
             conn, schema, "Dropping the empty table", patience, lambda: _finish(conn, table, schema, patience)
         )
@@ -188,23 +188,23 @@ async def _switch(conn: Connection, table: str, schema: str, force: bool, patien
     async with steps.transaction(conn, schema, patience):
         if await _switched(conn, table, schema):
             return 0
-        await conn.execute(_sql("adopt_lock", table, schema))
-        if (await conn.fetchval(_sql("adopt_last", table, schema)) or 0) > last:
+        await conn.execute(_sql("lock", table, schema))
+        if (await conn.fetchval(_sql("last", table, schema)) or 0) > last:
             raise steps.Interrupted(f"jobs with ids beyond {last} have come in the meantime")
         found = Survey("pqrun")
         await _find_obstacles(conn, table, schema, found)
         refuse(table, found, force)
-        await conn.execute(_sql("adopt_switch", table, schema))
-        ids = [id_ for (id_,) in await conn.fetch(statement("adopt_keyed", schema))]
-        await conn.execute(statement("adopt_move", schema), ids)
+        await conn.execute(_sql("switch", table, schema))
+        ids = [id_ for (id_,) in await conn.fetch(_statement("keyed", schema))]
+        await conn.execute(_statement("move", schema), ids)
     return len(ids)
 
 
 async def _switched(conn: Connection, table: str, schema: str) -> bool:
     """Return whether another process was faster, and may even have finished."""
     return (
-        await conn.fetchval(statement("adopt_parked", schema)) is not None
-        or await conn.fetchval(statement("adopt_columns", schema), _quoted(table)) != "r"
+        await conn.fetchval(_statement("parked", schema)) is not None
+        or await conn.fetchval(_statement("columns", schema), _quoted(table)) != "r"
     )
 
 
@@ -216,7 +216,7 @@ async def _set_ids(conn: Connection, table: str, schema: str) -> int:
     """
     # The default, and so without effect: for its lock, which nextval respects. LOCK takes no sequences.
     await conn.execute(render("alter sequence pqlite.jobs_id_seq no cycle", schema))
-    return int(await conn.fetchval(_sql("adopt_ids", table, schema), HEADROOM))
+    return int(await conn.fetchval(_sql("ids", table, schema), HEADROOM))
 
 
 async def _move(
@@ -243,10 +243,10 @@ async def _move(
 async def _chunk(conn: Connection, schema: str, name: str, arguments: list[int], patience: Patience) -> list[int]:
     """Move one chunk; return the ids that moved."""
     async with steps.transaction(conn, schema, patience):
-        if await conn.fetchval(statement("adopt_parked", schema)) is None:
+        if await conn.fetchval(_statement("parked", schema)) is None:
             return []  # another process has finished
-        ids = [id_ for (id_,) in await conn.fetch(statement(name, schema), *arguments)]
-        await conn.execute(statement("adopt_move", schema), ids)
+        ids = [id_ for (id_,) in await conn.fetch(_statement(name, schema), *arguments)]
+        await conn.execute(_statement("move", schema), ids)
         # They may be due behind the watermarks of workers that sleep.
         await conn.execute(render("select pqlite.wake(p_payload => 'rewind')", schema))
     return ids
@@ -254,10 +254,10 @@ async def _chunk(conn: Connection, schema: str, name: str, arguments: list[int],
 
 async def _finish(conn: Connection, table: str, schema: str, patience: Patience) -> None:
     async with steps.transaction(conn, schema, patience):
-        if await conn.fetchval(statement("adopt_parked", schema)) is not None:
+        if await conn.fetchval(_statement("parked", schema)) is not None:
             if await conn.fetchval(render("select exists (select from pqlite.pqrun_jobs)", schema)):
                 raise SchemaError(f"Somebody has put jobs into {table}_pqrun; repeat the command.")
-            await conn.execute(_sql("adopt_finish", table, schema))
+            await conn.execute(_sql("finish", table, schema))
 
 
 async def _counts(conn: Connection, name: str, table: str, schema: str) -> dict[str, int]:
@@ -269,7 +269,11 @@ def _sql(name: str, table: str, schema: str) -> str:
     quoted, parked = _quoted(table), _quoted(f"{table}_pqrun")
     names = {"public.jobs": quoted, "public.jobs_pqrun": parked, "jobs_pqrun": parked.rpartition(".")[2]}
     pattern = r"\bpublic\.jobs(?:_pqrun)?\b|\bjobs_pqrun\b"
-    return re.sub(pattern, lambda found: names[found[0]], statement(name, schema))
+    return re.sub(pattern, lambda found: names[found[0]], _statement(name, schema))
+
+
+def _statement(name: str, schema: str) -> str:
+    return files.statement(name, schema, package="pqlite.adoption")
 
 
 def _quoted(table: str) -> str:
