@@ -286,7 +286,7 @@ class Executor:
             attempt.stuck.cancel()
         self._last_end = time.monotonic()
         took = self._last_end - attempt.started
-        outcome.duration_ms = int(took * 1000)
+        outcome = outcome._replace(duration_ms=int(took * 1000))
         self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)
         del self.running[attempt.job.id]
         if self._announce.wanted:
