@@ -80,10 +80,10 @@ def migrations(root: Path | None = None) -> tuple[Migration, ...]:
 @lru_cache
 def functions(root: Path | None = None) -> tuple[str, ...]:
     """Return the SQL of everything that is replaced when it differs, for the default schema, in the order in which it
-    must run: each function, each view, and last that nobody may call a function without a grant.
+    must run in one transaction: a note of who may execute what, each function, each view, and who may execute them.
     """
     base = root or _root()
-    replaced: list[str] = []
+    replaced = [(_root() / "grants.sql").read_text(encoding="utf-8")]
     for folder in (base / "functions", base / "views"):
         files = [file for file in folder.iterdir() if file.name.endswith(".sql")] if folder.is_dir() else []
         replaced += [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)]

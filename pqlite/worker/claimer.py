@@ -14,7 +14,7 @@ from pqlite.job import Job
 from pqlite.store.engine import Engine, Unknown
 from pqlite.worker.lanes import RATION, Lanes
 from pqlite.worker.listening import Listening
-from pqlite.worker.supervisor import FOREVER
+from pqlite.worker.supervisor import FOREVER, Untried
 
 DISCOVER_EVERY = 1.0
 DISCOVERY_SECONDS = 10.0
@@ -104,12 +104,12 @@ class Claimer:
         """Claim once; return how long to pause."""
         holder = self.holder
         if holder is None:
-            return FOREVER
+            return Untried(FOREVER)
         try:
             await self._audit(holder)
             room, prefetch = self._capacity(self.round_trip)
             if room + prefetch <= 0:
-                return AUDIT_EVERY
+                return Untried(AUDIT_EVERY)
             next_due = None if self._hopes() else await self._discover()
             claimed = await self._claim(holder, room, prefetch)
         except LeaseLost as error:
@@ -211,7 +211,7 @@ class Claimer:
         What was enqueued before the asking notified nobody, hence the second look. While it sleeps on, each asking
         outlasts the next look, so that there is no gap.
         """
-        pause = min(max(float(self._idle.next_sleep(self._empty_streak + 1)), 0.0), FOREVER)
+        pause = min(max(float(self._idle.next_sleep(self._empty_streak)), 0.0), FOREVER)
         if deaf := self._listening.found_nothing():
             return min(pause, next_due, deaf)
         armed_until = self._armed_until

@@ -37,7 +37,7 @@ from pqlite.worker.reaper import Reaper
 from pqlite.worker.scout import PATIENCE_AT_MOST, Scout
 from pqlite.worker.sentinel import Sentinel
 from pqlite.worker.settler import Settler
-from pqlite.worker.supervisor import Loop
+from pqlite.worker.supervisor import Loop, Untried
 
 GATE = 1.0
 """How often the scout looks whether it may look for jobs by now."""
@@ -234,7 +234,7 @@ class Parts:
 
     async def _scout(self) -> float:
         if self.claimer.holder is None or not self.may_claim:
-            return GATE
+            return Untried(GATE)
         try:
             await self.claimer.audit_aside(self.scout_engine)
         finally:  # also if that fails: the two must not keep each other from being done

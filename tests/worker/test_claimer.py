@@ -83,10 +83,10 @@ class Watched:
 
 
 class Streak(IdlePollPolicy):
-    """Sleeps as many minutes as the streak is long."""
+    """Sleeps one minute, and a minute longer after each claim in a row that found nothing."""
 
     def next_sleep(self, empty_streak: int) -> float:
-        return 60.0 * empty_streak
+        return 60.0 * (empty_streak + 1)
 
 
 class Desk:
