@@ -142,11 +142,11 @@ class Settler:
             if verdict is Verdict.FENCED:
                 self._announce(OutcomeRefused(self._worker_id, outcome))
                 continue
+            status = JobStatus.DONE if answer is None else answer.status
             if wanted or outcome.verb is not Verb.DONE:
-                status = outcome.expected if answer is None else answer.status
                 self._announce(JobSettled(self._worker_id, outcome, status))
-                if status is JobStatus.READY:
-                    again.append(outcome)
+            if status is JobStatus.READY or outcome.job.crashes:
+                again.append(outcome)
         self._settled(job_id for (job_id, _), _ in batch)
         if again:
             # Who looked while this was being written did not see them, and may sleep by now.
