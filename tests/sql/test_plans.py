@@ -310,10 +310,12 @@ async def call_every_verb(session: Session) -> None:
 async def test_the_statuses_of_jobs_that_are_not_done_cost_nothing_where_all_are_done(session: Session) -> None:
     await fill(session.conn, "running", "backlog")
 
-    without, asking = [await session.call(verb) for verb in ("settle of 200", "settle of 200 that asks for statuses")]
+    verbs = ("settle of 200", "settle of 200 that asks for statuses")
+    await session.call(verbs[0])  # what it has rolled back is in the way of both that follow
+    without, asking = [await session.call(verb) for verb in verbs]
 
     assert len(asking.plans) == len(without.plans)
-    assert asking.buffers <= without.buffers * 1.1  # what the call before it has rolled back is still in the table
+    assert asking.buffers <= without.buffers * 1.02
 
 
 MODES = ["auto", "force_generic_plan", "force_custom_plan"]
