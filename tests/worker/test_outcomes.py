@@ -279,20 +279,6 @@ async def test_a_timeout_cancels_the_handler_and_counts_as_an_error(run: Run, st
     assert "timeout_seconds (0.05 s)" in (job.last_error or "")
 
 
-async def test_work_that_finishes_in_spite_of_its_timeout_is_not_run_again(run: Run, store: PgJobStore) -> None:
-    async def handler(_ctx: JobContext) -> str:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            return "finished all the same"
-        raise AssertionError
-
-    async with run({"t": handler}):
-        job = await ended(store, await store.enqueue("t", timeout_seconds=0.05))
-
-    assert (job.status, job.result) == (JobStatus.DONE, "finished all the same")
-
-
 @pytest.mark.parametrize(("max_attempts", "cancel", "status"), [(5, True, "CANCELLED"), (1, False, "FAILED")])
 async def test_events_and_logs_say_how_a_job_ended_and_not_what_its_attempt_asked_for(
     run: Run,
@@ -363,7 +349,7 @@ async def test_a_plain_function_runs_in_a_thread_and_leaves_the_loop_alone(run: 
     assert all(job.result != threading.current_thread().name for job in jobs)
 
 
-async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_its_result(
+async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_until_it_ends(
     run: Run, store: PgJobStore, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "STUCK_AFTER", 0.05)
@@ -378,11 +364,12 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_its_result(
         stuck = await log.wait_for(JobStuck)
         running = await store.get(job_id)
         let_go.set()
-        job = await ended(store, job_id)
+        job = await settled(store, job_id)
 
     assert stuck.job.id == job_id
     assert running.status is JobStatus.RUNNING
-    assert (job.status, job.result, job.attempts) == (JobStatus.DONE, "late", 1)
+    assert (job.status, job.result, job.attempts) == (JobStatus.READY, None, 1)
+    assert "TimeoutError" in (job.last_error or "")
 
 
 async def test_an_attempt_that_something_else_cancels_is_an_attempt_that_failed(run: Run, store: PgJobStore) -> None:
