@@ -49,7 +49,6 @@ class Claimer:
         announce: Announcer,
         lanes: Lanes,
         capacity: Callable[[float], tuple[int, int]],
-        suspect_held: Callable[[], bool],
         held: Callable[[], list[int]],
         accept: Callable[[Sequence[Job]], None],
         lost: Callable[[], None],
@@ -65,7 +64,6 @@ class Claimer:
         self._idle = idle
         self._announce = announce
         self._capacity = capacity
-        self._suspect_held = suspect_held
         self._held = held
         self._accept = accept
         self._lost = lost
@@ -159,7 +157,7 @@ class Claimer:
             holder,
             room,
             prefetch=prefetch,
-            suspect=not (self._hoped or self._suspect_held()),
+            suspect=not self._hoped,
             queues=self._queues,
             types=self._types,
             lanes=asked,

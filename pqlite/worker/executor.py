@@ -131,11 +131,6 @@ class Executor:
     def _release(self, job: Job) -> None:
         self._submit(Outcome(job, Verb.RELEASED))
 
-    @property
-    def holds_suspect(self) -> bool:
-        """Return whether a job that a dead worker held is here: one at a time, so that it takes few down with it."""
-        return any(attempt.job.crashes for attempt in self.running.values())
-
     def start(self, job: Job) -> None:
         """Start an attempt of a claimed job."""
         attempt = Attempt(job, JobContext(job, self._store, self._worker_id, self._resources))
