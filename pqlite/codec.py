@@ -157,15 +157,24 @@ def _is_plain(value: Any) -> bool:
 
 def _loss(value: Any, path: str, data: bytes) -> str | None:
     """Return which part of a value was written as something else without an error, or None; `data` is its JSON."""
-    pending = [(value, path, False)]
+    pending = [(value, path)]
     while pending:
-        item, where, modelled = pending.pop()
+        item, where = pending.pop()
+        if isinstance(item, dict) and (wrong := _wrong_key(item)):
+            return f"{where} {wrong}"
+        if not hasattr(type(item), "__pydantic_serializer__"):  # a model's annotations say how its keys are written
+            pending.extend(_children(item, where))
+    return find_secret(value, path, data)
+
+
+def find_secret(value: Any, path: str, data: bytes) -> str | None:
+    """Return which part of a value is a secret that its JSON, `data`, has as a mask, or None."""
+    pending = [(value, path)]
+    while pending:
+        item, where = pending.pop()
         if isinstance(item, _SECRETS) and item.get_secret_value() and to_json(item) in data:
             return f"{where} is a {type(item).__name__}, which JSON hides: pass a reference to the secret instead"
-        if isinstance(item, dict) and not modelled and (wrong := _wrong_key(item)):
-            return f"{where} {wrong}"
-        modelled = modelled or hasattr(type(item), "__pydantic_serializer__")
-        pending.extend((child, at, modelled) for child, at in _children(item, where))
+        pending.extend(_children(item, where))
     return None
 
 
