@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from types import NoneType
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -12,7 +13,8 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
 from pqlite.errors import ConfigurationError, Fail, PayloadError, Snooze
-from pqlite.handlers.signature import Signature
+from pqlite.handlers.roundtrip import difference, drop_unset
+from pqlite.handlers.signature import Signature, is_plain
 from pqlite.job import PAYLOAD_VERSION, Job
 
 Upgrade: TypeAlias = Callable[[Any], Any]
@@ -30,7 +32,7 @@ _CONFIG = ConfigDict(
 )
 _UNFIT = (PydanticUserError, TypeError, NameError)
 _REPORTED = 5
-_MASK = b'"**********"'
+_PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
 class Payload:
@@ -67,6 +69,9 @@ class Payload:
             ((name, (annotation, _)),) = signature.payload.items()
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 self._whole = name, annotation
+        annotations = [annotation for annotation, _ in signature.payload.values()]
+        self._plain = all(is_plain(annotation, _PLAIN) for annotation in annotations)
+        """Whether the arguments are JSON values of kinds that arrive as they are."""
         self._model = self._whole[1] if self._whole is not None else self._made_model()
 
     def _made_model(self) -> type[BaseModel]:
@@ -92,33 +97,46 @@ class Payload:
         """Return the payload that calls the handler with these arguments: what was left out stays out.
 
         Raises:
-            PayloadError: they do not fit the signature, or could not be read back.
+            PayloadError: they do not fit the signature, or would not arrive as they are.
         """
         values = self._bound(args, kwargs)
         # Not model_validate: passing its options on costs half as much as what it does.
         validate = self._model.__pydantic_validator__.validate_python
         try:
-            if self._whole is None:
-                model = validate(values)
-                given = model.model_fields_set
-            else:
-                model = validate(self._the_whole(values))
-                given = None
+            model = validate(values if self._whole is None else self._the_whole(values))
         except ValidationError as error:
             raise PayloadError(f"The arguments of {self._job_type!r} do not fit: {_described(error)}") from None
+        if self._plain:
+            given = model.__dict__
+            return {name: given[field] for field, name in self._names.items() if field in model.model_fields_set}
+        include = model.model_fields_set if self._whole is None else None
         try:
-            payload = model.model_dump(mode="json", by_alias=True, round_trip=True, include=given, warnings=False)
+            payload = model.model_dump(mode="json", by_alias=True, round_trip=True, include=include, warnings=False)
+            drop_unset(model, payload)
             text = to_json(payload, inf_nan_mode="constants")
-            arriving = self._model.model_validate_json(text)
+            arriving = self._model.__pydantic_validator__.validate_json(text)
+            changed = self._difference(model, arriving)
         except ValidationError as error:
             raise PayloadError(
                 f"The arguments of {self._job_type!r} cannot be read back from JSON: {_described(error)}"
             ) from None
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             raise PayloadError(f"The arguments of {self._job_type!r} cannot be stored as JSON: {error}") from None
-        if _MASK in text and arriving != model:
-            raise PayloadError(f"The arguments of {self._job_type!r} hold a secret, which JSON hides: pass a reference")
+        if changed is not None:
+            raise PayloadError(
+                f"The arguments of {self._job_type!r} cannot be carried by JSON: {changed}. The handler would be given "
+                "other values than these; the annotation, aliases, `exclude` and serializers say what JSON carries"
+            )
         return payload
+
+    def _difference(self, given: BaseModel, arriving: BaseModel) -> str | None:
+        """Return which part of the arguments would arrive changed, or None."""
+        if self._whole is not None:
+            return difference(given, arriving, self._whole[0])
+        for field in given.model_fields_set:
+            if found := difference(given.__dict__[field], arriving.__dict__.get(field), self._names[field]):
+                return found
+        return None
 
     def arguments(self, job: Job) -> dict[str, Any]:
         """Return the handler's arguments, by name.

@@ -97,8 +97,9 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         It has the declaration's queue, priority and so on; `.with_options(...)` and `enqueue` change them.
 
         Raises:
-            PayloadError: the arguments do not fit the handler's signature, or no JSON value can carry them. The message
-                names the parameter.
+            PayloadError: the arguments do not fit the handler's signature, or would not arrive as they are: what the
+                handler receives equals what is given here, up to pydantic's conversion to the annotated types. The
+                message has the path. NaN and what else only the store can tell is refused by `enqueue`.
         """
         payload = self.payload.of(args, kwargs)
         return TypedJob(

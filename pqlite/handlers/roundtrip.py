@@ -1,0 +1,172 @@
+"""What becomes of a value on its way through JSON: what a handler receives must equal what its job was given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, deque
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+_EMPTY = frozenset({list, dict, set, frozenset, tuple, str, bytes, int, float, bool})
+_ABSENT = object()
+
+
+def difference(given: Any, arriving: Any, path: str) -> str | None:
+    """Return the first part that differs, with its path and without its value, or None if the two are equal.
+
+    Models are equal if their fields, extra fields, private attributes and `model_fields_set` are; a field that
+    `drop_unset` keeps may arrive as set. NaN equals NaN, and two aware times are equal if they are the same instant.
+    Objects of a type without `__eq__` are equal if their attributes are.
+    """
+    kind = type(given)
+    if kind in _ATOMS and kind is type(arriving):
+        return None if _equal(given, arriving) else f"{path} would arrive changed"
+    if kind is not type(arriving) and (isinstance(given, (bool, BaseModel)) or isinstance(arriving, bool)):
+        return _changed_type(given, arriving, path)
+    if isinstance(given, BaseModel):
+        return _between_models(given, arriving, path)
+    if kind is type(arriving):
+        if isinstance(given, dict):
+            return _between_dicts(given, arriving, path)
+        if isinstance(given, (list, tuple, deque)) and len(given) == len(arriving):
+            pairs = enumerate(zip(given, arriving, strict=True))
+            return next((found for i, pair in pairs if (found := difference(*pair, f"{path}[{i}]"))), None)
+        if isinstance(given, (set, frozenset)) and given == arriving:
+            twins = {item: item for item in arriving}
+            return next((found for item in given if (found := difference(item, twins[item], f"{path}[...]"))), None)
+        if dataclasses.is_dataclass(given):
+            return _between_attributes(vars_of(given), vars_of(arriving), path)
+        if isinstance(given, (SecretStr, SecretBytes, Secret)) and given != arriving:
+            return f"{path} is a {kind.__name__}, which JSON hides: pass a reference to the secret instead"
+    if _equal(given, arriving):
+        return None
+    return _changed_type(given, arriving, path) if kind is not type(arriving) else f"{path} would arrive changed"
+
+
+def drop_unset(value: Any, written: Any) -> None:
+    """Remove from a value's JSON the models' fields that were not set and have their default, nested ones too.
+
+    They get it from the model again. A field that is not set but was changed in place stays, and so does one whose
+    default is made by a function: it is made once.
+    """
+    if isinstance(value, RootModel):
+        drop_unset(value.root, written)
+    elif isinstance(value, BaseModel) and isinstance(written, dict):
+        for name, field in type(value).model_fields.items():
+            key = field.serialization_alias or name
+            if key not in written:
+                continue
+            item = value.__dict__.get(name, _ABSENT)
+            if name not in value.model_fields_set and _is_default(field, item):
+                del written[key]
+            else:
+                drop_unset(item, written[key])
+    elif dataclasses.is_dataclass(value) and isinstance(written, dict):
+        for name, item in vars_of(value).items():
+            drop_unset(item, written.get(name))
+    elif isinstance(value, dict) and isinstance(written, dict) and len(value) == len(written):
+        for item, child in zip(value.values(), written.values(), strict=True):
+            drop_unset(item, child)
+    elif isinstance(value, (list, tuple, set, frozenset, deque)) and isinstance(written, list):
+        for item, child in zip(value, written, strict=False):
+            drop_unset(item, child)
+
+
+def vars_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass instance; it may have slots."""
+    return {field.name: getattr(value, field.name, _ABSENT) for field in dataclasses.fields(value)}
+
+
+def _is_default(field: FieldInfo, item: Any) -> bool:
+    """Return whether a value is its field's default, and always will be."""
+    factory: Any = field.default_factory
+    if factory is None:
+        return field.default is not PydanticUndefined and difference(field.default, item, "") is None
+    constant = factory in _EMPTY or (
+        isinstance(factory, type)
+        and issubclass(factory, BaseModel)
+        and all(
+            each.default_factory is None or each.default_factory in _EMPTY for each in factory.model_fields.values()
+        )
+    )
+    return constant and difference(factory(), item, "") is None
+
+
+def _between_models(given: BaseModel, arriving: BaseModel, path: str) -> str | None:
+    fields = type(given).model_fields
+    if isinstance(given, RootModel) and isinstance(arriving, RootModel):
+        return difference(given.root, arriving.root, path)
+    own, others = ({name: each.__dict__.get(name, _ABSENT) for name in fields} for each in (given, arriving))
+    if found := _between_attributes(own, others, path):
+        return found
+    for kept, kept_arriving in (
+        (given.model_extra, arriving.model_extra),
+        (given.__pydantic_private__, arriving.__pydantic_private__),
+    ):
+        if kept and (found := _between_attributes(kept, kept_arriving or {}, path)):
+            return found
+    if given.model_fields_set != arriving.model_fields_set:
+        for name in sorted(given.model_fields_set ^ arriving.model_fields_set):
+            if name in given.model_fields_set:
+                return f"{path}.{name} is set and would arrive as not set"
+            if name not in fields or _is_default(fields[name], given.__dict__.get(name)):
+                return f"{path}.{name} is not set and would arrive as set"
+    return None
+
+
+def _between_attributes(given: dict[str, Any], arriving: dict[str, Any], path: str) -> str | None:
+    for name, item in given.items():
+        if found := difference(item, arriving.get(name, _ABSENT), f"{path}.{name}"):
+            return found
+    return None
+
+
+def _between_dicts(given: dict[Any, Any], arriving: dict[Any, Any], path: str) -> str | None:
+    for key, item in given.items():
+        if key not in arriving:
+            return f"{path} has a key of type {type(key).__name__} that would not arrive"
+        if found := difference(item, arriving[key], f"{path}.{key}"):
+            return found
+    if len(given) != len(arriving):
+        return f"{path} would arrive with other keys"
+    if isinstance(given, OrderedDict) and list(given) != sorted(given, key=_place_of_key):
+        return f"{path} is an OrderedDict, whose order PostgreSQL does not keep: pass a list of pairs"
+    return None
+
+
+def _place_of_key(key: Any) -> tuple[int, bytes]:
+    name = str(key).encode(errors="replace")
+    return len(name), name  # as jsonb sorts keys
+
+
+def _equal(given: Any, arriving: Any) -> bool:
+    if isinstance(given, datetime) and isinstance(arriving, datetime) and given.tzinfo and arriving.tzinfo:
+        # Elsewhere than in UTC, a time that the clock passes twice equals none of another time zone.
+        given, arriving = given.astimezone(UTC), arriving.astimezone(UTC)
+    try:
+        if given is arriving or given == arriving or (given != given and arriving != arriving):
+            return True
+    except Exception:
+        return False  # such as an array's, which has no single answer
+    comparable: Any = type(given).__eq__
+    if type(given) is not type(arriving) or comparable is not object.__eq__ or isinstance(given, Enum):
+        return False
+    try:
+        state, other = given.__reduce_ex__(2)[2], arriving.__reduce_ex__(2)[2]
+    except Exception:
+        return True  # it has no state that can be read, such as a lock
+    return difference(state, other, "") is None
+
+
+def _changed_type(given: Any, arriving: Any, path: str) -> str:
+    if arriving is _ABSENT:
+        return f"{path} would not arrive"
+    if given is _ABSENT:
+        return f"{path} is missing, and would arrive with its default"
+    return f"{path} is of type {type(given).__name__} and would arrive as {type(arriving).__name__}"
