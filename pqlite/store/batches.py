@@ -27,12 +27,12 @@ from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
 from pqlite.store.coalescing import Write
 from pqlite.store.columns import KEY, PAYLOAD, arguments
 from pqlite.store.connecting import acquired, leaving_standbys
+from pqlite.store.deadlines import Timed
 from pqlite.store.link import is_weather
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row, row
 
 if TYPE_CHECKING:
-    from pqlite.store.connecting import Connection
     from pqlite.store.connections import Lent
 
 CHUNK = 2000
@@ -48,7 +48,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, asyncpg.PostgresError) and not is_weather(error)
 
 
-async def enqueue_together(conn: Connection, sql: Statements, rows: list[Row]) -> Sequence[int]:
+async def enqueue_together(conn: Timed, sql: Statements, rows: list[Row]) -> Sequence[int]:
     """Insert rows without keys in one statement, its own transaction; return their ids in their order."""
     if len(rows) == 1:
         return [(await conn.fetch(sql.enqueue, *rows[0], None))[0][0]]
@@ -58,18 +58,19 @@ async def enqueue_together(conn: Connection, sql: Statements, rows: list[Row]) -
 
 @asynccontextmanager
 async def flushing(
-    pool: asyncpg.Pool[Any], sql: Statements, patience: float, committed: Callable[[], None]
+    pool: asyncpg.Pool[Any], sql: Statements, timeout: float, committed: Callable[[], None]
 ) -> AsyncIterator[Write[Row, int]]:
     """Yield a function that enqueues rows together, on one connection of the pool; `committed` is called each time.
 
     Raises:
-        TimeoutError, ConnectionError: see connecting.acquired.
+        StoreTimeout, ConnectionError: see connecting.acquired.
     """
-    async with acquired(pool, patience) as conn:
+    async with acquired(pool, timeout) as conn:
+        timed = Timed(conn, timeout)
 
         async def write(rows: list[Row]) -> Sequence[int]:
             async with leaving_standbys(pool):
-                ids = await enqueue_together(conn, sql, rows)
+                ids = await enqueue_together(timed, sql, rows)
             committed()
             return ids
 
@@ -116,7 +117,7 @@ async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
 
 
 async def enqueue_batch(
-    conn: Connection | Lent,
+    conn: Timed | Lent,
     sql: Statements,
     batch: Batch,
     progress: Callable[[int, int], None] | None = None,
@@ -157,7 +158,7 @@ def verdict_on(position: int, job_id: int, inserted: bool, id_types: IdTypes) ->
 
 
 async def _insert_keyed(
-    conn: Connection | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
+    conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
 ) -> Iterable[tuple[int, int, bool]]:
     if key_wait is not None:
         await conn.fetch(
