@@ -14,7 +14,8 @@ from pqlite.outcome import Outcome, Verb
 
 logger = logging.getLogger("pqlite")
 
-_REPORTED_FAILURES = (1, 10, 60)
+FAILURES_PER_REMINDER = 600
+"""A loop that fails is logged once, when it begins to, and again after so many failures: every 20 minutes or so."""
 
 
 def log_event(event: e.Event) -> None:
@@ -76,7 +77,7 @@ def log_event(event: e.Event) -> None:
         case e.WorkerStopped(left=left):
             level = logging.WARNING if left else logging.INFO
             logger.log(level, "Worker %s has stopped, %s jobs left running.", event.worker_id, left)
-        case e.LoopFailed(part=part, error=error, failures=n) if n in _REPORTED_FAILURES or n % 600 == 0:
+        case e.LoopFailed(part=part, error=error, failures=n) if n == 1 or n % FAILURES_PER_REMINDER == 0:
             logger.warning("The %s failed (%s in a row): %s: %s", part, n, type(error).__name__, error)
         case e.LoopRecovered(part=part, failures=failures):
             logger.info("The %s works again after %s failures.", part, failures)

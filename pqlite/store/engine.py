@@ -41,7 +41,7 @@ class Head(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """Jobs of one lane that were claimed together, in the order they became due; lane None: a suspect."""
+    """Jobs of one lane that were claimed together, in the order they became due; lane None: suspects."""
 
     lane: Lane | None
     jobs: list[Job]
@@ -135,11 +135,12 @@ class Engine(Protocol):
         versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
         """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane, each behind its
-        mark; return them by lane, a suspect first, each lane's in the order they became due; and whether jobs were
+        mark; return them by lane, suspects first, each lane's in the order they became due; and whether jobs were
         passed over that may not wait.
 
-        With `suspect`, one job that a dead worker held comes first. Neither it nor a job that may start only once is
-        claimed to wait; and while a suspect waits for room nothing is.
+        With `suspect`, jobs that dead workers held come first, in up to half of the worker's slots (at least one); one
+        whose workers died twice, or whose last attempt it is, only while the worker runs no other of them. Neither they
+        nor jobs that may start only once are claimed to wait; and while a suspect waits for room nothing is.
 
         Jobs whose payload is newer than `versions` says of their type are left to others.
         """

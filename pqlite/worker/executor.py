@@ -25,6 +25,7 @@ from pqlite.store.base import JobStore
 from pqlite.store.rows import Undecodable
 from pqlite.worker.completed import see_completed
 from pqlite.worker.deciding import decide, returned
+from pqlite.worker.tracebacks import code_of, from_handler
 from pqlite.worker.waiting import WaitingRoom
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,9 @@ class Executor:
     ) -> None:
         self._handlers = {t: compiled(each, self._in_thread, middleware) for t, each in handlers.items()}
         self._retrying = {t: each.rules(backoff) for t, each in handlers.items() if isinstance(each, TypedHandler)}
+        self._codes = {
+            t: code_of(each.function if isinstance(each, TypedHandler) else each) for t, each in handlers.items()
+        }
         self._store, self._resources = store, resources
         self._worker_id, self._concurrency = worker_id, concurrency
         self._retrying_plain = Retrying(backoff)
@@ -126,11 +130,6 @@ class Executor:
 
     def _release(self, job: Job) -> None:
         self._submit(Outcome(job, Verb.RELEASED))
-
-    @property
-    def holds_suspect(self) -> bool:
-        """Return whether a job that a dead worker held is here: one at a time, so that it takes few down with it."""
-        return any(attempt.job.crashes for attempt in self.running.values())
 
     def start(self, job: Job) -> None:
         """Start an attempt of a claimed job."""
@@ -209,7 +208,7 @@ class Executor:
             if isinstance(raised, GeneratorExit) and not attempt.runs:
                 raise  # the coroutine is thrown away, with its event loop
             # Also what asyncio would let out of the event loop, which would stop the whole app.
-            error = raised
+            error = raised.with_traceback(from_handler(raised.__traceback__, self._codes.get(context.job.job_type)))
         if context._completed_on:
             error = await see_completed(context, error)
         try:

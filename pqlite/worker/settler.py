@@ -146,8 +146,8 @@ class Settler:
                 continue
             if wanted or outcome.verb is not Verb.DONE:
                 self._announce(JobSettled(self._worker_id, outcome))
-                if outcome.verb in AGAIN:
-                    again.append(outcome)
+            if outcome.job.crashes or (outcome.verb is not Verb.DONE and outcome.verb in AGAIN):
+                again.append(outcome)
         self._settled(job_id for (job_id, _), _ in batch)
         if again:
             # Who looked while this was being written did not see them, and may sleep by now.

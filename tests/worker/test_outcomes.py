@@ -6,6 +6,7 @@ import threading
 import time
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from pydantic import BaseModel
 from pqlite import (
     BackoffPolicy,
     Cancel,
+    Depends,
     Fail,
+    Handlers,
     JobCancelled,
     JobContext,
     JobStatus,
@@ -24,6 +27,7 @@ from pqlite import (
     Snooze,
 )
 from pqlite.events import JobEnded, JobSettled, JobStarted, JobStuck, OutcomeRefused
+from pqlite.handlers.middleware import CallNext
 from pqlite.worker import executor
 from tests.support import EventLog, ended, settled, until
 from tests.worker.conftest import Run
@@ -114,6 +118,66 @@ async def test_without_a_policy_the_first_retry_waits_a_minute(run: Run, store: 
     assert job.status is JobStatus.READY
     assert job.updated_at is not None
     assert job.run_after - job.updated_at == timedelta(minutes=1)
+
+
+def fail(_ctx: JobContext) -> None:
+    raise ValueError("boom")
+
+
+async def fail_on_the_loop(ctx: JobContext) -> None:
+    fail(ctx)
+
+
+class Failing:
+    def __call__(self, ctx: JobContext) -> None:
+        fail(ctx)
+
+
+async def passing_on(ctx: JobContext, call_next: CallNext) -> Any:
+    return await call_next(ctx)
+
+
+def broken_dependency() -> int:
+    raise ValueError("boom")
+
+
+declared = Handlers()
+
+
+@declared.job("t")
+def with_a_dependency(number: int = Depends(lambda: 1)) -> None:
+    raise ValueError(f"boom {number}")
+
+
+@declared.job("needs")
+async def with_a_broken_dependency(number: int = Depends(broken_dependency)) -> None: ...
+
+
+@pytest.mark.parametrize("middleware", [[], [passing_on]])
+@pytest.mark.parametrize(
+    ("job_type", "handler", "first"),
+    [
+        ("t", fail, "fail"),
+        ("t", fail_on_the_loop, "fail_on_the_loop"),
+        ("t", partial(fail), "fail"),
+        ("t", Failing(), "__call__"),
+        ("t", with_a_dependency, "with_a_dependency"),
+        ("needs", with_a_broken_dependency, "broken_dependency"),
+    ],
+)
+async def test_an_error_begins_with_the_first_frame_of_what_the_handler_is(
+    run: Run, store: PgJobStore, middleware: list[Any], job_type: str, handler: Any, first: str
+) -> None:
+    if first == "broken_dependency" and middleware:
+        first = "passing_on"  # the handler was not reached
+    async with run({job_type: handler}, middleware=middleware):
+        job = await ended(store, await store.enqueue(job_type, max_attempts=1))
+
+    lines = (job.last_error or "").splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].startswith(f'  File "{__file__}"')
+    assert lines[1].endswith(f", in {first}")
+    assert "ValueError: boom" in lines[-1]
 
 
 @pytest.mark.parametrize("nonsense", ["soon", float("nan"), None])

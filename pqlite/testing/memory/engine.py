@@ -97,6 +97,8 @@ class MemoryEngine:
             due = [row for row in self._table.free() if row.status is READY and row.run_after <= now]
             due = [row for row in due if not verbs.too_new(row, versions)]
             suspects = sorted((r for r in due if r.crashes and verbs.wanted(r, queues, types)), key=_due)
+            if any(row.crashes and row.locked_by == holder for row in self._table.jobs.values()):
+                suspects = []
             if suspect and suspects and room <= 0:
                 return [], False
             chosen = suspects[:1] if suspect else []
