@@ -15,7 +15,7 @@ from pqlite.errors import PayloadError
 
 MAX_DEPTH = 200
 MAX_ERROR_CHARACTERS = 8000
-MAX_MESSAGE_CHARACTERS = 2000
+MAX_MESSAGE_CHARACTERS = 1000
 # Python refuses to read an integer of more digits.
 _LONG_NUMBER = re.compile(r"(?<!\d)\d{4301}")
 
@@ -73,7 +73,7 @@ def clean_text(text: str) -> str:
 def format_error(error: BaseException) -> str:
     """Return an exception's traceback with its causes, without locals, in at most 8,000 characters.
 
-    A message is shortened to 2,000 characters, so that it leaves room for the frames. Of what is still too long the
+    A message is shortened to 1,000 characters, so that it leaves room for the frames. Of what is still too long the
     middle is left out: the beginning says where it was raised, the end what was.
     """
     try:
