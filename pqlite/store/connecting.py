@@ -1,4 +1,4 @@
-"""Where the database is, and how the connections begin that the store makes: a worker's own, and its pool's."""
+"""How the connections begin and end that the store makes: a worker's own, and its pool's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from pqlite.errors import ConfigurationError, StoreTimeout
+from pqlite.errors import StoreTimeout
 from pqlite.store.deadlines import abandon
 from pqlite.store.route import Pooling, Route, setting
 from pqlite.uninterrupted import others_cancellation_as, uninterrupted
@@ -52,38 +52,6 @@ RESET_SECONDS = 5.0
 IDLE_SECONDS = 5.0
 SHORT_MS = 10_000
 """A timeout below this may hit a statement of pqlite's."""
-
-
-def address(dsn: str, name: str = "dsn") -> str:
-    """Return the DSN if it can be one. It is never quoted: it may hold a password, in the wrong place above all.
-
-    Raises:
-        ConfigurationError: it cannot; the message calls it `name`.
-    """
-    if not isinstance(dsn, str):
-        raise ConfigurationError(f"{name} must be a string, such as postgresql://host/app, not {type(dsn).__name__}")
-    scheme, found, rest = dsn.partition("://")
-    if scheme.startswith(("postgresql+", "postgres+")):
-        raise ConfigurationError(f"{name} must begin with postgresql://, without the name of a driver (+asyncpg)")
-    if not found or scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError(f"{name} must begin with postgresql:// (it is not shown here: it may hold a password)")
-    before, _, query = rest.partition("?")
-    server, _, database = before.partition("/")
-    halves = any("=" not in pair for pair in query.split("&") if pair)
-    if "#" in rest or server.count("@") > 1 or "@" in database or halves:
-        raise ConfigurationError(
-            f"{name} has an @, :, /, ? or # where none can be: in a user's name, a password or a database's name they "
-            "must be percent-encoded (the dsn is not shown here: it may hold a password); it must look like "
-            "postgresql://user:password@host:5432/database"
-        )
-    for host in server.rpartition("@")[2].split(","):
-        port = "" if host.endswith("]") else host.rpartition(":")[2] if ":" in host else ""
-        if port and not port.isdecimal():
-            raise ConfigurationError(
-                f"{name} names a port that is no number; is the @host missing, or an @, : or / in the password not "
-                "percent-encoded? (the dsn is not shown here: it may hold a password)"
-            )
-    return dsn
 
 
 async def dedicated(route: Route, purpose: str) -> asyncpg.Connection[Any]:

@@ -38,9 +38,10 @@ from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
 from pqlite.store.by_hand import ByHand
 from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import complete_on, completing, was_completed
-from pqlite.store.connecting import acquired, address, ask_about, between_users, dedicated, for_pool, leaving_standbys
+from pqlite.store.connecting import acquired, ask_about, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.deadlines import Timed, answered_within, in_transaction, while_answering
+from pqlite.store.dsn import SHAPE, VARIABLES, address, from_environment
 from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
@@ -81,9 +82,11 @@ class PgJobStore:
     """Jobs in PostgreSQL.
 
     Args:
-        dsn: where PostgreSQL is; the store makes a pool of its own and closes it. A pooler such as PgBouncer may stand
-            between, in session or transaction mode: that is noticed. With several hosts, connections go to the first
-            that accepts writes, unless `target_session_attrs` says otherwise.
+        dsn: where PostgreSQL is; the store makes a pool of its own and closes it. SQLAlchemy's form is accepted, too
+            (`postgresql+asyncpg://`, `?ssl=require`). Without dsn, pool and connect it is what PQLITE_DSN or
+            DATABASE_URL says, else libpq's variables (PGHOST, PGDATABASE, PGSERVICE, ...), as for the commands. A
+            pooler such as PgBouncer may stand between, in session or transaction mode: that is noticed. With several
+            hosts, connections go to the first that accepts writes, unless `target_session_attrs` says otherwise.
         pool: an asyncpg pool of yours instead; the store never closes it. A Worker needs `dsn` or `connect` beside
             it, because it holds connections of its own (4) that must not come from a pool.
         connect: an async function that returns a new asyncpg connection (for IAM tokens, client certificates). It is
@@ -91,8 +94,7 @@ class PgJobStore:
             between, make them with `statement_cache_size=0`.
         listen_dsn: where PostgreSQL is reached without a pooler in transaction mode: a worker's one connection for
             notifications, its lock, its registration and the renewal of its lease, without which it claims nothing.
-            Without it a worker behind one polls, and is missed when its lease ends. It is an argument and has no
-            environment variable, as `dsn` has none: both come from your app's configuration.
+            Without it a worker behind one polls, and is missed when its lease ends.
         schema: where pqlite's tables and functions are.
         pool_size: most connections of the store's own pool.
         timeout: how long (seconds or a timedelta) a verb waits for a connection of the pool, and then for the answer to
@@ -129,7 +131,7 @@ class PgJobStore:
         observers: Sequence[Observer] = (),
     ) -> None:
         if dsn is None and pool is None and connect is None:
-            raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
+            dsn = _named_by_environment()
         if pool is not None and not hasattr(pool, "acquire"):
             raise ConfigurationError(f"pool must be one of asyncpg's (asyncpg.create_pool), not {pool!r}")
         self.schema = schema
@@ -656,3 +658,12 @@ class PgJobStore:
 
     def _encoded_result(self, result: Any) -> str | None:
         return encode_clean(result, max_bytes=self._max_payload_bytes)
+
+
+def _named_by_environment() -> str:
+    if (found := from_environment()) is None:
+        raise ConfigurationError(
+            "PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=, or set "
+            f"{' or '.join(VARIABLES)} to {SHAPE}, or libpq's PGHOST, PGDATABASE or PGSERVICE"
+        )
+    return found.dsn
