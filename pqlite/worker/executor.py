@@ -177,7 +177,8 @@ class Executor:
             if isinstance(raised, GeneratorExit) and not attempt.runs:
                 raise  # the coroutine is thrown away, with its event loop
             # Also what asyncio would let out of the event loop, which would stop the whole app.
-            error = raised.with_traceback(from_handler(raised.__traceback__, self._codes.get(context.job.job_type)))
+            trace = from_handler(raised.__traceback__, self._codes.get(context.job.job_type))
+            error = BaseException.with_traceback(raised, trace)  # whatever its class makes of that method
         if context._completed_on:
             error = await see_completed(context, error)
         try:
