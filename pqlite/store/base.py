@@ -65,11 +65,12 @@ class JobStore(Protocol):
     ) -> int:
         """Add a job and return its id, when it is committed.
 
-        Jobs without a key that are enqueued at the same time are written together: none waits for company, but while
-        one statement is on its way those who come share the next. A job that the database refuses (a constraint or a
-        trigger of yours) is an error to its own caller only. A connection that is lost is an error to all who were in
-        that statement, which may have happened and is not repeated. Cancelled, a job that was not sent yet is not
-        added, and none of the others notices.
+        Jobs that are enqueued at the same time are written together, those with keys apart from those without: none
+        waits for company, but while one statement is on its way those who come share the next. A key that another open
+        transaction holds holds up only those who want that key; they keep one connection, however many they are. A job
+        that the database refuses (a constraint or a trigger of yours) is an error to its own caller only. A connection
+        that is lost is an error to all who were in that statement, which may have happened and is not repeated.
+        Cancelled, a job that was not sent yet is not added, and none of the others notices.
 
         With a `dedupe_key` that an active job (READY, BLOCKED, RUNNING) holds, nothing is added and that job's id is
         returned; exact also between racing transactions.

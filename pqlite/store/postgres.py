@@ -21,7 +21,6 @@ from pqlite.codec import encode_clean
 from pqlite.errors import (
     ConfigurationError,
     DedupeConflict,
-    DedupeKeyBusy,
     JobNotFound,
     LeaseLost,
     NotStarted,
@@ -31,10 +30,10 @@ from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive
+from pqlite.store import writer
 from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
-from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
+from pqlite.store.batches import batch_of, enqueue_batch
 from pqlite.store.by_hand import ByHand
-from pqlite.store.coalescing import Coalescer
 from pqlite.store.completion import begun, complete_on, completing, roll_back, was_completed
 from pqlite.store.connecting import acquired, address, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
@@ -53,7 +52,8 @@ from pqlite.store.specs import (
     typed_id,
 )
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import Row, checked_id, duration, name, names, row
+from pqlite.store.validation import checked_id, duration, name, names, row
+from pqlite.store.writer import Answer, EnqueueWriter
 from pqlite.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-KEY_WAIT = timedelta(seconds=5)
 ACQUIRE_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 BUSY_PAUSE = 0.05
@@ -136,7 +135,7 @@ class PgJobStore:
         self._given_pool = pool
         self._pool = pool
         self._loop: asyncio.AbstractEventLoop | None = None  # whose the pool is, if the store made it
-        self._coalescer = None if pool is None else self._coalescing(pool)
+        self._writer = None if pool is None else self._writing(pool)
         self._pool_size = positive("pool_size", pool_size)
         self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
         self._strict = strict
@@ -170,7 +169,7 @@ class PgJobStore:
                 connect=lambda *_args, **_kwargs: for_pool(route),
                 reset=lambda conn: between_users(route, conn),
             )
-            self._coalescer = self._coalescing(self._pool)
+            self._writer = self._writing(self._pool)
 
     async def close(self) -> None:
         """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off; and up
@@ -184,24 +183,24 @@ class PgJobStore:
             await self.events.finish()
 
     async def _close_pool(self) -> None:
-        if self._pool is None or self._coalescer is None or self._given_pool is not None:
+        if self._pool is None or self._writer is None or self._given_pool is not None:
             return
-        pool, coalescer = self._pool, self._coalescer
-        self._pool = self._coalescer = None
+        pool, jobs_writer = self._pool, self._writer
+        self._pool = self._writer = None
         self._watcher.abort(NotStarted("The store was closed while somebody waited for a job."))
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await coalescer.idle()
+                await jobs_writer.idle()
                 await pool.close()
         except BaseException as error:  # also cancelled: nobody closes it a second time
-            coalescer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
+            jobs_writer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
             pool.terminate()
             if not isinstance(error, TimeoutError):
                 raise
             logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
 
-    def _coalescing(self, pool: asyncpg.Pool[Any]) -> Coalescer[Row, int]:
-        return Coalescer(lambda: flushing(pool, self._sql, ACQUIRE_SECONDS, self._enqueued), is_refusal)
+    def _writing(self, pool: asyncpg.Pool[Any]) -> EnqueueWriter:
+        return EnqueueWriter(pool, self._sql, ACQUIRE_SECONDS, self._enqueued)
 
     async def __aenter__(self) -> PgJobStore:
         """Start."""
@@ -359,29 +358,15 @@ class PgJobStore:
         values = row(job, self._max_payload_bytes)
         if conn is not None:
             callers = await self._lent(conn, strict, "A job was enqueued")
-            [(job_id, inserted)] = await callers.fetch(self._sql.enqueue, *values, None)
-        elif job.dedupe_key is None:
-            self._usable_pool()
-            assert self._coalescer is not None  # made with the pool
-            job_id, inserted = await self._coalescer.write(values), True
+            [answer] = [Answer(*found) for found in await callers.fetch(self._sql.enqueue, *values, None)]
         else:
-            job_id, inserted = await self._enqueue_alone(job.dedupe_key, values)
+            self._usable_pool()
+            assert self._writer is not None  # made with the pool
+            answer = await self._writer.write(values)
         if self.events.wanted:
-            enqueued = EnqueuedJob(job_id, job.job_type, job.queue, inserted)
+            enqueued = EnqueuedJob(answer.id, job.job_type, job.queue, answer.inserted)
             self.events(JobsEnqueued([enqueued], committed=conn is None))
-        return typed_id(job, job_id)
-
-    async def _enqueue_alone(self, key: str, values: Row) -> tuple[int, bool]:
-        """Enqueue a job with a key: one that an open transaction holds must block nobody else."""
-        try:
-            async with self.connection() as own:
-                [(job_id, inserted)] = await own.fetch(self._sql.enqueue, *values, KEY_WAIT)
-        except asyncpg.LockNotAvailableError:
-            raise DedupeKeyBusy(
-                f"A transaction that has not ended holds the dedupe key {key!r}; nothing was enqueued."
-            ) from None
-        self._enqueued()
-        return job_id, inserted
+        return typed_id(job, answer.id)
 
     @overload
     async def enqueue_many(
@@ -426,7 +411,7 @@ class PgJobStore:
                 verdicts = await enqueue_batch(callers, self._sql, batch, progress)
         else:
             async with self.transaction() as own:
-                verdicts = await enqueue_batch(own, self._sql, batch, progress, KEY_WAIT)
+                verdicts = await enqueue_batch(own, self._sql, batch, progress, writer.KEY_WAIT)
             self._enqueued()
         if noted is not None:
             self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))

@@ -58,7 +58,9 @@ class Executor:
     ) -> None:
         threads = Threads(concurrency)
         self._handlers = {t: compiled(each, threads.run, middleware) for t, each in handlers.items()}
-        self._retrying = {t: each.rules(backoff) for t, each in handlers.items() if isinstance(each, TypedHandler)}
+        typed = [(t, each) for t, each in handlers.items() if isinstance(each, TypedHandler)]
+        self._writers = {t: writer for t, each in typed if (writer := each.result.writer) is not None}
+        self._retrying = {t: each.rules(backoff) for t, each in typed}
         self._codes = {
             t: code_of(each.function if isinstance(each, TypedHandler) else each) for t, each in handlers.items()
         }
@@ -109,6 +111,7 @@ class Executor:
     def start(self, job: Job) -> None:
         """Start an attempt of a claimed job."""
         attempt = Attempt(job, JobContext(job, self._store, self._worker_id, self._resources))
+        attempt.context._write = self._writers.get(job.job_type)
         if not self.running:
             self._idle.clear()
         self.running[job.id] = attempt
@@ -217,7 +220,7 @@ class Executor:
                 if isinstance(result, HandlerSignal):
                     error = result  # returned or raised, it says the same
                 elif (reason := attempt.interrupted_by(took)) is None:
-                    return returned(job, result, int(took * 1000))
+                    return returned(job, result, int(took * 1000), attempt.context._write)
                 else:
                     error = asyncio.CancelledError()  # as if it had let that pass
             torn_down = self._owner is not None and (self._owner.cancelling() > 0 or self._owner.done())
