@@ -185,7 +185,8 @@ class Executor:
         if context._completed_on:
             error = await see_completed(context, error)
         try:
-            self._ended(attempt, self._decide(attempt, result, error, time.monotonic() - attempt.started))
+            now = time.monotonic()
+            self._ended(attempt, self._decide(attempt, result, error, now - attempt.started), now)
         finally:
             error = None  # its traceback may refer to this frame
 
@@ -205,7 +206,7 @@ class Executor:
         if attempt.task is not None:
             attempt.task.cancel()
         if not attempt.entered:
-            self._ended(attempt, Outcome(attempt.job, Verb.RELEASED))
+            self._ended(attempt, Outcome(attempt.job, Verb.RELEASED), time.monotonic())
         else:
             attempt.stuck = self._loop.call_later(STUCK_AFTER, self._report_stuck, attempt)
 
@@ -229,10 +230,12 @@ class Executor:
             logger.exception("Deciding the outcome of job %s failed.", job.id)
             return Outcome(job, Verb.RETRY, error=format_error(bug), delay=60.0)
 
-    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        attempt.forget_timers()
-        self._last_end = time.monotonic()
-        took = self._last_end - attempt.started
+    def _ended(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if attempt.stuck is not None:
+            attempt.stuck.cancel()
+        self._last_end, took = now, now - attempt.started
         if outcome.duration_ms is None:
             outcome = outcome._replace(duration_ms=int(took * 1000))
         self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)
