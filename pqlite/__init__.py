@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RetryAfter,
         SchemaError,
         Snooze,
+        StoreTimeout,
         UnexpectedResult,
         WorkerError,
     )
@@ -82,6 +83,7 @@ __all__ = [
     "RetryAfter",
     "SchemaError",
     "Snooze",
+    "StoreTimeout",
     "TypedHandler",
     "TypedJob",
     "UnexpectedResult",
