@@ -137,8 +137,8 @@ class Running:
 
     async def _close_links(self, seconds: float) -> None:
         parts = self._parts
-        engines = (parts.claim_engine, parts.settle_engine, parts.scout_engine)
-        await asyncio.wait([asyncio.create_task(engine.link.close(seconds)) for engine in engines])
+        closes = (parts.claim_engine.link.close, parts.settle_engine.link.close, parts.maintenance.close)
+        await asyncio.wait([asyncio.create_task(close(seconds)) for close in closes])
 
     async def _give_back_unknown(self, seconds: float) -> None:
         """Release jobs whose claim was cut off: they have not started, and must not count as lost to a death."""
