@@ -182,8 +182,10 @@ async def test_a_closed_connection_is_gone_and_no_longer_held(link: Link, conn: 
     await gone(conn, pid)
 
 
-async def test_a_fork_leaves_the_child_no_more_descriptors_than_its_parent_has(link: Link) -> None:
-    await link.connect(5.0)
+async def test_a_fork_leaves_the_child_no_more_descriptors_than_its_parent_has(dsn: str) -> None:
+    links = [Link(lambda: asyncpg.connect(dsn)) for _ in range(4)]
+    for link in links:
+        await link.connect(5.0)
     descriptors = len(os.listdir("/proc/self/fd"))
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -195,4 +197,6 @@ async def test_a_fork_leaves_the_child_no_more_descriptors_than_its_parent_has(l
     os.close(writing)
     os.waitpid(child, 0)
     with os.fdopen(reading) as answer:
-        assert int(answer.read()) == descriptors
+        assert int(answer.read()) <= descriptors  # the event loop closes one of its own
+    for link in links:
+        await link.close()

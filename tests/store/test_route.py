@@ -29,7 +29,7 @@ async def test_a_way_that_leads_to_a_pooler_and_past_it_by_turns_yields_a_connec
             self.pooling = Pooling.TRANSACTION if len(opened) % 2 else Pooling.NONE
             return conn, False
 
-    conn = await ByTurns(dsn).connection("test", {})
+    conn = await ByTurns(dsn).connection("test", {"array_nulls": "on"})
     try:
         assert await conn.fetchval("select 1") == 1
     finally:
