@@ -115,9 +115,9 @@ def policy_of(backoff: Backoff) -> BackoffPolicy:
 
 
 class IdlePollPolicy:
-    """How long a worker that found nothing sleeps, unless it is woken or a job becomes due: 1, 2, 5, 10 s.
+    """How long a worker that found nothing sleeps, unless it is notified or a job becomes due: 1, 2, 5, 10 s.
 
-    `base_seconds` is the first sleep, `max_seconds` the longest.
+    `base_seconds` is the first sleep and the shortest, `max_seconds` the longest, from the fourth on.
     """
 
     def __init__(self, base_seconds: float = 1.0, max_seconds: float = 10.0) -> None:
@@ -125,10 +125,10 @@ class IdlePollPolicy:
         self.max_seconds = max_seconds
 
     def next_sleep(self, empty_streak: int) -> float:
-        """Return seconds to sleep after `empty_streak` (1 or more) claims in a row found nothing."""
-        factors = (1.0, 2.0, 5.0, 10.0)
-        factor = factors[min(max(empty_streak, 1), len(factors)) - 1]
-        return min(self.base_seconds * factor, self.max_seconds)
+        """Return seconds to sleep after a claim found nothing, as did `empty_streak` (0 or more) before it in a row."""
+        steps = (self.base_seconds, 2.0, 5.0)
+        step = steps[max(empty_streak, 0)] if empty_streak < len(steps) else self.max_seconds
+        return min(max(step, self.base_seconds), self.max_seconds)
 
 
 class LoopErrorPolicy:

@@ -15,6 +15,7 @@ from pqlite.errors import PayloadError
 
 MAX_DEPTH = 200
 MAX_ERROR_CHARACTERS = 8000
+MAX_MESSAGE_CHARACTERS = 1000
 # Python refuses to read an integer of more digits.
 _LONG_NUMBER = re.compile(r"(?<!\d)\d{4301}")
 
@@ -70,13 +71,28 @@ def clean_text(text: str) -> str:
 
 
 def format_error(error: BaseException) -> str:
-    """Return an exception's traceback, without locals, its end kept: the end says what happened."""
+    """Return an exception's traceback with its causes, without locals, in at most 8,000 characters.
+
+    A message is shortened to 1,000 characters, so that it leaves room for the frames. Of what is still too long the
+    middle is left out: the beginning says where it was raised, the end what was.
+    """
     try:
-        text = "".join(traceback.format_exception(error))
+        # Each frame, and each exception's message, is one piece.
+        pieces = traceback.TracebackException.from_exception(error).format()
+        text = "".join(_shortened(piece, MAX_MESSAGE_CHARACTERS) for piece in pieces)
     except Exception:
         # An exception whose __str__ raises must not make the failure unstorable.
         text = f"{type(error).__name__} (its message could not be read)"
-    return clean_text(text.strip()[-MAX_ERROR_CHARACTERS:])
+    return clean_text(_shortened(text.strip(), MAX_ERROR_CHARACTERS))
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Return text of at most `limit` characters, with the number of those left out in their place."""
+    if len(text) <= limit:
+        return text
+    omission = f" ... ({len(text) - limit:,} characters left out) ... "
+    kept = limit - len(omission)
+    return f"{text[: kept // 2]}{omission}{text[kept // 2 - kept :]}"
 
 
 def decode(text: str | None) -> Any:

@@ -1,7 +1,7 @@
 -- Hand due jobs to a worker, lane by lane in the order given, each lane from its watermark (run_after, id) on: p_room to
--- start now, and up to p_prefetch more to start soon. With p_suspect, one job that a dead worker held comes first.
--- Neither suspects nor jobs that may start only once (max_attempts = 1) are prefetched; and while a suspect waits for
--- room nothing is, so that what waits in the worker's memory runs out and there is some.
+-- start now, and up to p_prefetch more to start soon. With p_suspect, the jobs that dead workers held come first, as
+-- many as due_suspects.sql allows. Neither they nor jobs that may start only once (max_attempts = 1) are prefetched; and
+-- while a suspect waits for room nothing is, so that what waits in the worker's memory runs out and there is some.
 --
 -- p_versions says up to which version the worker knows the payloads of a job type ({"type": 2}; those of types that are
 -- not in it, or with null, any): it passes over newer ones, and leaves them to newer workers. They have no range in the
@@ -35,26 +35,18 @@ declare
   v_more_once boolean[];
   v_cut int;
 begin
-  if p_suspect and p_room <= 0 then
-    perform from pqlite.jobs j
-    where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
-      and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
-      and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))
-    order by j.run_after, j.id limit 1;
-    if found then
-      return;
-    end if;
-  elsif p_suspect then
-    select array_agg(s.id), array_agg(s.max_attempts = 1) into v_more, v_more_once from (
-      select j.id, j.max_attempts from pqlite.jobs j
-      where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
-        and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
-        and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))
-      order by j.run_after, j.id limit 1 for no key update skip locked) s;
+  -- The function is called only where it may find one: almost always there is none.
+  if p_suspect and exists (select from pqlite.jobs j
+                           where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now) then
+    select array_agg(s.id), array_agg(s.max_attempts = 1) into v_more, v_more_once
+    from pqlite.due_suspects(p_worker, p_room, p_queues, p_types, p_versions) s;
     if v_more is not null then
+      if p_room <= 0 then
+        return;
+      end if;
       v_ids := v_more;
       v_once := v_more_once;
-      v_want := v_want - 1;
+      v_want := v_want - cardinality(v_more);
     end if;
   end if;
 

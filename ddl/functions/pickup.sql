@@ -20,10 +20,7 @@ begin
     exit when found;
   end loop;
   if v_id is null then
-    select j.id into v_id from pqlite.jobs j
-    where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now
-      and (p_types is null or j.job_type = any (p_types)) and (p_queues is null or j.queue = any (p_queues))
-    order by j.run_after, j.id limit 1 for no key update skip locked;
+    select s.id into v_id from pqlite.due_suspects(p_holder, 1, p_queues, p_types) s;
   end if;
   return query
   update pqlite.jobs j

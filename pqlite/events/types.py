@@ -112,16 +112,23 @@ class JobStopping(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobEnded(WorkerEvent):
-    """An attempt has ended, or was stopped before its handler was called. Its outcome is decided, not yet written."""
+    """An attempt has ended, or was stopped before its handler was called. Its outcome is decided, not yet written:
+    `outcome.expected` is the status that the job should get, JobSettled has the one that it got.
+    """
 
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class JobSettled(WorkerEvent):
-    """The database accepted the outcome. Also of jobs that were claimed and given back, or cancelled, unstarted."""
+    """The database accepted the outcome. Also of jobs that were claimed and given back, or cancelled, unstarted.
+
+    `status` is what the job is by now: DONE, FAILED, CANCELLED, or READY for another attempt. It can differ from what
+    the outcome asked for: a job that somebody has cancelled is not retried, nor one that has no attempts left.
+    """
 
     outcome: Outcome
+    status: JobStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ import logging
 from typing import Any
 
 from pqlite import events as e
-from pqlite.job import Job, TakenOver
+from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome, Verb
 
 logger = logging.getLogger("pqlite")
 
-_REPORTED_FAILURES = (1, 10, 60)
+FAILURES_PER_REMINDER = 600
+"""A loop that fails is logged once, when it begins to, and again after so many failures: every 20 minutes or so."""
 
 
 def log_event(event: e.Event) -> None:
@@ -33,8 +34,8 @@ def log_event(event: e.Event) -> None:
             )
         case e.JobStopping(job=job, reason=reason):
             logger.debug("Job %s (%s) was asked to stop: %s.", job.id, job.job_type, reason, extra=_fields(job))
-        case e.JobSettled(outcome=outcome):
-            _log_outcome(outcome)
+        case e.JobSettled(outcome=outcome, status=status):
+            _log_settled(outcome, status)
         case e.OutcomeRefused(outcome=o):
             logger.warning(
                 "Job %s (%s): the outcome %s was refused, the job is no longer ours.",
@@ -76,22 +77,22 @@ def log_event(event: e.Event) -> None:
         case e.WorkerStopped(left=left):
             level = logging.WARNING if left else logging.INFO
             logger.log(level, "Worker %s has stopped, %s jobs left running.", event.worker_id, left)
-        case e.LoopFailed(part=part, error=error, failures=n) if n in _REPORTED_FAILURES or n % 600 == 0:
+        case e.LoopFailed(part=part, error=error, failures=n) if n == 1 or n % FAILURES_PER_REMINDER == 0:
             logger.warning("The %s failed (%s in a row): %s: %s", part, n, type(error).__name__, error)
         case e.LoopRecovered(part=part, failures=failures):
             logger.info("The %s works again after %s failures.", part, failures)
 
 
-def _log_outcome(outcome: Outcome) -> None:
+def _log_settled(outcome: Outcome, status: JobStatus) -> None:
     job = outcome.job
-    match outcome.verb:
-        case Verb.FAILED:
-            logger.error("Job %s (%s) failed: %s", job.id, job.job_type, outcome.error, extra=_fields(job))
-        case Verb.RETRY if job.attempts >= job.max_attempts:
+    match status:
+        case JobStatus.FAILED if outcome.verb is Verb.RETRY:
             logger.error(
                 "Job %s (%s) failed its last attempt: %s", job.id, job.job_type, outcome.error, extra=_fields(job)
             )
-        case Verb.RETRY:
+        case JobStatus.FAILED:
+            logger.error("Job %s (%s) failed: %s", job.id, job.job_type, outcome.error, extra=_fields(job))
+        case JobStatus.READY if outcome.verb is Verb.RETRY:
             logger.warning(
                 "Job %s (%s) failed attempt %s of %s, next in %.1f s: %s",
                 job.id, job.job_type, job.attempts, job.max_attempts, outcome.delay, _last_line(outcome.error),
@@ -99,7 +100,12 @@ def _log_outcome(outcome: Outcome) -> None:
             )  # fmt: skip
         case _:
             logger.debug(
-                "Job %s (%s): %s in %s ms.", job.id, job.job_type, outcome.verb, outcome.duration_ms, extra=_fields(job)
+                "Job %s (%s): %s in %s ms.",
+                job.id,
+                job.job_type,
+                outcome.verb if status is JobStatus.READY else status,
+                outcome.duration_ms,
+                extra=_fields(job),
             )
 
 

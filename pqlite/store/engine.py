@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pqlite.job import Job, TakenOver
+from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome, Verdict
 from pqlite.store.base import JobStore
 
@@ -41,7 +41,7 @@ class Head(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """Jobs of one lane that were claimed together, in the order they became due; lane None: a suspect."""
+    """Jobs of one lane that were claimed together, in the order they became due; lane None: suspects."""
 
     lane: Lane | None
     jobs: list[Job]
@@ -56,12 +56,13 @@ class Unknown(NamedTuple):
     until: datetime
 
 
-class Refusal(NamedTuple):
-    """An outcome that was not written, by the claim it belongs to, and why."""
+class Answer(NamedTuple):
+    """What became of one outcome, by the claim it belongs to, and the job's status by now."""
 
     id: int
     claims: int
     verdict: Verdict
+    status: JobStatus
 
 
 class EngineLink(Protocol):
@@ -135,11 +136,12 @@ class Engine(Protocol):
         versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
         """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane, each behind its
-        mark; return them by lane, a suspect first, each lane's in the order they became due; and whether jobs were
+        mark; return them by lane, suspects first, each lane's in the order they became due; and whether jobs were
         passed over that may not wait.
 
-        With `suspect`, one job that a dead worker held comes first. Neither it nor a job that may start only once is
-        claimed to wait; and while a suspect waits for room nothing is.
+        With `suspect`, jobs that dead workers held come first, in up to half of the worker's slots (at least one); one
+        whose workers died twice, or whose last attempt it is, only while the worker runs no other of them. Neither they
+        nor jobs that may start only once are claimed to wait; and while a suspect waits for room nothing is.
 
         Jobs whose payload is newer than `versions` says of their type are left to others.
         """
@@ -171,11 +173,13 @@ class Engine(Protocol):
 
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
-    ) -> list[Refusal]:
-        """Write outcomes of one holder's claims; return those that were not written. Safe to repeat.
+    ) -> list[Answer]:
+        """Write outcomes of one holder's claims; return an answer for each but those that were DONE and are written.
+        Safe to repeat.
 
-        ALREADY: an earlier call with this claim had landed. BUSY: a stranger has locked the job; ask again. FENCED: the
-        claim is no longer current. Without `keep_done` a job that is DONE is deleted.
+        WRITTEN: the job's status says how it ended; it is CANCELLED, and not READY, if somebody had asked for that.
+        ALREADY: an earlier call with this claim had landed. BUSY: another transaction has locked the job; ask again.
+        FENCED: the claim is no longer current. Without `keep_done` a job that is DONE is deleted.
         """
         ...
 

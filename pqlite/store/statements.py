@@ -42,8 +42,9 @@ class Statements:
     end_of: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
     ended: str = "select id, status, result::text, last_error, errors::text from pqlite.ended($1)"
     settle: str = (
-        "select id, claims, verdict from pqlite.settle("
-        "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9)"
+        "select id, claims, verdict, status from pqlite.settle("
+        "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9, "
+        "$10)"
     )
     claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb)"
     lanes: str = (

@@ -162,7 +162,7 @@ class Drain:
             # None if the handler does not stop: nobody can tell how its attempt will end.
             for outcome in self._outcomes:
                 if outcome.committed:
-                    self._announce(JobSettled(PURPOSE, outcome))
+                    self._announce(JobSettled(PURPOSE, outcome, outcome.expected))
                 else:
                     await uninterrupted(self._settle(engine, outcome))
         return self._outcomes.pop()
@@ -175,10 +175,12 @@ class Drain:
     async def _settle(self, engine: Engine, outcome: Outcome) -> None:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
-            refused = await engine.settle(self._holder, [outcome])
-            if not refused or refused[0].verdict is not Verdict.BUSY:
-                fenced = bool(refused) and refused[0].verdict is Verdict.FENCED
-                self._announce((OutcomeRefused if fenced else JobSettled)(PURPOSE, outcome))
+            answer = next(iter(await engine.settle(self._holder, [outcome])), None)
+            if answer is None or answer.verdict is not Verdict.BUSY:
+                if answer is not None and answer.verdict is Verdict.FENCED:
+                    self._announce(OutcomeRefused(PURPOSE, outcome))
+                else:
+                    self._announce(JobSettled(PURPOSE, outcome, outcome.expected if answer is None else answer.status))
                 return
             if time.monotonic() >= deadline:
                 raise AssertionError(

@@ -14,7 +14,7 @@ from pqlite.job import Job
 from pqlite.store.engine import Engine, Unknown
 from pqlite.worker.lanes import RATION, Lanes
 from pqlite.worker.listening import Listening
-from pqlite.worker.supervisor import FOREVER
+from pqlite.worker.supervisor import FOREVER, Untried
 
 DISCOVER_EVERY = 1.0
 DISCOVERY_SECONDS = 10.0
@@ -49,7 +49,6 @@ class Claimer:
         announce: Announcer,
         lanes: Lanes,
         capacity: Callable[[float], tuple[int, int]],
-        suspect_held: Callable[[], bool],
         held: Callable[[], list[int]],
         accept: Callable[[Sequence[Job]], None],
         lost: Callable[[], None],
@@ -65,7 +64,6 @@ class Claimer:
         self._idle = idle
         self._announce = announce
         self._capacity = capacity
-        self._suspect_held = suspect_held
         self._held = held
         self._accept = accept
         self._lost = lost
@@ -106,12 +104,12 @@ class Claimer:
         """Claim once; return how long to pause."""
         holder = self.holder
         if holder is None:
-            return FOREVER
+            return Untried(FOREVER)
         try:
             await self._audit(holder)
             room, prefetch = self._capacity(self.round_trip)
             if room + prefetch <= 0:
-                return AUDIT_EVERY
+                return Untried(AUDIT_EVERY)
             next_due = None if self._hopes() else await self._discover()
             claimed = await self._claim(holder, room, prefetch)
         except LeaseLost as error:
@@ -159,7 +157,7 @@ class Claimer:
             holder,
             room,
             prefetch=prefetch,
-            suspect=not (self._hoped or self._suspect_held()),
+            suspect=not self._hoped,
             queues=self._queues,
             types=self._types,
             lanes=asked,
@@ -213,7 +211,7 @@ class Claimer:
         What was enqueued before the asking notified nobody, hence the second look. While it sleeps on, each asking
         outlasts the next look, so that there is no gap.
         """
-        pause = min(max(float(self._idle.next_sleep(self._empty_streak + 1)), 0.0), FOREVER)
+        pause = min(max(float(self._idle.next_sleep(self._empty_streak)), 0.0), FOREVER)
         if deaf := self._listening.found_nothing():
             return min(pause, next_due, deaf)
         armed_until = self._armed_until

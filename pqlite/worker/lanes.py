@@ -151,7 +151,7 @@ class Lanes:
         counts: dict[Lane, int] = {}
         began = dict(asked)
         for lane, jobs in claimed:
-            if lane is None:  # a suspect: in no lane's order
+            if lane is None:  # suspects: in no lane's order
                 limit -= len(jobs)
                 continue
             last = jobs[-1]

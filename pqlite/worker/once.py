@@ -37,7 +37,6 @@ class Once:
         versions: Mapping[str, int],
         holder: Callable[[], str | None],
         room: Callable[[], int],
-        suspect_held: Callable[[], bool],
         running: Callable[[], bool],
         undelivered: Callable[[], bool],
         refused: Callable[[], Exception | None],
@@ -52,7 +51,6 @@ class Once:
         self._versions = versions
         self._holder = holder
         self._room = room
-        self._suspect_held = suspect_held
         self._running = running
         self._undelivered = undelivered
         self._refused = refused
@@ -126,7 +124,7 @@ class Once:
         claimed, _ = await self._engine.claim(
             holder,
             room,
-            suspect=not self._suspect_held(),
+            suspect=True,
             queues=self._queues,
             types=self._types,
             lanes=[place_of(head) for head in heads if head.due_in <= 0][:MOST],

@@ -37,7 +37,7 @@ from pqlite.worker.reaper import Reaper
 from pqlite.worker.scout import PATIENCE_AT_MOST, Scout
 from pqlite.worker.sentinel import Sentinel
 from pqlite.worker.settler import Settler
-from pqlite.worker.supervisor import Loop
+from pqlite.worker.supervisor import Loop, Untried
 
 GATE = 1.0
 """How often the scout looks whether it may look for jobs by now."""
@@ -129,7 +129,6 @@ class Parts:
             announce=plan.announce,
             lanes=self.lanes,
             capacity=self._capacity,
-            suspect_held=lambda: self.executor.holds_suspect,
             held=lambda: [*self.executor.held, *(job_id for job_id, _ in self.settler.undelivered)],
             accept=self._accept,
             lost=self.sentinel.hurry,
@@ -170,7 +169,6 @@ class Parts:
             versions=self._versions,
             holder=lambda: self.claimer.holder,
             room=lambda: self._capacity(0.0)[0],
-            suspect_held=lambda: self.executor.holds_suspect,
             running=lambda: bool(self.executor.running),
             undelivered=lambda: bool(self.settler.undelivered),
             refused=lambda: self.settling.last_error,
@@ -236,7 +234,7 @@ class Parts:
 
     async def _scout(self) -> float:
         if self.claimer.holder is None or not self.may_claim:
-            return GATE
+            return Untried(GATE)
         try:
             await self.claimer.audit_aside(self.scout_engine)
         finally:  # also if that fails: the two must not keep each other from being done
@@ -252,7 +250,9 @@ class Parts:
             self.scouting.wake()
 
     def _put_back(self, outcomes: Sequence[Outcome]) -> None:
-        """Look for jobs that this worker itself has made READY; those that were released keep their place."""
+        """Look for jobs that these outcomes have made READY, or that may start now that fewer suspects run. Those that
+        were released keep their place.
+        """
         self.claiming.wake()
         for outcome in outcomes:
             if outcome.job.crashes:  # in no lane, so no look says when a suspect is due

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pqlite.events import JobsTakenOver
 from pqlite.events.announcer import Announcer
 from pqlite.job import TakenOver
-from pqlite.worker.supervisor import FOREVER
+from pqlite.worker.supervisor import FOREVER, Untried
 
 LONGEST_LOOK = 5.0
 SHORTEST_LOOK = 0.25
@@ -48,7 +48,7 @@ class Reaper:
     async def once(self) -> float:
         """Look once; return how long to pause."""
         if self.holder is None:
-            return FOREVER
+            return Untried(FOREVER)
         death = await self._next_death(self.holder)
         taken = [] if death is None else await self._reap(self.holder)
         if time.monotonic() >= self._next_stale:

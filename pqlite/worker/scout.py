@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from pqlite.store.engine import Head
 from pqlite.worker.lanes import RATION, Asked, Lanes
+from pqlite.worker.supervisor import Untried
 
 LOOK_EVERY = 1.0
 SWEEP_EVERY = 5.0
@@ -101,7 +102,7 @@ class Scout:
         now = time.monotonic()
         sweep = now >= self._sweep_at
         if not sweep and now < self._back_at:
-            return self._rest(now)
+            return Untried(self._rest(now))
         news, hurry = self._news, self._hurry
         self._news, self._hurry = False, hurry and not sweep
         before = self._lanes.marks

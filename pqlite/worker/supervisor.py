@@ -1,4 +1,4 @@
-"""The loop of every part of a worker: acts, pauses, survives errors with backoff, and says when it does not work."""
+"""The loop of every part of a worker: acts, pauses, survives errors with backoff, and reports when it does not work."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ FOREVER = 3600.0
 """What `once` returns when only a wake-up gives it something to do."""
 
 
+class Untried(float):
+    """A pause, in seconds, returned by a call of `once` that tried nothing, because nothing was due.
+
+    After a failure such a call does not show that the loop works again.
+    """
+
+
 class Loop:
     """Calls `once` again and again, pausing for as many seconds as it returns, until stopped.
 
-    An error is announced, never raised: the loop pauses as its policy says and goes on. It is stopped by a flag
-    between two calls, so a statement is never cut in two.
+    An error is announced, never raised: the loop pauses as its policy says and goes on. Failures are counted until a
+    call succeeds that did something (see Untried). The loop is stopped by a flag between two calls, so a statement is
+    never cut in two.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class Loop:
         self.last_error: Exception | None = None
         """The latest error, None once the loop works again."""
         self._next_cycle = time.monotonic()
+        """When the next call is to begin, or the present one began (time.monotonic)."""
 
     def wake(self) -> None:
         """End the pause, unless it follows an error: those are not cut short by what goes on meanwhile."""
@@ -79,6 +88,7 @@ class Loop:
         while not self._stopped:
             self._woken.clear()
             ended_by, began = self._woken, time.monotonic()
+            self._next_cycle = began  # a wake-up may have ended a pause of an hour
             try:
                 with others_cancellation_as(WorkerError, "What it waited for was cancelled."):
                     pause = await self._once()
@@ -88,7 +98,7 @@ class Loop:
                 self._failed(self.name, error, self._failures)
                 pause, ended_by = self._pause_after_error(), self._halted
             else:
-                if self._failures:
+                if self._failures and not isinstance(pause, Untried):
                     self._recovered(self.name, self._failures)
                     self._failures, self.last_error = 0, None
                 pause = min(pause, self._until_alarm(began))

@@ -248,6 +248,10 @@ class Worker:
     async def run(self) -> None:
         """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says.
 
+        It handles no signals. `asyncio.run` cancels it on SIGINT, but a SIGTERM ends the process at once, which costs
+        each running job its attempt: `pqlite worker` handles both, and so does a program with
+        `loop.add_signal_handler(signal.SIGTERM, worker.begin_shutdown)`.
+
         Raises:
             WorkerError: it did not stop cleanly; and whatever entering the worker raises.
         """

@@ -221,19 +221,6 @@ async def test_a_job_that_a_transaction_has_locked_is_stepped_over(store: Store,
     assert [job.id for job in await worker.claim()] == [first]
 
 
-async def test_jobs_a_dead_worker_held_are_claimed_one_at_a_time_and_only_when_asked_for(
-    store: Store, register: Register, worker: RegisteredWorker
-) -> None:
-    suspects = [await store.enqueue("t") for _ in range(2)]
-    await make_suspect(register)
-    plain = await store.enqueue("t")
-
-    assert [job.id for job in await worker.claim_from([Lane("default", "t", 0)])] == [plain]
-    assert [(job.id, job.crashes) for job in await worker.claim(suspect=True)] == [(suspects[0], 1)]
-    assert [job.id for job in await worker.claim(suspect=True)] == suspects[1:]
-    assert await worker.claim(suspect=True) == []
-
-
 async def test_a_suspect_counts_against_the_limit_and_comes_before_the_lanes(
     store: Store, register: Register, worker: RegisteredWorker
 ) -> None:

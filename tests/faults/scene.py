@@ -125,7 +125,9 @@ class Scene:
         self.ids.append(job_id)
         return job_id
 
-    async def enqueue_many(self, job_type: str, count: int, seconds: float = 0.0, **options: Any) -> list[int]:
+    async def enqueue_many(
+        self, job_type: str, count: int, seconds: float | list[float] = 0.0, **options: Any
+    ) -> list[int]:
         verdicts = await self.store.enqueue_many(
             [{"job_type": job_type, "payload": {"seconds": seconds}, **options} for _ in range(count)]
         )

@@ -34,11 +34,13 @@ async def register(store: PgJobStore) -> AsyncIterator[Register]:
     numbers = itertools.count(1)
     async with AsyncExitStack() as stack:
 
-        async def another(*, lock_key: int | None = None, lease: timedelta = timedelta(seconds=20)) -> RegisteredWorker:
+        async def another(
+            *, lock_key: int | None = None, lease: timedelta = timedelta(seconds=20), **info: object
+        ) -> RegisteredWorker:
             engine = store.engine("test")
             stack.push_async_callback(engine.link.close)
             worker_id = f"worker-{next(numbers)}"
-            await engine.register(worker_id, "worker", lock_key, lease, {})
+            await engine.register(worker_id, "worker", lock_key, lease, info)
             return RegisteredWorker(engine, worker_id)
 
         yield another

@@ -56,19 +56,6 @@ async def test_a_claim_of_nothing_returns_nothing(worker: RegisteredWorker) -> N
 # Suspects
 
 
-async def test_jobs_a_dead_worker_held_are_claimed_one_at_a_time_and_only_when_asked_for(
-    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
-) -> None:
-    suspects = [await store.enqueue("t") for _ in range(2)]
-    await conn.execute("update pqlite.jobs set crashes = 1")
-    plain = await store.enqueue("t")
-
-    assert [job.id for job in await worker.claim_from([Lane("default", "t", 0)])] == [plain]
-    assert [job.id for job in await worker.claim(suspect=True)] == suspects[:1]
-    assert [job.id for job in await worker.claim(suspect=True)] == suspects[1:]
-    assert await worker.claim(suspect=True) == []
-
-
 async def test_a_suspect_counts_against_the_limit_and_comes_before_the_lanes(
     store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
 ) -> None:

@@ -118,13 +118,24 @@ def test_a_function_of_the_attempt_is_a_policy_and_a_class_or_a_number_is_none()
 
 
 def test_an_idle_worker_polls_after_one_two_five_and_ten_seconds() -> None:
-    assert [IdlePollPolicy().next_sleep(streak) for streak in (0, 1, 2, 3, 4, 5, 10**9)] == [1, 1, 2, 5, 10, 10, 10]
+    assert [IdlePollPolicy().next_sleep(streak) for streak in (-1, 0, 1, 2, 3, 4, 10**9)] == [1, 1, 2, 5, 10, 10, 10]
 
 
-def test_the_longest_idle_sleep_is_the_callers() -> None:
-    policy = IdlePollPolicy(base_seconds=0.5, max_seconds=1.2)
+@pytest.mark.parametrize(
+    ("base", "longest", "sleeps"),
+    [
+        (0.5, 30.0, [0.5, 2.0, 5.0, 30.0, 30.0]),
+        (0.5, 3.0, [0.5, 2.0, 3.0, 3.0, 3.0]),
+        (0.5, 1.2, [0.5, 1.2, 1.2, 1.2, 1.2]),
+        (60.0, 60.0, [60.0] * 5),
+    ],
+)
+def test_idle_sleeps_begin_with_the_base_and_end_with_the_longest(
+    base: float, longest: float, sleeps: list[float]
+) -> None:
+    policy = IdlePollPolicy(base_seconds=base, max_seconds=longest)
 
-    assert [policy.next_sleep(streak) for streak in (1, 2, 3, 4)] == [0.5, 1.0, 1.2, 1.2]
+    assert [policy.next_sleep(streak) for streak in range(5)] == sleeps
 
 
 @given(st.integers(min_value=-5, max_value=10**12))

@@ -122,11 +122,44 @@ def test_an_error_is_its_traceback_and_what_happened_comes_last() -> None:
     assert text.endswith("ValueError: boom")
 
 
-def test_a_long_error_keeps_its_end() -> None:
-    text = format_error(raised(ValueError("x" * 100_000 + " the end")))
+def test_a_long_message_is_shortened_and_the_frames_of_all_causes_are_kept() -> None:
+    def first() -> None:
+        raise KeyError("y" * 20_000)
+
+    def second() -> None:
+        try:
+            first()
+        except KeyError as cause:
+            raise ValueError("x" * 100_000 + " the end") from cause
+
+    with pytest.raises(ValueError) as caught:
+        second()
+    text = format_error(caught.value)
+
+    assert len(text) <= MAX_ERROR_CHARACTERS
+    assert [frame in text for frame in ("in first", "in second")] == [True, True]
+    assert "KeyError: 'yyy" in text
+    assert "ValueError: xxx" in text
+    assert "characters left out" in text
+    assert text.endswith("the end")
+
+
+def test_of_very_many_frames_the_first_and_the_last_are_kept() -> None:
+    def even(n: int) -> None:
+        odd(n - 1)
+
+    def odd(n: int) -> None:
+        if n < 0:
+            raise ValueError("the end")
+        even(n - 1)
+
+    with pytest.raises(ValueError) as caught:
+        even(200)
+    text = format_error(caught.value)
 
     assert len(text) == MAX_ERROR_CHARACTERS
-    assert text.endswith("the end")
+    assert "in test_of_very_many_frames" in text
+    assert text.endswith("ValueError: the end")
 
 
 def test_an_error_with_a_nul_or_a_surrogate_in_its_message_can_be_stored() -> None:

@@ -113,15 +113,6 @@ async def test_it_asks_for_more_once_when_few_enough_wait(desk: Desk, low_water:
     assert desk.said == [*said, 4, "wanting"]
 
 
-async def test_a_suspect_is_held_while_it_runs_and_no_longer(desk: Desk) -> None:
-    assert not desk.executor.holds_suspect
-    desk.executor.accept([job(1, crashes=1), job(2)])
-    assert desk.executor.holds_suspect
-
-    await desk.ended()
-    assert not desk.executor.holds_suspect
-
-
 async def test_it_is_drained_when_the_last_has_ended_and_not_when_another_has() -> None:
     desk = Desk(concurrency=2)
     desk.executor.accept([job(1), job(2, "wait")])

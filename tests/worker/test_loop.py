@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pqlite import LoopErrorPolicy
-from pqlite.worker.supervisor import FOREVER, Loop
+from pqlite.worker.supervisor import FOREVER, Loop, Untried
 from tests.support import until
 
 
@@ -44,6 +44,46 @@ async def test_a_loop_survives_errors_and_says_when_it_works_again() -> None:
     assert heard == [("part", "weather", 1), ("part", "weather", 2), ("part", "recovered", 2)]
     assert loop.trouble() is None
     assert loop.last_error is None
+
+
+async def test_a_call_that_tried_nothing_does_not_end_a_row_of_failures() -> None:
+    heard: list[Any] = []
+    acts: list[Exception | float] = [ValueError("away"), Untried(0.0), ValueError("away"), Untried(0.0), 0.0]
+
+    async def once() -> float:
+        act = acts.pop(0)
+        if not acts:
+            loop.stop()
+        if isinstance(act, Exception):
+            raise act
+        return act
+
+    loop = loop_of(once, heard)
+    await loop.run()
+
+    assert heard == [("part", "away", 1), ("part", "away", 2), ("part", "recovered", 2)]
+
+
+async def test_a_call_that_hangs_after_an_early_wake_up_is_noticed() -> None:
+    calls = 0
+
+    async def once() -> float:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            await asyncio.Event().wait()
+        return FOREVER
+
+    loop = loop_of(once, [], overdue_after=0.02)
+    task = asyncio.create_task(loop.run())
+    await until(lambda: calls == 1)
+    assert loop.trouble() is None
+    loop.wake()
+    await until(lambda: loop.trouble() is not None)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert "has not completed a cycle" in (loop.trouble() or "")
 
 
 async def test_a_cancellation_that_nobody_asked_the_loop_for_does_not_end_it() -> None:

@@ -9,7 +9,6 @@ from pqlite import Job, LeaseLost, PgJobStore
 from pqlite.store.engine import Engine
 from pqlite.testing import MemoryJobStore
 from pqlite.worker import once
-from pqlite.worker.lanes import place_of
 from pqlite.worker.once import Once
 from pqlite.worker.supervisor import FOREVER
 
@@ -20,7 +19,7 @@ class Pass:
     def __init__(self, engine: Engine) -> None:
         self.holder: str | None = "me"
         self.room = 5
-        self.running = self.suspect_held = False
+        self.running = False
         self.undelivered: Callable[[], bool] = lambda: False
         self.accepted: list[Job] = []
         self.lost = self.over = 0
@@ -33,7 +32,6 @@ class Pass:
             versions={"t": 1},
             holder=lambda: self.holder,
             room=lambda: self.room,
-            suspect_held=lambda: self.suspect_held,
             running=lambda: self.running,
             undelivered=lambda: self.undelivered(),
             refused=lambda: self.refused,
@@ -161,21 +159,3 @@ async def test_payloads_that_are_too_new_are_left_alone(store: MemoryJobStore, s
 
     await single.once.once()
     assert single.over == 1
-
-
-async def test_a_suspect_waits_while_another_is_held(store: MemoryJobStore, single: Pass) -> None:
-    job_id = await store.enqueue("t")
-    victim = store.engine("victim")
-    await victim.register("victim", "worker", None, timedelta(seconds=20), {})
-    [head] = await victim.lanes(None, None)
-    assert await victim.claim("victim", 1, suspect=False, queues=None, types=None, lanes=[place_of(head)])
-    await victim.unregister("victim")
-    assert [taken.id for taken in await victim.reap("nobody")] == [job_id]
-
-    single.suspect_held = single.running = True
-    await single.once.once()
-    assert single.accepted == []
-
-    single.suspect_held = False
-    await single.once.once()
-    assert [job.id for job in single.accepted] == [job_id]

@@ -1,6 +1,7 @@
 """How jobs behind the watermarks are found, and what that must not disturb."""
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import asyncpg
 import pytest
 
 from pqlite import PgJobStore, Worker
-from pqlite.events import JobStarted, WorkerRegistered
+from pqlite.events import JobStarted, LoopFailed, LoopRecovered, WorkerRegistered
 from pqlite.store.engine import Head, Lane, Mark
 from pqlite.worker import scout
 from pqlite.worker.lanes import RATION, WORTH_KNOWING, Asked, Lanes
@@ -60,6 +61,28 @@ async def test_a_pool_without_a_free_connection_does_not_stop_the_looking(
                     "insert into pqlite.jobs (job_type, run_after) values ('t', now() - interval '1 h') returning id"
                 )
                 await log.wait_for(JobStarted, lambda event: event.job.id == late)
+
+
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_however_often_the_scout_failed(
+    run: Run,
+    log: EventLog,
+    conn: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(scout, "LOOK_EVERY", 0.3)
+    caplog.set_level(logging.INFO, "pqlite")
+    async with run({"t": lambda _ctx: None}):
+        await log.wait_for(WorkerRegistered)
+        await conn.execute("alter function pqlite.lanes rename to away")
+        await log.wait_for(LoopFailed, lambda event: (event.part, event.failures) == ("scout", 3))
+        await conn.execute("alter function pqlite.away rename to lanes")
+        await log.wait_for(LoopRecovered, lambda event: event.part == "scout")
+
+    lines = [record.getMessage() for record in caplog.records if "The scout" in record.getMessage()]
+    assert len(lines) == 2
+    assert lines[0].startswith("The scout failed (1 in a row)")
+    assert lines[1].startswith("The scout works again after")
 
 
 async def test_jobs_are_found_after_the_servers_clock_was_set_back(

@@ -46,7 +46,6 @@ def claimer_of(engine: Asked, pause: float = 1000.0, hears: Any = lambda: True) 
         announce=Announcer(),
         lanes=Lanes(),
         capacity=lambda _: (1, 0),
-        suspect_held=lambda: False,
         held=list,
         accept=lambda _: None,
         lost=lambda: None,

@@ -11,7 +11,7 @@ from typing import Any
 from pqlite.errors import LeaseLost
 from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome
-from pqlite.store.engine import Claimed, Head, Lane, Mark, Refusal, Unknown
+from pqlite.store.engine import Answer, Claimed, Head, Lane, Mark, Unknown
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.settling import settle
 from pqlite.testing.memory.table import Registration, Session, Table, value_of
@@ -97,6 +97,8 @@ class MemoryEngine:
             due = [row for row in self._table.free() if row.status is READY and row.run_after <= now]
             due = [row for row in due if not verbs.too_new(row, versions)]
             suspects = sorted((r for r in due if r.crashes and verbs.wanted(r, queues, types)), key=_due)
+            if any(row.crashes and row.locked_by == holder for row in self._table.jobs.values()):
+                suspects = []
             if suspect and suspects and room <= 0:
                 return [], False
             chosen = suspects[:1] if suspect else []
@@ -161,10 +163,10 @@ class MemoryEngine:
 
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
-    ) -> list[Refusal]:
+    ) -> list[Answer]:
         """Write outcomes of one holder's claims; see Engine.settle."""
         with self._table.lock:
-            return settle(self._table, holder, outcomes, keep_done=keep_done)
+            return settle(self._table, holder, outcomes, keep_done=keep_done, statuses=True)
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
         """Announce the worker; see Engine.register."""

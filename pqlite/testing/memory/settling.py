@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.engine import Refusal
+from pqlite.store.engine import Answer
 from pqlite.store.pg_engine import MAX_DURATION_MS
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.table import Table
@@ -16,29 +16,37 @@ from pqlite.testing.memory.table import Table
 READY, RUNNING = JobStatus.READY, JobStatus.RUNNING
 
 
-def settle(table: Table, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True) -> list[Refusal]:
-    """Write outcomes of one holder's claims; return those that were not written."""
+def settle(
+    table: Table, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, statuses: bool = False
+) -> list[Answer]:
+    """Write outcomes of one holder's claims; return those that were not written, and with `statuses` those that were
+    and are not DONE.
+    """
     now = table.clock.now()
-    refused = []
+    answers = []
     for outcome in sorted(outcomes, key=lambda o: (o.job.id, o.job.claims)):
         job, row = outcome.job, table.get(outcome.job.id)
         if row is not None and (row.locked_by, row.claims) == (holder, job.claims):
             if table.locked_by(row.id) is not None:
-                refused.append(Refusal(job.id, job.claims, Verdict.BUSY))
+                answers.append(Answer(job.id, job.claims, Verdict.BUSY, row.status))
             elif outcome.verb is Verb.DONE and not keep_done:
                 del table.jobs[row.id]
             else:
-                table.put(_settled(row, outcome, now))
+                settled = _settled(row, outcome, now)
+                table.put(settled)
+                if statuses and outcome.verb is not Verb.DONE:
+                    answers.append(Answer(job.id, job.claims, Verdict.WRITTEN, settled.status))
         elif row is None and outcome.verb is Verb.DONE and not keep_done:
-            refused.append(Refusal(job.id, job.claims, Verdict.ALREADY))
+            answers.append(Answer(job.id, job.claims, Verdict.ALREADY, JobStatus.DONE))
         else:
-            refused.append(Refusal(job.id, job.claims, _verdict(table, holder, job, row)))
+            status = JobStatus.DONE if row is None else row.status
+            answers.append(Answer(job.id, job.claims, _verdict(table, holder, job, row), status))
     if any(outcome.verb is Verb.RELEASED for outcome in outcomes):
         table.notify("rewind")
-    return refused
+    return answers
 
 
-def settle_one(table: Table, outcome: Outcome) -> list[Refusal]:
+def settle_one(table: Table, outcome: Outcome) -> list[Answer]:
     """Write the outcome of a claim; return it if it was not written.
 
     Raises:
