@@ -42,6 +42,7 @@ from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
+from pqlite.store.scheduling import PgSchedules, ScheduleVerbs
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
@@ -76,7 +77,7 @@ ELSEWHERE = (
 POOL_CLOSED = "The pool that the store was given is closed."
 
 
-class PgJobStore:
+class PgJobStore(ScheduleVerbs):
     """Jobs in PostgreSQL.
 
     Args:
@@ -312,6 +313,15 @@ class PgJobStore:
         """
         async with self.connection() as conn:
             await ddl.check(conn, self.schema)
+
+    # Schedules
+
+    def _schedules(self) -> PgSchedules:
+        return PgSchedules(self._fetch, self._sql)
+
+    async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        async with self.connection() as conn:
+            return await conn.fetch(sql, *args)
 
     # Enqueue
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pqlite.errors import InvalidSchedule
@@ -106,6 +106,7 @@ def test_an_interval_has_exactly_one_slot_in_each_of_its_lengths(
     assert when.next(tick) == tick + every
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([MINUTELY, SECONDLY, timing("*/5 3 * * *", None, anchor=None, timezone="Europe/Berlin")]),
     st.timedeltas(timedelta(0), timedelta(hours=30)),
