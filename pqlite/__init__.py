@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ScheduleNotFound,
         SchemaError,
         Snooze,
+        StoreTimeout,
         UnexpectedResult,
         WorkerError,
     )
@@ -90,6 +91,7 @@ __all__ = [
     "ScheduleNotFound",
     "SchemaError",
     "Snooze",
+    "StoreTimeout",
     "StoredSchedule",
     "TypedHandler",
     "TypedJob",

@@ -9,6 +9,7 @@ PqliteError
 ├── ScheduleExists          a schedule has that name already, or is defined in code and cannot be removed
 ├── SchemaError             the database's schema is missing, too old or too new, or cannot be changed now
 ├── NotStarted              a store was used before start() or after close()
+├── StoreTimeout            the database did not answer a store in time; perhaps it did what it was asked
 ├── JobNotFound             no job has that id
 ├── JobFailed               a job that was waited for has ended, and not as DONE
 ├── JobTimeoutError         a job that was waited for has not ended in time
@@ -31,6 +32,7 @@ HandlerSignal               not errors: raised or returned by handlers
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 
@@ -70,6 +72,22 @@ class SchemaError(PqliteError):
 
 class NotStarted(PqliteError, RuntimeError):
     """A store was used before `start()` or after `close()`, or in another event loop than that of `start()`."""
+
+
+class StoreTimeout(PqliteError, TimeoutError):
+    """The database did not answer within the store's `timeout`, or its pool had no connection to give for so long.
+
+    `may_have_happened` says whether anything was sent: then it may have been done, or may yet be, and the connection
+    was closed. An enqueue with a `dedupe_key`, a cancel or a `mark_*` can be repeated safely.
+    """
+
+    def __init__(self, message: str, *, may_have_happened: bool) -> None:
+        super().__init__(message)
+        self.may_have_happened = may_have_happened
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what it was made of."""
+        return partial(type(self), may_have_happened=self.may_have_happened), self.args
 
 
 class JobNotFound(PqliteError, LookupError):

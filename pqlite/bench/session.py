@@ -29,9 +29,10 @@ from pqlite.bench.server import Server
 from pqlite.cli import database
 from pqlite.cli.failure import Failure
 from pqlite.embedded import EmbeddedError, EmbeddedPostgres
+from pqlite.store.dsn import SHAPE
 
 EMBEDDED_SETTINGS = {"max_connections": "500"}  # a hundred idle workers need 400
-OR_GIVE_ONE = f"Or measure a server of yours: pqlite bench --dsn {database.SHAPE}"
+OR_GIVE_ONE = f"Or measure a server of yours: pqlite bench --dsn {SHAPE}"
 
 add_arguments = bench_arguments.add_arguments
 

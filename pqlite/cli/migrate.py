@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _migrate(dsn: str, arguments: argparse.Namespace) -> tuple[schema.Plan, list[int]]:
-    async with PgJobStore(dsn=dsn, schema=arguments.schema) as store, store.connection() as conn:
+    async with PgJobStore(dsn=dsn, schema=arguments.schema) as store, store.migrating() as conn:
         plan = await schema.plan(conn, arguments.schema, to=arguments.to)
         if arguments.plan:
             return plan, []

@@ -201,7 +201,8 @@ class Engine(Protocol):
         """Declare dead workers dead if the judge may, and take over what they held.
 
         Dead is whose lease has passed, or whose lock is free 8 seconds after its last renewal. A judge must have
-        renewed without a gap for 8 seconds, and over this very connection.
+        renewed without a gap for 8 seconds, in which the server was not restarted; what other workers had renewed
+        until it registered counts for it.
         """
         ...
 

@@ -21,14 +21,15 @@ class Statements:
     """One call per verb. JSON goes in as `$n::text::jsonb`: a codec of the user's would encode it twice otherwise."""
 
     enqueue: str = (
-        "select id, inserted from pqlite.enqueue($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "select id, inserted, cancelling from pqlite.enqueue($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9, $10, "
         "$11::text::jsonb, $12, $13, $14)"
     )
     # An array of text costs the driver a third of a microsecond per element, one text nothing; and no line feed is left
     # in JSON that was written without white space.
     enqueue_many: str = (
-        r"select ordinal, id, inserted from pqlite.enqueue_many($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, "
-        r"$6, $7, $8, $9, pg_catalog.string_to_array($10, E'\n'), pg_catalog.string_to_array($11, E'\n'), $12, $13)"
+        r"select ordinal, id, inserted, cancelling from pqlite.enqueue_many($1, pg_catalog.string_to_array($2, E'\n'), "
+        r"$3, $4, $5, $6, $7, $8, $9, pg_catalog.string_to_array($10, E'\n'), pg_catalog.string_to_array($11, E'\n'), "
+        r"$12, $13, $14)"
     )
     enqueue_keyless: str = (
         r"select pqlite.enqueue_keyless($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
