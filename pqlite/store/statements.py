@@ -58,7 +58,7 @@ class Statements:
     register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
     renew: str = "select id, claims from pqlite.renew($1, $2, $3)"
     unregister: str = "select pqlite.unregister($1)"
-    reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1)"
+    reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1, $2)"
     reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"
     next_death: str = "select pqlite.next_death($1)"
     prune: str = "select next_cursor, deleted from pqlite.prune($1, $2, $3, $4)"
