@@ -4,6 +4,9 @@ PqliteError
 ├── ConfigurationError      a setting or an argument that cannot work
 ├── InvalidJob              enqueue refused a job; nothing was written
 │   └── PayloadError        its payload or metadata cannot be stored as JSON
+├── InvalidSchedule         a schedule's expression, zone or policy cannot work; nothing was changed
+├── ScheduleNotFound        no schedule has that name
+├── ScheduleExists          a schedule has that name already, or is defined in code and cannot be removed
 ├── SchemaError             the database's schema is missing, too old or too new, or cannot be changed now
 ├── NotStarted              a store was used before start() or after close()
 ├── StoreTimeout            the database did not answer a store in time; perhaps it did what it was asked
@@ -47,6 +50,18 @@ class InvalidJob(PqliteError, ValueError):
 
 class PayloadError(InvalidJob):
     """A payload (or metadata, or a result) cannot be stored as JSON. The message names the path of the offender."""
+
+
+class InvalidSchedule(PqliteError, ValueError):
+    """A schedule's cron expression, interval, time zone or policy cannot work. Nothing was changed."""
+
+
+class ScheduleNotFound(PqliteError, LookupError):
+    """No schedule has that name."""
+
+
+class ScheduleExists(PqliteError):
+    """A schedule has that name already; or it is defined in code, and would come back if it were removed."""
 
 
 class SchemaError(PqliteError):

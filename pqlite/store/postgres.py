@@ -45,6 +45,7 @@ from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
+from pqlite.store.scheduling import PgSchedules, ScheduleVerbs
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
@@ -77,7 +78,7 @@ ELSEWHERE = (
 POOL_CLOSED = "The pool that the store was given is closed."
 
 
-class PgJobStore:
+class PgJobStore(ScheduleVerbs):
     """Jobs in PostgreSQL.
 
     Args:
@@ -347,6 +348,15 @@ class PgJobStore:
         async with self.connection() as conn:
             async with answered_within(self._timeout, conn):
                 await ddl.check(conn, self.schema)
+
+    # Schedules
+
+    def _schedules(self) -> PgSchedules:
+        return PgSchedules(self._fetch, self._sql)
+
+    async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        async with self.connection() as conn:
+            return await conn.fetch(sql, *args)
 
     # Enqueue
 
