@@ -25,11 +25,11 @@ import asyncpg
 from pqlite.errors import DedupeKeyBusy, InvalidJob
 from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
 from pqlite.store.columns import KEY, PAYLOAD, arguments
+from pqlite.store.deadlines import Timed
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row, row
 
 if TYPE_CHECKING:
-    from pqlite.store.connecting import Connection
     from pqlite.store.connections import Lent
 
 CHUNK = 2000
@@ -80,7 +80,7 @@ async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
 
 
 async def enqueue_batch(
-    conn: Connection | Lent,
+    conn: Timed | Lent,
     sql: Statements,
     batch: Batch,
     progress: Callable[[int, int], None] | None = None,
@@ -121,7 +121,7 @@ def verdict_on(position: int, job_id: int, inserted: bool, id_types: IdTypes) ->
 
 
 async def _insert_keyed(
-    conn: Connection | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
+    conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
 ) -> Iterable[tuple[int, int, bool]]:
     if key_wait is not None:
         await conn.fetch(
