@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, deque
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
+from functools import cache
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None), UUID, date, timedelta})
 _EMPTY = frozenset({list, dict, set, frozenset, tuple, str, bytes, int, float, bool})
 _ABSENT = object()
 
@@ -26,7 +28,8 @@ def difference(given: Any, arriving: Any, path: str) -> str | None:
     """
     kind = type(given)
     if kind in _ATOMS and kind is type(arriving):
-        return None if _equal(given, arriving) else f"{path} would arrive changed"
+        same = given == arriving or (given != given and arriving != arriving)
+        return None if same else f"{path} would arrive changed"
     if kind is not type(arriving) and (isinstance(given, (bool, BaseModel)) or isinstance(arriving, bool)):
         return _changed_type(given, arriving, path)
     if isinstance(given, BaseModel):
@@ -55,15 +58,17 @@ def drop_unset(value: Any, written: Any) -> None:
     They get it from the model again. A field that is not set but was changed in place stays, and so does one whose
     default is made by a function: it is made once.
     """
+    if type(value) in _ATOMS:
+        return
     if isinstance(value, RootModel):
         drop_unset(value.root, written)
     elif isinstance(value, BaseModel) and isinstance(written, dict):
-        for name, field in type(value).model_fields.items():
-            key = field.serialization_alias or name
+        given = value.model_fields_set
+        for name, (key, field) in _fields_of(type(value)).items():
             if key not in written:
                 continue
             item = value.__dict__.get(name, _ABSENT)
-            if name not in value.model_fields_set and _is_default(field, item):
+            if name not in given and _is_default(field, item):
                 del written[key]
             else:
                 drop_unset(item, written[key])
@@ -83,6 +88,12 @@ def vars_of(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name, _ABSENT) for field in dataclasses.fields(value)}
 
 
+@cache
+def _fields_of(kind: type[BaseModel]) -> dict[str, tuple[str, FieldInfo]]:
+    """Return a model's fields and the key that each has in JSON."""
+    return {name: (field.serialization_alias or name, field) for name, field in kind.model_fields.items()}
+
+
 def _is_default(field: FieldInfo, item: Any) -> bool:
     """Return whether a value is its field's default, and always will be."""
     factory: Any = field.default_factory
@@ -99,12 +110,13 @@ def _is_default(field: FieldInfo, item: Any) -> bool:
 
 
 def _between_models(given: BaseModel, arriving: BaseModel, path: str) -> str | None:
-    fields = type(given).model_fields
+    fields = _fields_of(type(given))
     if isinstance(given, RootModel) and isinstance(arriving, RootModel):
         return difference(given.root, arriving.root, path)
-    own, others = ({name: each.__dict__.get(name, _ABSENT) for name in fields} for each in (given, arriving))
-    if found := _between_attributes(own, others, path):
-        return found
+    own, others = given.__dict__, arriving.__dict__
+    for name in fields:
+        if found := difference(own.get(name, _ABSENT), others.get(name, _ABSENT), f"{path}.{name}"):
+            return found
     for kept, kept_arriving in (
         (given.model_extra, arriving.model_extra),
         (given.__pydantic_private__, arriving.__pydantic_private__),
@@ -115,7 +127,7 @@ def _between_models(given: BaseModel, arriving: BaseModel, path: str) -> str | N
         for name in sorted(given.model_fields_set ^ arriving.model_fields_set):
             if name in given.model_fields_set:
                 return f"{path}.{name} is set and would arrive as not set"
-            if name not in fields or _is_default(fields[name], given.__dict__.get(name)):
+            if name not in fields or _is_default(fields[name][1], given.__dict__.get(name)):
                 return f"{path}.{name} is not set and would arrive as set"
     return None
 
