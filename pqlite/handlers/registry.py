@@ -95,7 +95,8 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
 
         Args:
             job_type: its name in the database; it stays, whatever becomes of the function's name.
-            queue, priority, max_attempts, tags: of the jobs that `new` makes, unless they say otherwise.
+            queue, priority, max_attempts, timeout, tags: of the jobs that `new` makes, unless they say otherwise. They
+                do not apply to `store.enqueue("job_type", ...)`, which does not know the declaration.
             timeout: an attempt that takes longer, in seconds, is cancelled; it counts as a TimeoutError.
             backoff: the delay before the next attempt, instead of the worker's: a policy, or a function of the number
                 of the attempt that failed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from pqlite.callables import listed
@@ -64,9 +65,12 @@ def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:
         return job.with_options(**options) if options else job
     except TypeError:
         unknown = [option for option in options if option not in JobOptions.__annotations__]
+        known = list(JobOptions.__annotations__)
+        close = [name for option in unknown for name in get_close_matches(option, known, 1, 0.5)]
+        advice = f"is it {', '.join(map(repr, close))}?" if close else f"the options are {', '.join(known)}."
         raise TypeError(
-            f"enqueue has no option {', '.join(unknown)}; what the handler needs is the payload: enqueue(job_type, "
-            "{...}), or handler.new(...)"
+            f"enqueue has no option {', '.join(map(repr, unknown))}; {advice} What the handler needs is the payload: "
+            "enqueue(job_type, {...}), or handler.new(...)"
         ) from None
 
 

@@ -32,8 +32,10 @@ async def test_a_job_object_has_its_payload_already(store: PgJobStore) -> None:
 
 async def test_an_option_that_does_not_exist_is_an_error(store: PgJobStore) -> None:
     for job in ("t", NewJob(job_type="t")):
-        with pytest.raises(TypeError, match="enqueue has no option prio; what the handler needs is the payload"):
-            await store.enqueue(job, prio=3)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="enqueue has no option 'priorty'; is it 'priority'"):
+            await store.enqueue(job, priorty=3)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=r"no option 'zzz'; the options are dedupe_key, .* is the payload"):
+            await store.enqueue(job, zzz=3)  # type: ignore[call-overload]
 
 
 async def test_what_is_no_job_is_refused_with_what_would_be_one(store: PgJobStore) -> None:
