@@ -20,8 +20,6 @@ from datetime import timedelta
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-import asyncpg
-
 from pqlite.errors import DedupeKeyBusy, InvalidJob
 from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
 from pqlite.store.columns import KEY, PAYLOAD, arguments
@@ -123,19 +121,11 @@ def verdict_on(position: int, job_id: int, inserted: bool, id_types: IdTypes) ->
 async def _insert_keyed(
     conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
 ) -> Iterable[tuple[int, int, bool]]:
-    if key_wait is not None:
-        await conn.fetch(
-            "select pg_catalog.set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms"
-        )
-    try:
-        rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, None)
-        return ((chunk.positions[ordinal - 1], job_id, inserted) for ordinal, job_id, inserted, _ in rows)
-    except asyncpg.LockNotAvailableError:
-        if key_wait is None:
-            raise
-        raise DedupeKeyBusy(
-            "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
-        ) from None
+    rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, key_wait)
+    # With a wait, rows whose key is held come back without an id; a lock of the whole table is waited for.
+    if any(job_id is None for _, job_id, _, _ in rows):
+        raise DedupeKeyBusy("A transaction that has not ended holds one of the dedupe keys; nothing was enqueued.")
+    return ((chunk.positions[ordinal - 1], job_id, inserted) for ordinal, job_id, inserted, _ in rows)
 
 
 # Rows and columns
