@@ -11,6 +11,7 @@ import sys
 import threading
 
 from pqlite.cli import target
+from pqlite.cli.command import Commands, add_command
 from pqlite.observability import JobFields
 from pqlite.worker import Worker
 
@@ -41,18 +42,18 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "worker",
+        run,
         help="run an app's worker without its web server",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("target", type=target.parse, metavar="MODULE:ATTRIBUTE", help="where the Worker is")
     parser.add_argument("--once", action="store_true", help="end when nothing is due any more")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

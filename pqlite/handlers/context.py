@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Awaitable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, overload
@@ -33,7 +33,8 @@ class JobContext:
     """
 
     __slots__ = (
-        "_completed_on", "_finished", "_noticed_stop", "_stop_reason", "job", "resources", "store", "worker_id",
+        "_completed_on", "_finished", "_noticed_stop", "_stop_reason", "_write", "job", "resources", "store",
+        "worker_id",
     )  # fmt: skip
 
     def __init__(self, job: Job, store: JobStore, worker_id: str, resources: Mapping[str, Any] = _NOTHING) -> None:
@@ -45,6 +46,8 @@ class JobContext:
         self._noticed_stop = False
         self._finished = False
         self._completed_on = False
+        self._write: Callable[[Any], Any] | None = None
+        """Writes a result by the handler's return annotation; set by the worker, None without an annotation."""
 
     @property
     def attempt(self) -> int:
@@ -114,14 +117,18 @@ class JobContext:
 
         The job's own `dedupe_key` may be enqueued again in that transaction: within the block, or after the call.
 
-        What the handler returns afterwards is ignored. If it returns and that transaction was not committed, the
-        attempt has failed (NotCommitted). A cancellation rolls back, unless the commit has begun.
+        The result is written by the handler's return annotation; what the handler returns afterwards is ignored. If it
+        returns and that transaction was not committed, the attempt has failed (NotCommitted). A cancellation rolls
+        back, unless the commit has begun.
 
         Raises:
             LeaseLost: the job is somebody else's by now; everything is rolled back.
             JobCancelled: somebody asked to cancel it; everything is rolled back.
             NotInTransaction: `conn` is in no transaction; nothing was done.
+            PayloadError: the result does not fit the return annotation, or cannot be stored; nothing was done.
         """
+        if result is not None and self._write is not None:
+            result = self._write(result)
         if conn is None:
             return _Completion(self.store.complete(self.job, result=result))
         self._completed_on = True

@@ -88,8 +88,8 @@ class JobStore(Protocol):
                 the store's clock; None: at once.
             priority: higher runs sooner; 0 if it is left out.
             max_attempts: how often it may be started; 1 promises that it is started at most once; 5 if it is left out.
-            timeout_seconds: an attempt that takes longer is cancelled, and counts as an error however it ends, unless
-                `ctx.complete()` has committed. What blocks the event loop or a thread is not cut short by it.
+            timeout_seconds: an attempt that takes longer is cancelled, and counts as an error even if it returns,
+                unless `ctx.complete()` has committed. What blocks the event loop or a thread is not cut short.
             queue: 1 to 200 bytes; "default" if it is left out.
             tags, metadata: words and a JSON object of yours, kept with the job.
             concurrency_key, expires_at: kept with the job; no worker of this version heeds them.

@@ -28,12 +28,12 @@ import asyncpg
 from pqlite.errors import DedupeKeyBusy, HeldByThisJob, InvalidJob
 from pqlite.job import Enqueued, EnqueuedBehindCancelled, JobId, NewJob, NewJobs, TypedJob, current_job
 from pqlite.store.columns import KEY, PAYLOAD, arguments
+from pqlite.store.deadlines import Timed
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row, row
 from pqlite.store.writer import Answer
 
 if TYPE_CHECKING:
-    from pqlite.store.connecting import Connection
     from pqlite.store.connections import Lent
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
 
 
 async def enqueue_batch(
-    conn: Connection | Lent,
+    conn: Timed | Lent,
     sql: Statements,
     batch: Batch,
     progress: Callable[[int, int], None] | None = None,
@@ -134,7 +134,7 @@ def may_be_own(keys: Collection[str | None], holder: int) -> bool:
     return job is not None and job.id == holder and job.dedupe_key is not None and job.dedupe_key in keys
 
 
-async def refuse_own_key(conn: Connection | Lent, sql: Statements, keys: Collection[str | None], holder: int) -> None:
+async def refuse_own_key(conn: Timed | Lent, sql: Statements, keys: Collection[str | None], holder: int) -> None:
     """Raise HeldByThisJob if the holder of one of the keys is the job whose handler this is."""
     job = current_job.get()
     if job is None or not may_be_own(keys, holder):
@@ -167,7 +167,7 @@ def verdict_on(
 
 
 async def _insert_keyed(
-    conn: Connection | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
+    conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
 ) -> Iterable[tuple[int, Answer]]:
     if key_wait is not None:
         await conn.fetch(

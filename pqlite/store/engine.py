@@ -197,8 +197,8 @@ class Engine(Protocol):
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
         ...
 
-    async def reap(self, judge: str) -> list[TakenOver]:
-        """Declare dead workers dead if the judge may, and take over what they held.
+    async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
+        """Declare dead workers dead if the judge may, and take over what they held, at most `limit` jobs.
 
         Dead is whose lease has passed, or whose lock is free 8 seconds after its last renewal. A judge must have
         renewed without a gap for 8 seconds, in which the server was not restarted; what other workers had renewed

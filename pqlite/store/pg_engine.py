@@ -125,9 +125,9 @@ class PgEngine:
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
         return bool((await self.link.fetch(self._sql.unregister, holder, deadline=3.0))[0][0])
 
-    async def reap(self, judge: str) -> list[TakenOver]:
+    async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
         """Declare dead workers dead if the judge may, and take over what they held."""
-        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=2.5)]
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, limit, deadline=5.0)]
 
     async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
         """Take over jobs that no registered worker owns, by age."""

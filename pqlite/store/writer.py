@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -15,12 +15,10 @@ from pqlite.errors import DedupeKeyBusy
 from pqlite.store.coalescing import Coalescer, Write
 from pqlite.store.columns import KEY, METADATA, PAYLOAD, arguments
 from pqlite.store.connecting import acquired, leaving_standbys
+from pqlite.store.deadlines import Timed
 from pqlite.store.link import is_weather
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row
-
-if TYPE_CHECKING:
-    from pqlite.store.connecting import Connection
 
 KEY_WAIT = timedelta(seconds=5)
 """How long an enqueue waits for a key that another open transaction holds."""
@@ -41,7 +39,7 @@ class Answer(NamedTuple):
 
 Answers: TypeAlias = Sequence[Answer | None]
 """None: a transaction that has not ended holds the row's key; it was not inserted."""
-Insert: TypeAlias = Callable[["Connection", list[Row]], Awaitable[Answers]]
+Insert: TypeAlias = Callable[[Timed, list[Row]], Awaitable[Answers]]
 
 
 class EnqueueWriter:
@@ -53,15 +51,13 @@ class EnqueueWriter:
 
     Args:
         pool: where connections come from; it stays the caller's.
-        patience: for how many seconds the pool may let wait for one.
+        timeout: how many seconds the pool has to give one, and the database to answer a statement.
         committed: called after each statement that has inserted jobs.
     """
 
-    def __init__(
-        self, pool: asyncpg.Pool[Any], sql: Statements, patience: float, committed: Callable[[], None]
-    ) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], sql: Statements, timeout: float, committed: Callable[[], None]) -> None:
         def coalescer(insert: Insert, **options: Any) -> Coalescer[Row, Answer | None]:
-            return Coalescer(partial(_session, pool, patience, insert, committed), is_refusal, size=_length, **options)
+            return Coalescer(partial(_session, pool, timeout, insert, committed), is_refusal, size=_length, **options)
 
         self._keyless = coalescer(partial(_insert_keyless, sql))
         self._keyed = coalescer(partial(_insert_keyed, sql, SHARED_WAIT))
@@ -131,18 +127,19 @@ def is_refusal(error: Exception) -> bool:
 
 @asynccontextmanager
 async def _session(
-    pool: asyncpg.Pool[Any], patience: float, insert: Insert, committed: Callable[[], None]
+    pool: asyncpg.Pool[Any], timeout: float, insert: Insert, committed: Callable[[], None]
 ) -> AsyncIterator[Write[Row, Answer | None]]:
     """Yield a function that enqueues rows together, on one connection of the pool.
 
     Raises:
-        TimeoutError, ConnectionError: see connecting.acquired.
+        StoreTimeout, ConnectionError: see connecting.acquired.
     """
-    async with acquired(pool, patience) as conn:
+    async with acquired(pool, timeout) as conn:
+        timed = Timed(conn, timeout)
 
         async def write(rows: list[Row]) -> Answers:
             async with leaving_standbys(pool):
-                answers = await insert(conn, rows)
+                answers = await insert(timed, rows)
             if any(answer is not None and answer.inserted for answer in answers):
                 committed()
             return answers
@@ -150,14 +147,14 @@ async def _session(
         yield write
 
 
-async def _insert_keyless(sql: Statements, conn: Connection, rows: list[Row]) -> Answers:
+async def _insert_keyless(sql: Statements, conn: Timed, rows: list[Row]) -> Answers:
     if len(rows) == 1:
         return [Answer(*answer) for answer in await conn.fetch(sql.enqueue, *rows[0], None)]
     ids: list[int] = (await conn.fetch(sql.enqueue_keyless, *arguments(rows, keyed=False)))[0][0]
     return [Answer(job_id, True, False) for job_id in ids]
 
 
-async def _insert_keyed(sql: Statements, wait: timedelta, conn: Connection, rows: list[Row]) -> Answers:
+async def _insert_keyed(sql: Statements, wait: timedelta, conn: Timed, rows: list[Row]) -> Answers:
     if len(rows) == 1:
         try:
             return [Answer(*answer) for answer in await conn.fetch(sql.enqueue, *rows[0], wait)]

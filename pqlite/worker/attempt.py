@@ -37,13 +37,6 @@ class Attempt:
         except RuntimeError:
             return False
 
-    def forget_timers(self) -> None:
-        """Call off its timeout, and the report that it is stuck."""
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.stuck is not None:
-            self.stuck.cancel()
-
     def interrupted_by(self, took: float) -> str | None:
         """Return the reason to stop that has interrupted an attempt which returned after `took` seconds; None if it
         counts as finished.

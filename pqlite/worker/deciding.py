@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pqlite.backoff import BackoffPolicy, retry_seconds, seconds
@@ -51,9 +51,14 @@ def decide(
             return _failed(job, error, format_error(error), retrying)
 
 
-def returned(job: Job, result: Any, duration_ms: int) -> Outcome:
-    """Return the outcome of an attempt whose handler returned, and was not interrupted."""
+def returned(job: Job, result: Any, duration_ms: int, write: Callable[[Any], Any] | None = None) -> Outcome:
+    """Return the outcome of an attempt whose handler returned, and was not interrupted.
+
+    `write` makes a JSON value of the result of an annotated handler.
+    """
     try:
+        if write is not None:
+            result = write(result)
         encoded = None if result is None else encode_clean(result, max_bytes=MAX_RESULT_BYTES)
         return Outcome(job, Verb.DONE, encoded, None, 0.0, duration_ms)
     except PayloadError as error:

@@ -57,7 +57,9 @@ class Executor:
     ) -> None:
         threads = Threads(concurrency)
         self._handlers = {t: compiled(each, threads.run, middleware) for t, each in handlers.items()}
-        self._retrying = {t: each.rules(backoff) for t, each in handlers.items() if isinstance(each, TypedHandler)}
+        typed = [(t, each) for t, each in handlers.items() if isinstance(each, TypedHandler)]
+        self._writers = {t: writer for t, each in typed if (writer := each.result.writer) is not None}
+        self._retrying = {t: each.rules(backoff) for t, each in typed}
         self._codes = {
             t: code_of(each.function if isinstance(each, TypedHandler) else each) for t, each in handlers.items()
         }
@@ -108,6 +110,7 @@ class Executor:
     def start(self, job: Job) -> None:
         """Start an attempt of a claimed job."""
         attempt = Attempt(job, JobContext(job, self._store, self._worker_id, self._resources))
+        attempt.context._write = self._writers.get(job.job_type)
         if not self.running:
             self._idle.clear()
         self.running[job.id] = attempt
@@ -175,11 +178,13 @@ class Executor:
             if isinstance(raised, GeneratorExit) and not attempt.runs:
                 raise  # the coroutine is thrown away, with its event loop
             # Also what asyncio would let out of the event loop, which would stop the whole app.
-            error = raised.with_traceback(from_handler(raised.__traceback__, self._codes.get(context.job.job_type)))
+            trace = from_handler(raised.__traceback__, self._codes.get(context.job.job_type))
+            error = BaseException.with_traceback(raised, trace)  # whatever its class makes of that method
         if context._completed_on:
             error = await see_completed(context, error)
         try:
-            self._ended(attempt, self._decide(attempt, result, error, time.monotonic() - attempt.started))
+            now = time.monotonic()
+            self._ended(attempt, self._decide(attempt, result, error, now - attempt.started), now)
         finally:
             error = None  # its traceback may refer to this frame
 
@@ -199,7 +204,7 @@ class Executor:
         if attempt.task is not None:
             attempt.task.cancel()
         if not attempt.entered:
-            self._ended(attempt, Outcome(attempt.job, Verb.RELEASED))
+            self._ended(attempt, Outcome(attempt.job, Verb.RELEASED), time.monotonic())
         else:
             attempt.stuck = self._loop.call_later(STUCK_AFTER, self._report_stuck, attempt)
 
@@ -214,7 +219,7 @@ class Executor:
                 if isinstance(result, HandlerSignal):
                     error = result  # returned or raised, it says the same
                 elif (reason := attempt.interrupted_by(took)) is None:
-                    return returned(job, result, int(took * 1000))
+                    return returned(job, result, int(took * 1000), attempt.context._write)
                 else:
                     error = asyncio.CancelledError()  # as if it had let that pass
             torn_down = self._owner is not None and (self._owner.cancelling() > 0 or self._owner.done())
@@ -223,10 +228,12 @@ class Executor:
             logger.exception("Deciding the outcome of job %s failed.", job.id)
             return Outcome(job, Verb.RETRY, error=format_error(bug), delay=60.0)
 
-    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        attempt.forget_timers()
-        self._last_end = time.monotonic()
-        took = self._last_end - attempt.started
+    def _ended(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if attempt.stuck is not None:
+            attempt.stuck.cancel()
+        self._last_end, took = now, now - attempt.started
         if outcome.duration_ms is None:
             outcome = outcome._replace(duration_ms=int(took * 1000))
         self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)

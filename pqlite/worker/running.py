@@ -96,7 +96,7 @@ class Running:
         self._ticking.cancel()
         await parts.claim_engine.link.close()
         await parts.settle_engine.link.close()
-        await parts.scout_engine.link.close()
+        await parts.maintenance.close()
         if not self._stopped:
             self._stopped = True
             self._plan.announce(WorkerStopped(self._plan.worker_id, len(parts.executor.running)))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import asyncpg
 
@@ -27,8 +27,6 @@ from pqlite.worker.supervisor import Loop
 from pqlite.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 TICK = 0.25
 CONNECT_SECONDS = 10.0
@@ -127,14 +125,6 @@ class Sentinel:
         """Renew now: somebody heard that the worker was declared dead."""
         self._loop.call_soon_threadsafe(self._renewing.wake)
 
-    async def call(self, verb: Callable[[Engine], Awaitable[T]]) -> T:
-        """Run one of the engine's verbs on the sentinel's connection."""
-
-        async def run() -> T:
-            return await verb(self._engine)
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
-
     @property
     def hears(self) -> bool:
         """Return whether notifications can come."""
@@ -230,7 +220,8 @@ class Sentinel:
             try:
                 wanted = await self._engine.renew(self._holder, self._lease, key, deadline=RENEWAL_SECONDS)
             except LeaseLost as error:
-                self._fence(str(error))
+                if not self._fenced:  # else the watch has told the worker
+                    self._fence(str(error))
                 self._holder = None
                 await self._register()
             else:

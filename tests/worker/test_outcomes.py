@@ -183,6 +183,21 @@ async def test_an_error_begins_with_the_first_frame_of_what_the_handler_is(
     assert "ValueError: boom" in lines[-1]
 
 
+async def test_an_exception_with_a_traceback_method_of_its_own_is_an_error(run: Run, store: PgJobStore) -> None:
+    class Odd(Exception):
+        def with_traceback(self, trace: object) -> None:  # type: ignore[override]
+            return None
+
+    async def handler(_ctx: JobContext) -> None:
+        raise Odd("boom")
+
+    async with run({"t": handler}):
+        job = await ended(store, await store.enqueue("t", max_attempts=1))
+
+    assert job.status is JobStatus.FAILED
+    assert "Odd: boom" in (job.last_error or "")
+
+
 @pytest.mark.parametrize("nonsense", ["soon", float("nan"), None])
 async def test_a_broken_backoff_policy_does_not_lose_the_failure(run: Run, store: PgJobStore, nonsense: Any) -> None:
     class Broken(BackoffPolicy):

@@ -201,7 +201,7 @@ class MemoryEngine:
             self._table.workers.pop(holder, None)
             return True
 
-    async def reap(self, judge: str) -> list[TakenOver]:
+    async def reap(self, judge: str, limit: int = verbs.TAKEN_AT_ONCE) -> list[TakenOver]:
         """Declare dead workers dead, and take over what they held; see Engine.reap."""
         with self._table.lock:
             now = self._table.clock.now()
@@ -212,7 +212,7 @@ class MemoryEngine:
             dead = sorted((w.dead_at, w.id) for w in self._table.workers.values() if w.dead_at is not None)
             taken: list[TakenOver] = []
             for dead_at, worker_id in dead:
-                held = self._held(worker_id)[: verbs.TAKEN_AT_ONCE - len(taken)]
+                held = self._held(worker_id)[: limit - len(taken)]
                 taken += verbs.take_over(self._table, held, "worker died")
                 gone = not any(row.locked_by == worker_id for row in self._table.jobs.values())
                 if not held and gone and now - dead_at > BURIED_AFTER:
