@@ -190,8 +190,13 @@ class PgJobStore(ScheduleVerbs):
         """
         try:
             await self._close_pool()
-        finally:
+        except asyncio.CancelledError:
+            await self.events.finish(0.0)
+            raise
+        except BaseException:
             await self.events.finish()
+            raise
+        await self.events.finish()
 
     async def _close_pool(self) -> None:
         if self._pool is None or self._writer is None or self._given_pool is not None:
