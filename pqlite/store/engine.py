@@ -101,7 +101,7 @@ class EngineLink(Protocol):
         """Make the connection if there is none."""
         ...
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = 1.0) -> None:
         """Close the connection: a session's lock is free then, and nobody listens on it."""
         ...
 

@@ -35,6 +35,7 @@ class Statements:
         r"select pqlite.enqueue_keyless($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
         r"pg_catalog.string_to_array($9, E'\n'), pg_catalog.string_to_array($10, E'\n'), $11, $12)"
     )
+    holder: str = "select locked_by from pqlite.job($1)"
     get: str = f"select {JOB_COLUMNS} from pqlite.job($1)"  # noqa: S608 - constant text
     cancel: str = "select pqlite.cancel($1)"
     retry: str = "select pqlite.retry($1)"
@@ -62,6 +63,30 @@ class Statements:
     reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"
     next_death: str = "select pqlite.next_death($1)"
     prune: str = "select next_cursor, deleted from pqlite.prune($1, $2, $3, $4)"
+    add_schedule: str = "select pqlite.add_schedule($1, $2::text::jsonb)"
+    change_schedule: str = "select pqlite.change_schedule($1, $2::text::jsonb)"
+    remove_schedule: str = "select pqlite.remove_schedule($1)"
+    pause_schedule: str = "select pqlite.pause_schedule($1)"
+    resume_schedule: str = "select pqlite.resume_schedule($1)"
+    run_schedule_now: str = "select id, inserted from pqlite.run_schedule_now($1)"
+    schedules: str = (
+        "select s.name, s.job_type, s.payload::text, s.queue, s.priority, s.max_attempts, s.timeout_seconds, s.tags, "
+        "s.metadata::text, s.concurrency_key, s.cron, s.every, s.anchor, s.timezone, s.overlap, s.missed, s.jitter, "
+        "s.next_at, s.handled_through, s.held_since, s.paused_at, s.disabled_at, s.defined_in, s.revision, "
+        "s.last_slot, s.last_fired_at, s.last_job_id, j.status as last_job_status, s.last_fired_at - s.last_slot as "
+        "lateness, s.fired, s.skipped, s.missed_slots, t.problem, s.created_at, s.updated_at "
+        "from pqlite.schedules s join pqlite.schedule_stats t on t.name = s.name "
+        "left join pqlite.jobs j on j.id = s.last_job_id "
+        "where $1::text is null or s.name = $1 order by s.name"
+    )
+    due_schedules: str = (
+        "select name, revision, cron, every, anchor, timezone, missed, jitter, handled_through, held, next_at, now "
+        "from pqlite.due_schedules($1)"
+    )
+    fire_schedules: str = (
+        "select name, verdict, slot, job_id, late, count, detail from pqlite.fire_schedules($1::text::jsonb)"
+    )
+    reconcile_schedules: str = "select name, verdict from pqlite.reconcile_schedules($1::text::jsonb, $2, $3)"
 
 
 @lru_cache

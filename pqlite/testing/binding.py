@@ -123,7 +123,7 @@ class BoundLink:
     async def connect(self, deadline: float) -> None:
         """Do nothing: it is the caller who connected."""
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = 1.0) -> None:
         """Do nothing: it is the caller's."""
 
     def holds(self, conn: object) -> bool:

@@ -28,6 +28,6 @@ class Maintenance:
         async with self._turn:
             return await operation(self._engine)
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = 1.0) -> None:
         """Close the connection."""
-        await self._engine.link.close()
+        await self._engine.link.close(seconds)

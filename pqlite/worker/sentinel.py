@@ -137,16 +137,16 @@ class Sentinel:
         return None
 
     async def stop(self, seconds: float) -> None:
-        """Unregister and end the thread, within about `seconds`. Cut short, it can be called again."""
+        """Unregister and end the thread, within `seconds`. Cut short, it can be called again."""
         if not self._ended.done():
             with suppress(RuntimeError):  # the thread has just ended, and its loop with it
                 self._loop.call_soon_threadsafe(self._stop, seconds)
-            await asyncio.wait([self._ended], timeout=seconds + 1.5)
+            await asyncio.wait([self._ended], timeout=seconds)
         if not self._ended.done():
             # Such as a name that is being looked up, which cannot be interrupted. The thread is a daemon.
             logger.warning("The sentinel did not end in time; it is left behind.")
             return
-        self._thread.join(1.0)
+        self._thread.join(0.1)  # its last act was to say that it has ended
 
     # In the thread
 
@@ -183,7 +183,7 @@ class Sentinel:
             task.cancel()
         await asyncio.wait(tasks)
         await self._farewell()
-        await self._engine.link.close()
+        await self._engine.link.close(self._seconds_to_stop / 2)
 
     def _loop_around(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
         return Loop(
@@ -195,7 +195,7 @@ class Sentinel:
         )
 
     def _stop(self, seconds: float) -> None:
-        self._seconds_to_stop = seconds / 2
+        self._seconds_to_stop = seconds * 0.35  # for a renewal under way, then to unregister, and half for the rest
         self._renewing.stop()
         self._stopped.set()
 

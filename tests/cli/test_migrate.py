@@ -310,3 +310,11 @@ def test_the_roles_are_printed_for_the_schema(capsys: pytest.CaptureFixture[str]
     assert (status, said.err) == (0, "")
     assert 'grant usage on schema "other" to "other_worker", "other_producer", "other_viewer";' in said.out
     assert "pqlite_worker" not in said.out
+
+
+async def test_a_version_behind_the_schemas_is_refused(dsn: str) -> None:
+    ran = await pqlite("migrate", "--dsn", dsn, "--to", "1")
+
+    assert ran.status == 1
+    assert "migrations only go forward" in ran.err
+    assert ran.out == ""

@@ -60,7 +60,7 @@ class MemoryLink:
         assert self.session is not None
         return [await self.session.fetchrow(sql, *args)]
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = 1.0) -> None:
         """End the session."""
         session, self.session = self.session, None
         if session is not None:
