@@ -31,6 +31,8 @@ class MemoryLink:
     lost_at = 0.0
     socket = None
 
+    next_schedule: float | None = None
+
     def __init__(self, table: Table, on_connect: Callable[[Any], Awaitable[None]] | None = None) -> None:
         self._table = table
         self._on_connect = on_connect
