@@ -203,6 +203,8 @@ def test_a_second_schedule_of_one_name_is_refused_at_import() -> None:
 async def test_a_schedule_of_a_function_that_is_no_job_stops_the_worker(store: PgJobStore) -> None:
     handlers = Handlers()
 
+    handlers.job("job")(nothing)
+
     @handlers.every(60)
     async def forgotten(ctx: JobContext) -> None: ...
 
@@ -212,6 +214,6 @@ async def test_a_schedule_of_a_function_that_is_no_job_stops_the_worker(store: P
 
 async def test_schedules_are_schedule_objects_of_different_names(store: PgJobStore) -> None:
     with pytest.raises(ConfigurationError, match="must be Schedule objects"):
-        Worker(store=store, handlers={}, schedules=["@daily"])  # type: ignore[list-item]
+        Worker(store=store, handlers={"job": nothing}, schedules=["@daily"])  # type: ignore[list-item]
     with pytest.raises(InvalidSchedule, match="Two schedules are called 's'"):
-        Worker(store=store, handlers={}, schedules=[secondly(), secondly()])
+        Worker(store=store, handlers={"job": nothing}, schedules=[secondly(), secondly()])

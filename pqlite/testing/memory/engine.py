@@ -31,8 +31,6 @@ class MemoryLink:
     lost_at = 0.0
     socket = None
 
-    next_schedule: float | None = None
-
     def __init__(self, table: Table, on_connect: Callable[[Any], Awaitable[None]] | None = None) -> None:
         self._table = table
         self._on_connect = on_connect
@@ -76,6 +74,8 @@ class MemoryLink:
 
 class MemoryEngine:
     """The engine's verbs; see Engine."""
+
+    next_schedule: float | None = None
 
     def __init__(self, table: Table, link: MemoryLink) -> None:
         self.link = link
