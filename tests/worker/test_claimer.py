@@ -261,7 +261,7 @@ async def test_it_asks_to_be_notified_for_longer_than_it_sleeps_and_looks_once_m
     assert [duration.total_seconds() for duration, _ in desk.engine.armed[1:]] == [60 + ARM_BEYOND, 120 + ARM_BEYOND]
 
 
-async def test_a_claimer_that_cannot_listen_neither_asks_for_notifications_nor_looks_once_more(desk: Desk) -> None:
+async def test_who_cannot_hear_neither_asks_to_be_notified_nor_looks_once_more(desk: Desk) -> None:
     desk.hears = False
 
     assert [await desk.claimer.once() for _ in range(2)] == [60, 120]
@@ -463,7 +463,7 @@ async def test_when_it_is_too_early_to_look_for_lanes_it_waits_for_that_and_can_
 
 
 @pytest.mark.usefixtures("looks_are_dear")
-async def test_a_busy_worker_too_leaves_a_lane_alone_after_expensive_looks(store: MemoryJobStore, desk: Desk) -> None:
+async def test_a_busy_worker_too_leaves_it_alone_after_dear_looks(store: MemoryJobStore, desk: Desk) -> None:
     desk.room = 1
     for _ in range(9):
         await store.enqueue("t")
