@@ -1,61 +1,34 @@
-"""Outcomes to rows, under the fence; ddl/functions/settle.sql in memory. Called with the table's lock held."""
+"""Writes an outcome to its row if the claim is current, as settle.sql does. Called with the table's lock held."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.engine import Refusal
 from pqlite.store.pg_engine import MAX_DURATION_MS
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.table import Table
 
-READY, RUNNING = JobStatus.READY, JobStatus.RUNNING
+READY = JobStatus.READY
 
 
-def settle(table: Table, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True) -> list[Refusal]:
-    """Write outcomes of one holder's claims; return those that were not written."""
-    now = table.clock.now()
-    refused = []
-    for outcome in sorted(outcomes, key=lambda o: (o.job.id, o.job.claims)):
-        job, row = outcome.job, table.get(outcome.job.id)
-        if row is not None and (row.locked_by, row.claims) == (holder, job.claims):
-            if table.locked_by(row.id) is not None:
-                refused.append(Refusal(job.id, job.claims, Verdict.BUSY))
-            elif outcome.verb is Verb.DONE and not keep_done:
-                del table.jobs[row.id]
-            else:
-                table.put(_settled(row, outcome, now))
-        elif row is None and outcome.verb is Verb.DONE and not keep_done:
-            refused.append(Refusal(job.id, job.claims, Verdict.ALREADY))
-        else:
-            refused.append(Refusal(job.id, job.claims, _verdict(table, holder, job, row)))
-    if any(outcome.verb is Verb.RELEASED for outcome in outcomes):
-        table.notify("rewind")
-    return refused
-
-
-def settle_one(table: Table, outcome: Outcome) -> list[Refusal]:
-    """Write the outcome of a claim; return it if it was not written.
+def settle(table: Table, outcome: Outcome) -> Verdict | None:
+    """Write the outcome of a claim; return why it was not written, None if it was.
 
     Raises:
         Locked: a transaction that has not ended has the row.
     """
-    refused = settle(table, outcome.job.locked_by or "", [outcome])
-    if refused and refused[0].verdict is Verdict.BUSY:
-        table.see_free(outcome.job.id)
-    return refused
-
-
-def _verdict(table: Table, holder: str, job: Job, row: Job | None) -> Verdict:
+    job, row = outcome.job, table.get(outcome.job.id)
     if row is None or row.claims != job.claims:
         return Verdict.FENCED
-    worker = table.workers.get(holder)
-    lives = worker is not None and worker.dead_at is None
-    return Verdict.ALREADY if row.status is JobStatus.DONE or (row.status is not RUNNING and lives) else Verdict.FENCED
+    if row.locked_by is None or row.locked_by != job.locked_by:
+        told_before = row.status is not JobStatus.RUNNING and job.locked_by in table.draining
+        return Verdict.ALREADY if told_before or row.status is JobStatus.DONE else Verdict.FENCED
+    table.see_free(row.id)
+    table.put(_settled(row, outcome, table.clock.now()))
+    return None
 
 
 def _settled(row: Job, outcome: Outcome, now: datetime) -> Job:
