@@ -29,3 +29,25 @@ begin
     end loop;
   end loop;
 end $$;
+
+-- A role that may claim is a worker's: it may execute what is new, and was granted to nobody, so that workers go on
+-- after a migration. (Not the procedure, which is the migrator's.)
+do $$
+declare
+  v_worker record;
+  v_new text;
+begin
+  for v_worker in
+    select distinct a.grantee from pg_proc p cross join lateral aclexplode(p.proacl) a
+    where p.pronamespace = 'pqlite'::regnamespace and p.proname = 'claim' and a.grantee not in (0, p.proowner)
+  loop
+    for v_new in
+      select p.oid::regprocedure::text from pg_proc p
+      where p.pronamespace = 'pqlite'::regnamespace and p.prokind = 'f'
+        and not exists (select from jsonb_array_elements(current_setting('pqlite_settings.grants')::jsonb) f
+                        where f ->> 'name' = p.proname)
+    loop
+      execute format('grant execute on function %s to %s', v_new, v_worker.grantee::regrole);
+    end loop;
+  end loop;
+end $$;

@@ -62,8 +62,8 @@ revoke all on all sequences in schema pqlite from pqlite_worker, pqlite_producer
 revoke all on all routines in schema pqlite from pqlite_worker, pqlite_producer, pqlite_viewer;
 grant usage on schema pqlite to pqlite_worker, pqlite_producer, pqlite_viewer;
 
--- A worker reads and writes jobs and workers; it calls every function but what migrations need.
-grant select, insert, update, delete on pqlite.jobs, pqlite.workers to pqlite_worker;
+-- A worker reads and writes jobs, workers and schedules; it calls every function but what migrations need.
+grant select, insert, update, delete on pqlite.jobs, pqlite.workers, pqlite.schedules to pqlite_worker;
 grant select on pqlite.migrations to pqlite_worker;
 grant select, update on pqlite.wake_until, pqlite.wake_all, pqlite.wake_0, pqlite.wake_1, pqlite.wake_2, pqlite.wake_3,
   pqlite.wake_4, pqlite.wake_5, pqlite.wake_6, pqlite.wake_7 to pqlite_worker;
@@ -75,6 +75,6 @@ grant execute on function pqlite.enqueue, pqlite.enqueue_many, pqlite.enqueue_ke
   pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended to pqlite_producer;
 
 -- A viewer reads the views, which show nothing of payloads.
-grant select on pqlite.queue_stats, pqlite.stuck_jobs to pqlite_viewer;
+grant select on pqlite.queue_stats, pqlite.stuck_jobs, pqlite.schedule_stats to pqlite_viewer;
 
 commit;

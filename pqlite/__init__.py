@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         DedupeKeyBusy,
         Fail,
         InvalidJob,
+        InvalidSchedule,
         JobCancelled,
         JobFailed,
         JobNotFound,
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
         PayloadError,
         PqliteError,
         RetryAfter,
+        ScheduleExists,
+        ScheduleNotFound,
         SchemaError,
         Snooze,
+        StoreTimeout,
         UnexpectedResult,
         WorkerError,
     )
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from pqlite.handlers import CallNext, Depends, Handler, Handlers, Hooks, JobContext, Middleware, TypedHandler
     from pqlite.job import Enqueued, Job, JobId, JobOutcome, JobStatus, NewJob, TypedJob
     from pqlite.observability import JobFields
+    from pqlite.schedules import Schedule, StoredSchedule
     from pqlite.store import JobStore, PgJobStore
     from pqlite.worker import Worker
 
@@ -56,6 +61,7 @@ __all__ = [
     "Hooks",
     "IdlePollPolicy",
     "InvalidJob",
+    "InvalidSchedule",
     "Job",
     "JobCancelled",
     "JobContext",
@@ -80,8 +86,13 @@ __all__ = [
     "PgJobStore",
     "PqliteError",
     "RetryAfter",
+    "Schedule",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "SchemaError",
     "Snooze",
+    "StoreTimeout",
+    "StoredSchedule",
     "TypedHandler",
     "TypedJob",
     "UnexpectedResult",
@@ -93,5 +104,7 @@ if not TYPE_CHECKING:  # to a type checker every name would exist
     # Each name comes from its module when it is asked for: pytest loads our plugin in every project that has pqlite
     # installed, and must not load asyncpg with it.
     __getattr__ = lazily(
-        __name__, __all__, ("errors", "backoff", "job", "events", "handlers", "observability", "store", "worker")
+        __name__,
+        __all__,
+        ("errors", "backoff", "job", "events", "handlers", "observability", "schedules", "store", "worker"),
     )

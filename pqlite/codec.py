@@ -1,4 +1,4 @@
-"""JSON at the border: what users enqueue is refused when it cannot be stored, what handlers produced is cleaned."""
+"""JSON in and out: a payload that cannot be stored is refused, a result is cleaned where that is possible."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ import re
 import traceback
 from typing import Any
 
+from pydantic import Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from pqlite.errors import PayloadError
 
 MAX_DEPTH = 200
 MAX_ERROR_CHARACTERS = 8000
-MAX_MESSAGE_CHARACTERS = 2000
+MAX_MESSAGE_CHARACTERS = 1000
 # Python refuses to read an integer of more digits.
 _LONG_NUMBER = re.compile(r"(?<!\d)\d{4301}")
+_ATOMS = frozenset({str, int, float, bool, type(None)})
+_SECRETS = (SecretStr, SecretBytes, Secret)
 
 
 def encode(value: Any, *, what: str, max_bytes: int) -> str:
     """Return JSON text that PostgreSQL's jsonb stores as it is.
 
-    Takes what pydantic can serialize: plain JSON values, models, dataclasses, UUID, datetime, Decimal, Enum, set.
+    Takes what pydantic can serialize: plain JSON values, models, dataclasses, UUID, datetime, Decimal, Enum, set. Keys
+    are strings, or numbers, which JSON writes as strings. How the keys of a model's field are written is the model's.
 
     Raises:
-        PayloadError: it cannot be serialized, holds NaN, infinity, NUL or a lone surrogate, or is too deep or too
-            large; the message names the path.
+        PayloadError: it cannot be serialized, holds NaN, infinity, NUL, a lone surrogate, a key of another type, two
+            keys that are written alike or a secret, or is too deep or too large; the message names the path.
     """
     try:
         data = to_json(value, inf_nan_mode="constants")
@@ -44,6 +48,8 @@ def encode(value: Any, *, what: str, max_bytes: int) -> str:
             offence = f"{what} cannot be read back: {error}"
         if offence:
             raise PayloadError(offence)
+    if not _is_plain(value) and (loss := _loss(value, what, data)):
+        raise PayloadError(loss)
     return text
 
 
@@ -51,7 +57,8 @@ def encode_clean(value: Any, *, max_bytes: int) -> str | None:
     """Return JSON text of a handler's result: NaN and infinity become null, NUL goes, surrogates are replaced.
 
     Raises:
-        PayloadError: it cannot be serialized at all, is too deep or too large.
+        PayloadError: it cannot be serialized at all, has a key or a secret that `encode` refuses, or is too deep or too
+            large.
     """
     if value is None:
         return None
@@ -59,7 +66,10 @@ def encode_clean(value: Any, *, max_bytes: int) -> str | None:
         return encode(value, what="result", max_bytes=max_bytes)
     except PayloadError as refusal:
         try:
-            cleaned = _clean(from_json(to_json(value, inf_nan_mode="null")))
+            data = to_json(value, inf_nan_mode="null")
+            if _loss(value, "result", data):
+                raise refusal
+            cleaned = _clean(from_json(data))
             return encode(cleaned, what="result", max_bytes=max_bytes)
         except (PydanticSerializationError, ValueError, TypeError, RecursionError):
             raise refusal from None
@@ -73,7 +83,7 @@ def clean_text(text: str) -> str:
 def format_error(error: BaseException) -> str:
     """Return an exception's traceback with its causes, without locals, in at most 8,000 characters.
 
-    A message is shortened to 2,000 characters, so that it leaves room for the frames. Of what is still too long the
+    A message is shortened to 1,000 characters, so that it leaves room for the frames. Of what is still too long the
     middle is left out: the beginning says where it was raised, the end what was.
     """
     try:
@@ -129,6 +139,54 @@ def _offence(value: Any, path: str) -> str | None:
                 pending.append((child, f"{where}.{key}", depth + 1))
         elif isinstance(item, list):
             pending.extend((child, f"{where}[{i}]", depth + 1) for i, child in enumerate(item))
+    return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value consists of JSON's own types only, so that JSON changes nothing in it."""
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str or (type(item) not in _ATOMS and not _is_plain(item)):
+                return False
+        return True
+    if kind is list:
+        return all(type(item) in _ATOMS or _is_plain(item) for item in value)
+    return kind in _ATOMS
+
+
+def _loss(value: Any, path: str, data: bytes) -> str | None:
+    """Return which part of a value was written as something else without an error, or None; `data` is its JSON."""
+    pending = [(value, path)]
+    while pending:
+        item, where = pending.pop()
+        if isinstance(item, dict) and (wrong := _wrong_key(item)):
+            return f"{where} {wrong}"
+        if not hasattr(type(item), "__pydantic_serializer__"):  # a model's annotations say how its keys are written
+            pending.extend(_children(item, where))
+    return find_secret(value, path, data)
+
+
+def find_secret(value: Any, path: str, data: bytes) -> str | None:
+    """Return which part of a value is a secret that its JSON, `data`, has as a mask, or None."""
+    pending = [(value, path)]
+    while pending:
+        item, where = pending.pop()
+        if isinstance(item, _SECRETS) and item.get_secret_value() and to_json(item) in data:
+            return f"{where} is a {type(item).__name__}, which JSON hides: pass a reference to the secret instead"
+        pending.extend(_children(item, where))
+    return None
+
+
+def _wrong_key(value: dict[Any, Any]) -> str | None:
+    written: dict[str, Any] = {}
+    for key in value:
+        if not isinstance(key, (str, int, float)) or isinstance(key, bool) or key != key:
+            return f"has the key {key!r}; JSON's keys are strings or numbers"
+        (name,) = (key,) if type(key) is str else from_json(to_json({key: None}))
+        if name in written:
+            return f"has the keys {written[name]!r} and {key!r}, which JSON writes alike"
+        written[name] = key
     return None
 
 

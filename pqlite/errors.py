@@ -4,8 +4,12 @@ PqliteError
 ├── ConfigurationError      a setting or an argument that cannot work
 ├── InvalidJob              enqueue refused a job; nothing was written
 │   └── PayloadError        its payload or metadata cannot be stored as JSON
+├── InvalidSchedule         a schedule's expression, zone or policy cannot work; nothing was changed
+├── ScheduleNotFound        no schedule has that name
+├── ScheduleExists          a schedule has that name already, or is defined in code and cannot be removed
 ├── SchemaError             the database's schema is missing, too old or too new, or cannot be changed now
 ├── NotStarted              a store was used before start() or after close()
+├── StoreTimeout            the database did not answer a store in time; perhaps it did what it was asked
 ├── JobNotFound             no job has that id
 ├── JobFailed               a job that was waited for has ended, and not as DONE
 ├── JobTimeoutError         a job that was waited for has not ended in time
@@ -28,6 +32,7 @@ HandlerSignal               not errors: raised or returned by handlers
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 
@@ -47,6 +52,18 @@ class PayloadError(InvalidJob):
     """A payload (or metadata, or a result) cannot be stored as JSON. The message names the path of the offender."""
 
 
+class InvalidSchedule(PqliteError, ValueError):
+    """A schedule's cron expression, interval, time zone or policy cannot work. Nothing was changed."""
+
+
+class ScheduleNotFound(PqliteError, LookupError):
+    """No schedule has that name."""
+
+
+class ScheduleExists(PqliteError):
+    """A schedule has that name already; or it is defined in code, and would come back if it were removed."""
+
+
 class SchemaError(PqliteError):
     """The database's schema is missing, older than this pqlite needs, or newer and no longer serves it; or a change
     of it was refused, for the reason that the message gives.
@@ -55,6 +72,22 @@ class SchemaError(PqliteError):
 
 class NotStarted(PqliteError, RuntimeError):
     """A store was used before `start()` or after `close()`, or in another event loop than that of `start()`."""
+
+
+class StoreTimeout(PqliteError, TimeoutError):
+    """The database did not answer within the store's `timeout`, or its pool had no connection to give for so long.
+
+    `may_have_happened` says whether anything was sent: then it may have been done, or may yet be, and the connection
+    was closed. An enqueue with a `dedupe_key`, a cancel or a `mark_*` can be repeated safely.
+    """
+
+    def __init__(self, message: str, *, may_have_happened: bool) -> None:
+        super().__init__(message)
+        self.may_have_happened = may_have_happened
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what it was made of."""
+        return partial(type(self), may_have_happened=self.may_have_happened), self.args
 
 
 class JobNotFound(PqliteError, LookupError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-from pqlite.job import Job
+from pqlite.job import Job, JobStatus
 
 
 class Verb(StrEnum):
@@ -19,9 +19,9 @@ class Verb(StrEnum):
     RELEASED = "RELEASED"
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What is to become of a claimed job. `result` is encoded JSON; `delay` is in seconds.
+# A tuple, because one is made for every attempt: a frozen dataclass takes almost three times as long to make.
+class Outcome(NamedTuple):
+    """What is to become of a claimed job, as the attempt decided. `result` is encoded JSON; `delay` is in seconds.
 
     `committed` says that the handler completed the job in a transaction of its own: there is nothing left to write.
     """
@@ -34,10 +34,26 @@ class Outcome:
     duration_ms: int | None = None
     committed: bool = False
 
+    @property
+    def expected(self) -> JobStatus:
+        """Return the status that the job will have, unless somebody asks to cancel it meanwhile."""
+        match self.verb:
+            case Verb.DONE:
+                return JobStatus.DONE
+            case Verb.CANCELLED:
+                return JobStatus.CANCELLED
+            case Verb.FAILED:
+                return JobStatus.FAILED
+            case Verb.RETRY if self.job.attempts >= self.job.max_attempts:
+                return JobStatus.FAILED
+            case Verb.RETRY | Verb.SNOOZED | Verb.RELEASED:
+                return JobStatus.READY
+
 
 class Verdict(StrEnum):
-    """What the database says of an outcome that it did not write."""
+    """What the database did with an outcome; see Engine.settle."""
 
+    WRITTEN = "WRITTEN"
     ALREADY = "ALREADY"
     BUSY = "BUSY"
     FENCED = "FENCED"

@@ -61,6 +61,18 @@ def positive(what: str, value: int) -> int:
     return value
 
 
+def timeout_seconds(what: str, value: float | timedelta) -> float:
+    """Return a timeout, given in seconds or as a timedelta, in seconds.
+
+    Raises:
+        ConfigurationError: it is not more than 0; the message calls it `what`.
+    """
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(given, (int, float)) or isinstance(given, bool) or not 0 < given < math.inf:
+        raise ConfigurationError(f"{what} must be a number of seconds above 0, or such a timedelta, not {value!r}")
+    return float(given)
+
+
 def _boolean(value: str) -> bool:
     word = value.strip().lower()
     if word not in _TRUE + _FALSE:

@@ -1,5 +1,6 @@
 -- DONE, in the caller's own transaction: its writes and this commit together, or neither does.
 -- PQ001: the claim is no longer current; PQ002: somebody asked to cancel the job. Both must roll the caller back.
+-- One of the five functions in which jobs end; the others: settle, cancel, take_over, disown.
 create or replace function pqlite.complete(p_worker text, p_id bigint, p_claims int, p_result jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$

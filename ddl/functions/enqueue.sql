@@ -1,5 +1,8 @@
+drop function if exists pqlite.enqueue(
+  text, jsonb, text, timestamptz, interval, int, int, double precision, text, text[], jsonb, text, timestamptz, interval);
 -- Enqueue one job in the caller's transaction. Returns its id, and whether it is new: with a dedupe_key that an
--- active job (READY, RUNNING, BLOCKED) holds, the id is that job's, and nothing is written.
+-- active job (READY, RUNNING, BLOCKED) holds, the id is that job's, and nothing is written. `cancelling` says that the
+-- job which holds the key runs and was asked to cancel: it will not do the work. Wait for its end and enqueue again.
 --
 --   select * from pqlite.enqueue('summarize', '{"conversation_id": 7}', dedupe_key => 'summarize:conv:7');
 --
@@ -11,14 +14,15 @@ create or replace function pqlite.enqueue(
   delay interval default null, priority int default 0, max_attempts int default 5,
   timeout_seconds double precision default null, queue text default 'default', tags text[] default '{}',
   metadata jsonb default '{}', concurrency_key text default null, expires_at timestamptz default null,
-  lock_wait interval default null, out id bigint, out inserted boolean)
+  lock_wait interval default null, out id bigint, out inserted boolean, out cancelling boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_lock_timeout text := current_setting('lock_timeout');
 begin
   if lock_wait is not null then
-    perform set_config('lock_timeout', (extract(epoch from lock_wait) * 1000)::int::text, true);
+    lock table pqlite.jobs in row exclusive mode;  -- as long as it takes: lock_wait is for the key
+    perform set_config('lock_timeout', greatest(1, extract(epoch from lock_wait) * 1000)::int::text, true);
   end if;
   for v_try in 1 .. 10 loop
     insert into pqlite.jobs (job_type, payload, dedupe_key, run_after, priority, max_attempts, timeout_seconds,
@@ -30,10 +34,11 @@ begin
             enqueue.priority, enqueue.max_attempts, enqueue.timeout_seconds, enqueue.queue, enqueue.tags,
             enqueue.metadata, enqueue.concurrency_key, enqueue.expires_at)
     on conflict (dedupe_key) where dedupe_key is not null and status in ('READY', 'RUNNING', 'BLOCKED') do nothing
-    returning jobs.id into enqueue.id;
+    returning jobs.id, false into enqueue.id, enqueue.cancelling;
     enqueue.inserted := found;
     if not found then
-      select j.id into enqueue.id from pqlite.jobs j
+      select j.id, j.status = 'RUNNING' and j.cancel_requested_at is not null into enqueue.id, enqueue.cancelling
+      from pqlite.jobs j
       where j.dedupe_key = enqueue.dedupe_key and j.status in ('READY', 'RUNNING', 'BLOCKED');
     end if;
     exit when enqueue.id is not null or enqueue.dedupe_key is null;
@@ -42,8 +47,7 @@ begin
     raise exception 'a trigger on the jobs table has suppressed the job';
   end if;
   if enqueue.id is null then
-    raise exception 'the dedupe key % kept changing hands, or a trigger on the jobs table suppresses its job',
-      quote_literal(enqueue.dedupe_key) using errcode = '40001';
+    perform pqlite.unanswered(enqueue.dedupe_key);
   end if;
   if lock_wait is not null then
     perform set_config('lock_timeout', v_lock_timeout, true);

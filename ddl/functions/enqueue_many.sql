@@ -1,81 +1,112 @@
+drop function if exists pqlite.enqueue_many(
+  text[], text[], text[], timestamptz[], interval[], int[], int[], double precision[], text[], text[], text[], text[],
+  timestamptz[]);
 -- Enqueue a batch in the caller's transaction; one row out per row in, in any order, told apart by its ordinal.
 -- Payloads, tags and metadata are JSON. Where an array, or an element of it, is null, the row gets the default; an array
 -- of one element stands for all rows.
 --
 --   select * from pqlite.enqueue_many('{mail}', array['{"to": 1}', '{"to": 2}'], p_dedupe_key => '{mail:1,mail:2}');
 --
+-- `cancelling` says of a row that was not inserted that the active job with its key, whose id is returned, was asked to
+-- cancel: it will not do the work, and until it has ended nobody can take its key.
+--
 -- Keyed rows are inserted in the order of their keys: one lock order for all callers, so that two batches with the same
 -- keys cannot deadlock. It is the order of bytes, whatever the database's collation: clients cut long lists into
 -- batches by it. A key that comes twice in a batch resolves to one job.
+--
+-- While another open transaction holds a key, the batch waits, as long as lock_timeout says. With p_lock_wait it waits
+-- that long for one key, and hardly any longer if there are more: such rows come back without an id, and were not
+-- inserted; the others were. (The error of a lock that timed out names no key, and undoes the whole statement. So the
+-- statement is then repeated row by row, each in a subtransaction.)
 create or replace function pqlite.enqueue_many(
   p_job_type text[], p_payload text[] default null, p_dedupe_key text[] default null,
   p_run_after timestamptz[] default null, p_delay interval[] default null, p_priority int[] default null,
   p_max_attempts int[] default null, p_timeout_seconds double precision[] default null, p_queue text[] default null,
   p_tags text[] default null, p_metadata text[] default null, p_concurrency_key text[] default null,
-  p_expires_at timestamptz[] default null)
-returns table (ordinal int, id bigint, inserted boolean)
+  p_expires_at timestamptz[] default null, p_lock_wait interval default null)
+returns table (ordinal int, id bigint, inserted boolean, cancelling boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   v_count int := greatest(cardinality(p_job_type), cardinality(p_payload), cardinality(p_dedupe_key));
-  v_open bigint[] := array(select generate_series(1, v_count));
-  v_drawn bigint[];
+  v_ids bigint[] := pqlite.draw_ids(v_count);
+  v_lock_timeout text := current_setting('lock_timeout');
+  v_open bigint[];  -- the ordinals of the rows without an answer; null: all of them
+  v_busy bigint[] := '{}';  -- of those whose key another transaction holds
+  v_busy_key text;
+  v_row record;
+  v_rows int;
   v_ordinal bigint[];
   v_id bigint[];
-  v_now timestamptz := clock_timestamp();
+  v_what bigint[];
 begin
+  if p_lock_wait is not null then
+    lock table pqlite.jobs in row exclusive mode;  -- as long as it takes: p_lock_wait is for keys
+  end if;
   for v_try in 1 .. 10 loop
-    v_drawn := pqlite.draw_ids(cardinality(v_open));
-    with source as materialized (
-      select r.*, v_drawn[row_number() over (order by r.dedupe_key collate "C", r.i)] as new_id
-      -- unnest and no subscripts: to find the n-th text of an array, the server walks over all before it.
-      from unnest(pqlite.spread(p_job_type, v_count), pqlite.spread(p_payload, v_count),
-                  pqlite.spread(p_dedupe_key, v_count), pqlite.spread(p_run_after, v_count),
-                  pqlite.spread(p_delay, v_count), pqlite.spread(p_priority, v_count),
-                  pqlite.spread(p_max_attempts, v_count), pqlite.spread(p_timeout_seconds, v_count),
-                  pqlite.spread(p_queue, v_count), pqlite.spread(p_tags, v_count),
-                  pqlite.spread(p_metadata, v_count), pqlite.spread(p_concurrency_key, v_count),
-                  pqlite.spread(p_expires_at, v_count)) with ordinality
-           as r (job_type, payload, dedupe_key, run_after, delay, priority, max_attempts, timeout_seconds, queue, tags,
-                 metadata, concurrency_key, expires_at, i)
-      where v_try = 1 or r.i = any (v_open)
-      order by r.dedupe_key collate "C", r.i
-    ), new as (
-      insert into pqlite.jobs (id, job_type, payload, dedupe_key, run_after, priority, max_attempts, timeout_seconds,
-                               queue, tags, metadata, concurrency_key, expires_at)
-      select s.new_id, s.job_type, coalesce(s.payload::jsonb, '{}'), s.dedupe_key,
-             (coalesce(s.run_after, v_now) at time zone 'UTC' + coalesce(s.delay, interval '0')) at time zone 'UTC',
-             coalesce(s.priority, 0), coalesce(s.max_attempts, 5), s.timeout_seconds, coalesce(s.queue, 'default'),
-             case when s.tags is null then '{}' else array(select jsonb_array_elements_text(s.tags::jsonb)) end,
-             coalesce(s.metadata::jsonb, '{}'), s.concurrency_key, s.expires_at
-      from source s
-      on conflict (dedupe_key) where dedupe_key is not null and status in ('READY', 'RUNNING', 'BLOCKED') do nothing
-      returning id
-    )
-    -- A set operation, not a join per row: both sides are small and fresh, and the planner knows neither.
-    select array_agg(s.i), array_agg(s.new_id) into v_ordinal, v_id
-    from source s where s.new_id in (select n.id from new n);
-    return query select o::int, i, true from unnest(v_ordinal, v_id) as u(o, i);
-    if cardinality(v_ordinal) = cardinality(v_open) then
+    if p_lock_wait is null then
+      v_rows := pqlite.insert_keyed(
+        v_ids, v_open, v_count, p_job_type, p_payload, p_dedupe_key, p_run_after, p_delay, p_priority, p_max_attempts,
+        p_timeout_seconds, p_queue, p_tags, p_metadata, p_concurrency_key, p_expires_at);
+    else
+      perform set_config('lock_timeout', greatest(1, extract(epoch from p_lock_wait) * 1000)::int::text, true);
+      begin
+        v_rows := pqlite.insert_keyed(
+          v_ids, v_open, v_count, p_job_type, p_payload, p_dedupe_key, p_run_after, p_delay, p_priority,
+          p_max_attempts, p_timeout_seconds, p_queue, p_tags, p_metadata, p_concurrency_key, p_expires_at);
+      exception when lock_not_available then
+        v_rows := 0;
+        for v_row in
+          select k.dedupe_key, k.i from unnest(pqlite.spread(p_dedupe_key, v_count)) with ordinality k (dedupe_key, i)
+          where v_open is null or k.i = any (v_open)
+          order by k.dedupe_key collate "C", k.i
+        loop
+          if v_busy_key is null or v_row.dedupe_key is distinct from v_busy_key then
+            begin
+              v_rows := v_rows + pqlite.insert_keyed(
+                v_ids, array[v_row.i], v_count, p_job_type, p_payload, p_dedupe_key, p_run_after, p_delay, p_priority,
+                p_max_attempts, p_timeout_seconds, p_queue, p_tags, p_metadata, p_concurrency_key, p_expires_at);
+              continue;
+            exception when lock_not_available then
+              v_busy_key := v_row.dedupe_key;
+              perform set_config('lock_timeout', '1', true);  -- the others have waited long enough
+            end;
+          end if;
+          v_busy := v_busy || v_row.i;
+        end loop;
+      end;
+      perform set_config('lock_timeout', v_lock_timeout, true);
+    end if;
+    if v_rows = v_count then
+      return query select o::int, i, true, false from unnest(v_ids) with ordinality as u (i, o);
       return;
     end if;
-    v_open := array(select unnest(v_open) except select unnest(v_ordinal));
 
     -- A lookup per key and no join: where statistics know no active keys, a join walks all of them instead.
-    with holder as materialized (
-      select k.i, (select j.id from pqlite.jobs j
-                   where j.dedupe_key = k.dedupe_key and j.status in ('READY', 'RUNNING', 'BLOCKED')) as id
-      from unnest(pqlite.spread(p_dedupe_key, v_count)) with ordinality as k (dedupe_key, i)
-      where cardinality(v_open) = v_count or k.i = any (v_open)
+    with answer as materialized (
+      select r.i, case
+               when r.id in (select m.id from pqlite.jobs m where m.id = any (v_ids)) then array[r.id, 1]
+               else (select array[j.id, case when j.status = 'RUNNING' and j.cancel_requested_at is not null then -1
+                                             else 0 end]
+                     from pqlite.jobs j
+                     where j.dedupe_key = r.dedupe_key and j.status in ('READY', 'RUNNING', 'BLOCKED')) end as found
+      from unnest(v_ids, pqlite.spread(p_dedupe_key, v_count)) with ordinality as r (id, dedupe_key, i)
+      where v_open is null or r.i = any (v_open)
     )
-    select array_agg(h.i), array_agg(h.id) into v_ordinal, v_id from holder h where h.id is not null;
-    return query select o::int, i, false from unnest(v_ordinal, v_id) as u(o, i);
-    v_open := array(select unnest(v_open) except select unnest(v_ordinal));
-    if cardinality(v_open) = 0 then
+    select array_agg(a.i) filter (where a.found is not null), array_agg(a.found[1]) filter (where a.found is not null),
+           array_agg(a.found[2]) filter (where a.found is not null),
+           array_agg(a.i) filter (where a.found is null and a.i <> all (v_busy)),
+           array_agg(a.i) filter (where a.found is null and a.i = any (v_busy))
+    into v_ordinal, v_id, v_what, v_open, v_busy
+    from answer a;
+    return query select o::int, i, w = 1, w = -1 from unnest(v_ordinal, v_id, v_what) as u (o, i, w);
+    return query select o::int, null::bigint, false, false from unnest(v_busy) as u (o);
+    if v_open is null then
       return;
     end if;
+    v_busy := '{}';
+    v_busy_key := null;
   end loop;
-  raise exception 'dedupe keys kept changing hands, or a trigger on the jobs table suppresses jobs'
-    using errcode = '40001';
+  perform pqlite.unanswered((pqlite.spread(p_dedupe_key, v_count))[v_open[1]]);
 end $$;

@@ -3,11 +3,10 @@
 -- A worker is dead when its lease has passed, or when its advisory lock is free (its process is gone, the kernel has
 -- closed its sockets) and its last renewal is over 8 s old. A job's age is never looked at.
 -- Who judges must itself have renewed without a gap for 8 s: after an outage everybody's lease may have passed, and
--- those 8 s are everybody's chance to renew before anyone is judged. (Session locks all vanish with a server restart:
--- the flaw of queues that trust them alone.) And it must have renewed over this very connection: a new one may mean
--- that the server, and every lock with it, went away for so short a time that no renewal was missed. Who has no lock
--- itself, which is so behind a pooler in transaction mode, has no connection of its own either, cannot tell, and judges
--- by leases alone: those a restart that short does not end.
+-- those 8 s are everybody's chance to renew before anyone is judged. (Other workers' renewals count for one that has just
+-- registered: see register.sql.) And all of it must have been in the present epoch: a server that was restarted has
+-- freed every lock, perhaps in so short a time that no renewal was missed. A worker without a lock, which is one behind
+-- a pooler in transaction mode, judges by leases alone: a restart that short does not end those.
 --
 -- The probe is a shared, transaction-level try-lock: two probes never collide, none outlives its statement.
 create or replace function pqlite.reap(p_judge text, p_limit int default 500)
@@ -25,8 +24,7 @@ begin
   select w.lock_key is not null into v_by_locks from pqlite.workers w
   where w.id = p_judge and w.dead_at is null
     and w.steady_since < v_now - interval '8 s' and w.renewed_at > v_now - interval '6 s'
-    and (w.lock_key is null or w.renewed_at > coalesce(
-      (select a.backend_start from pg_stat_get_activity(pg_backend_pid()) a), '-infinity'));
+    and (w.lock_key is null or w.epoch = pqlite.current_epoch());
   if found then
     update pqlite.workers w set dead_at = v_now
     where w.dead_at is null and w.id = any (array(

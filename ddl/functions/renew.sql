@@ -9,13 +9,15 @@ set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_connected timestamptz := (select a.backend_start from pg_stat_get_activity(pg_backend_pid()) a);
+  v_epoch text := pqlite.current_epoch();
 begin
   update pqlite.workers w
-  set lease_until = v_now + p_lease, renewed_at = v_now, lock_key = p_lock_key,
-      -- A gap; or, for who judges by locks, a new connection: see reap.sql. (Without a lock, every renewal may come over
-      -- another connection of a pooler's.)
+  set lease_until = v_now + p_lease, renewed_at = v_now, lock_key = p_lock_key, epoch = v_epoch,
+      -- A gap; or, for a worker with a lock, which judges others by theirs, a new epoch or a new connection: see reap.sql.
+      -- (Without a lock, every renewal may come over another connection of a pooler's.)
       steady_since = case when v_now - w.renewed_at > interval '6 s'
-                            or p_lock_key is not null and (w.lock_key is null or w.renewed_at < v_connected) then v_now
+                            or p_lock_key is not null and (w.lock_key is null or w.renewed_at < v_connected
+                                                           or w.epoch is distinct from v_epoch) then v_now
                           else w.steady_since end
   where w.id = p_worker and w.dead_at is null;
   if not found then

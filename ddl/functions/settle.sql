@@ -2,19 +2,25 @@
 -- Arrays are parallel and sorted by id (one lock order for all); those of results and errors may be shorter, which
 -- means null for the rest. Outcomes: DONE, RETRY (after p_delay_ms), FAILED, CANCELLED, SNOOZED (after p_delay_ms, no
 -- attempt counted), RELEASED (at once, no attempt counted).
--- Returns only the rows it did not write:
---   ALREADY  an earlier call with this claim had landed
---   BUSY     a stranger holds the row's lock: ask again
+-- Returns the rows it did not write, with a verdict:
+--   ALREADY  an earlier call with this claim had landed; status is what that made of the job
+--   BUSY     another transaction holds the row's lock: ask again
 --   FENCED   the claim is no longer current; nothing was changed
+-- With p_statuses also those it wrote whose outcome is not DONE, since that may have come out otherwise (a job that is
+-- to be cancelled is not retried, and the last attempt is a failure): verdict WRITTEN, and the job's status by now. A
+-- DONE that was written is never returned, and costs nothing.
 -- With p_keep_done false, jobs that are DONE are deleted instead of kept, and one that is gone counts as ALREADY.
+--
+-- One of the five functions in which jobs end; the others: complete, cancel, take_over, disown.
 --
 -- The fence `locked_by = me and claims = mine` implies RUNNING (a check keeps it so) and, unlike `status = 'RUNNING'`,
 -- can only be planned on the primary key. The lateral lookup is driven by the arrays: joined after the fact, a batch
 -- of 500 became a nested loop of 500 x 500.
+drop function if exists pqlite.settle(text, bigint[], int[], text[], text[], text[], bigint[], int[], boolean);
 create or replace function pqlite.settle(
   p_worker text, p_id bigint[], p_claims int[], p_outcome text[], p_result text[], p_error text[], p_delay_ms bigint[],
-  p_duration_ms int[], p_keep_done boolean default true)
-returns table (id bigint, claims int, verdict text)
+  p_duration_ms int[], p_keep_done boolean default true, p_statuses boolean default false)
+returns table (id bigint, claims int, verdict text, status text)
 language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -23,6 +29,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_deleted int := 0;
   v_written int;
+  v_refused boolean;
 begin
   if not p_keep_done then
     delete from pqlite.jobs j where j.id = any (array(
@@ -72,17 +79,22 @@ begin
     perform pqlite.wake(p_payload => 'rewind');
   end if;
 
-  if v_deleted + v_written < cardinality(p_id) then
+  v_refused := v_deleted + v_written < cardinality(p_id);
+  if v_refused or (p_statuses and 'DONE' <> any (p_outcome)) then
     return query
     select t.id, t.claims,
-           case when not p_keep_done and t.outcome = 'DONE' and j.id is null then 'ALREADY'
+           case when j.written then 'WRITTEN'
+                when not p_keep_done and t.outcome = 'DONE' and j.id is null then 'ALREADY'
                 when j.locked_by = p_worker and j.claims = t.claims then 'BUSY'
                 when j.claims = t.claims and (j.status = 'DONE' or j.status <> 'RUNNING' and exists (
                        select from pqlite.workers w where w.id = p_worker and w.dead_at is null)) then 'ALREADY'
-                else 'FENCED' end
+                else 'FENCED' end,
+           case when j.id is null then 'DONE' else j.status end
     from unnest(p_id, p_claims, p_outcome) t (id, claims, outcome)
     left join lateral (
-      select j.id, j.locked_by, j.claims, j.status, j.updated_at from pqlite.jobs j where j.id = t.id) j on true
-    where j.updated_at is distinct from v_now or j.claims is distinct from t.claims or j.locked_by is not null;
+      select j.id, j.locked_by, j.claims, j.status,
+             j.updated_at = v_now and j.claims = t.claims and j.locked_by is null as written
+      from pqlite.jobs j where j.id = t.id) j on true
+    where (v_refused or t.outcome <> 'DONE') and (j.written is not true or (p_statuses and t.outcome <> 'DONE'));
   end if;
 end $$;

@@ -1,5 +1,6 @@
 -- Give back what a dead worker held; the caller has locked these rows. The death counts as an attempt (already counted
 -- by the claim) and makes the job suspect; at max_attempts it FAILs. run_after stays: the job keeps its place.
+-- One of the five functions in which jobs end; the others: settle, complete, cancel, disown.
 create or replace function pqlite.take_over(p_ids bigint[], p_reason text)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
 language plpgsql set search_path = pg_catalog, pg_temp

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from pqlite.bench.children import Child, child
 from pqlite.bench.contenders import contender
 from pqlite.bench.contenders.base import Contender, Load
 from pqlite.bench.errors import BenchError
-from pqlite.bench.figures import Case, Result, Sample
 from pqlite.bench.options import Options
 from pqlite.bench.server import Server
 from pqlite.bench.statements import statement
@@ -109,32 +108,6 @@ class Run:
             await asyncio.sleep(LOOK_SECONDS)
 
 
-async def measure(run: Run, cases: Sequence[Case], finished: Callable[[Result], None]) -> None:
-    """Measure the cases one after the other, the contenders in turn within each repetition.
-
-    `finished` gets each contender's samples as soon as a case is complete.
-    """
-    for case in cases:
-        samples: dict[str, list[Sample]] = {name: [] for name in case.contenders}
-        for repetition in range(case.repeat):
-            # Nobody is always first: machines warm up, get busy and slow down.
-            turn = repetition % len(case.contenders)
-            for name in (*case.contenders[turn:], *case.contenders[:turn]):
-                sample = await case.measure(run, name)
-                samples[name].append(sample)
-                progress(_line(case, repetition, name, sample))
-        for name in case.contenders:
-            finished(Result(case, name, samples[name], samples.get(case.base, ())))
-
-
 def progress(line: str) -> None:
     """Tell the person who waits."""
     print(line, file=sys.stderr, flush=True)
-
-
-def _line(case: Case, repetition: int, name: str, sample: Sample) -> str:
-    metric = case.metrics[0]
-    value = sample.values.get(metric.key)
-    shown = "-" if value is None else f"{value:,.{metric.digits}f} {metric.unit}"
-    turn = f"{repetition + 1}/{case.repeat}"
-    return f"{case.scenario + ', ' + case.name:<45} {turn:>5} {name:<13} {shown}"

@@ -1,70 +1,58 @@
-"""A run of `pqlite bench` from beginning to end."""
+"""A run of the benchmarks from beginning to end."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import signal
 import sys
 import tempfile
 import textwrap
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from pqlite.bench import arguments as bench_arguments
-from pqlite.bench.catalogue import SCENARIOS, listing
+from pqlite.bench.catalogue import SCENARIOS
 from pqlite.bench.environment import described, environment
 from pqlite.bench.figures import Result
+from pqlite.bench.measuring import measure
 from pqlite.bench.options import Options
 from pqlite.bench.place import schemas
 from pqlite.bench.plot import panels, svg
 from pqlite.bench.record import record
 from pqlite.bench.report import WIDTH, report
-from pqlite.bench.run import Run, measure, progress
+from pqlite.bench.run import Run, progress
 from pqlite.bench.server import Server
-from pqlite.cli import database
-from pqlite.cli.failure import Failure
-from pqlite.embedded import EmbeddedError, EmbeddedPostgres
+from pqlite.embedded import EmbeddedPostgres
 
 EMBEDDED_SETTINGS = {"max_connections": "500"}  # a hundred idle workers need 400
-OR_GIVE_ONE = f"Or measure a server of yours: pqlite bench --dsn {database.SHAPE}"
-
-add_arguments = bench_arguments.add_arguments
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the benchmarks; return the exit status.
+def run(options: Options, dsn: str | None, reaching: AbstractContextManager[None]) -> None:
+    """Run the benchmarks, print the report, and write the files that were asked for.
+
+    Without a `dsn` they run on an embedded server, made for them. `reaching` is around the first connection: it may
+    turn its errors into other ones.
 
     Raises:
-        Failure, PqliteError: they cannot be run; the message is a sentence.
+        PqliteError: they cannot be run; the message is a sentence.
+        KeyboardInterrupt: SIGINT or SIGTERM came; what was measured has been reported.
     """
-    if arguments.list:
-        print(listing())
-        return 0
     try:
-        options = bench_arguments.options_of(arguments)
-    except ValueError as error:
-        raise Failure(str(error), status=2) from None
-    # The environment's database is an app's: only one that was named here is measured.
-    address = None if arguments.dsn is None else database.address(arguments.dsn, {})
-    try:
-        asyncio.run(_run(options, None if address is None else address.dsn))
+        asyncio.run(_run(options, dsn, reaching))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # SIGTERM ends a run as SIGINT does
-    return 0
 
 
-async def _run(options: Options, dsn: str | None) -> None:
+async def _run(options: Options, dsn: str | None, reaching: AbstractContextManager[None]) -> None:
     # What a service manager or a CI job sends must not leave schemas behind either.
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     results: list[Result] = []
-    async with _prepared(options, dsn) as run:
+    async with _prepared(options, dsn, reaching) as run:
         facts = environment(run.server, options, embedded=dsn is None)
         _introduce(facts)
         try:
@@ -77,16 +65,13 @@ async def _run(options: Options, dsn: str | None) -> None:
 
 
 @asynccontextmanager
-async def _prepared(options: Options, dsn: str | None) -> AsyncIterator[Run]:
+async def _prepared(options: Options, dsn: str | None, reaching: AbstractContextManager[None]) -> AsyncIterator[Run]:
     async with AsyncExitStack() as stack:
         if dsn is None:
             progress("Starting PostgreSQL ...")
-            try:
-                embedded = EmbeddedPostgres(fsync=True, settings=EMBEDDED_SETTINGS)
-                dsn = (await stack.enter_async_context(embedded)).dsn
-            except EmbeddedError as error:
-                raise Failure(f"{error}\n{OR_GIVE_ONE}") from error
-        with database.reaching("--dsn"):
+            embedded = EmbeddedPostgres(fsync=True, settings=EMBEDDED_SETTINGS)
+            dsn = (await stack.enter_async_context(embedded)).dsn
+        with reaching:
             conn = await asyncpg.connect(dsn, server_settings={"application_name": "pqlite bench"})
         stack.push_async_callback(_close, conn)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pqlite-bench-")))

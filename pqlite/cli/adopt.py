@@ -8,6 +8,7 @@ import sys
 
 from pqlite import adoption
 from pqlite.cli import database
+from pqlite.cli.command import Commands, add_command
 from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
@@ -25,20 +26,20 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "adopt",
+        run,
         help="take over the jobs of pqrun",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     database.add_arguments(parser)
     parser.add_argument("--table", default=adoption.TABLE, metavar="NAME", help="pqrun's table; default: %(default)s")
     parser.add_argument("--yes", action="store_true", help="do it")
     parser.add_argument("--force", action="store_true", help="though its triggers are lost, or jobs seem to run")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-from typing import Any
+
+from pqlite.cli import database
+from pqlite.cli.command import Commands, add_command
+from pqlite.cli.failure import Failure
+from pqlite.embedded import EmbeddedError
+from pqlite.store.dsn import SHAPE
+
+OR_GIVE_ONE = f"Or measure a server of yours: pqlite bench --dsn {SHAPE}"
 
 DESCRIPTION = """\
 Measure pqlite on a server, each time beside the bare floor (asyncpg and a few
@@ -22,25 +28,40 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], *, chosen: bool) -> None:
+def add(commands: Commands, *, chosen: bool) -> None:
     """Add the command; its arguments only if it is `chosen`, because they are the benchmarks'."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "bench",
+        run,
         help="measure pqlite on your server, or on one of its own",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     if chosen:
-        _bench().add_arguments(parser)
-    parser.set_defaults(run=run)
+        # Imported only when they are asked for: no other command depends on the benchmarks.
+        from pqlite.bench.arguments import add_arguments
+
+        add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmarks."""
-    return int(_bench().main(arguments))
+    from pqlite.bench import session
+    from pqlite.bench.arguments import options_of
+    from pqlite.bench.catalogue import listing
 
-
-def _bench() -> Any:
-    """Import the benchmarks only when they are asked for: no other command should depend on them."""
-    return importlib.import_module("pqlite.bench.session")
+    if arguments.list:
+        print(listing())
+        return 0
+    try:
+        options = options_of(arguments)
+    except ValueError as error:
+        raise Failure(str(error), status=2) from None
+    # The environment's database is an app's: only one that was named here is measured.
+    dsn = None if arguments.dsn is None else database.address(arguments.dsn, {}).dsn
+    try:
+        session.run(options, dsn, database.reaching("--dsn"))
+    except EmbeddedError as error:
+        raise Failure(f"{error}\n{OR_GIVE_ONE}") from error
+    return 0

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
-from urllib.parse import quote
 
 from pqlite import schema
 from pqlite.cli.failure import Failure, from_asyncpg, full_stop, text
 from pqlite.errors import ConfigurationError
+from pqlite.store import dsn
+from pqlite.store.dsn import IN, SHAPE, Address
 
-SHAPE = "postgresql://user:password@host:5432/database"
 NOT_GIVEN = (
     f"No database is given: use --dsn {SHAPE}, or set PQLITE_DSN or DATABASE_URL to that, "
     "or set libpq's PGHOST, PGDATABASE or PGSERVICE."
 )
-
-
-class Address(NamedTuple):
-    """Where the database is, and who said so. The DSN may hold a password: print the source instead."""
-
-    dsn: str
-    source: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,17 +38,13 @@ def address(given: str | None, environ: Mapping[str, str] | None = None) -> Addr
     Raises:
         Failure: there is none, or it is no address of PostgreSQL.
     """
-    environ = os.environ if environ is None else environ
-    for dsn, source in ((given, "--dsn"), *((environ.get(name), name) for name in ("PQLITE_DSN", "DATABASE_URL"))):
-        if dsn:
-            return _checked(Address(dsn, source))
-    if service := environ.get("PGSERVICE"):
-        # asyncpg reads a service's name from a DSN only.
-        return Address(f"postgresql://?service={quote(service, safe='')}", "PGSERVICE")
-    for name in ("PGHOST", "PGDATABASE"):
-        if environ.get(name):
-            return Address("postgresql://", name)
-    raise Failure(NOT_GIVEN, status=2)
+    try:
+        found = Address(dsn.address(given, IN.format("--dsn")), "--dsn") if given else dsn.from_environment(environ)
+    except ConfigurationError as error:
+        raise Failure(full_stop(str(error)), status=2) from None
+    if found is None:
+        raise Failure(NOT_GIVEN, status=2)
+    return found
 
 
 @contextmanager
@@ -81,14 +67,6 @@ def reaching(source: str) -> Iterator[None]:
         if not from_asyncpg(error):
             raise
         raise Failure(full_stop(f"The database of {source} refused: {text(error)}")) from error
-
-
-def _checked(found: Address) -> Address:
-    scheme, separator, _ = found.dsn.partition("://")
-    if separator and scheme in ("postgresql", "postgres"):
-        return found
-    other = f", not {scheme}://" if separator and re.fullmatch(r"[a-z0-9+]{1,30}", scheme) else ""
-    raise Failure(f"The address in {found.source} must begin with postgresql://{other}.", status=2)
 
 
 def _schema_name(value: str) -> str:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from typing import Any
 
+from pqlite.cli.command import Commands, add_command
 from pqlite.cli.failure import Failure
 from pqlite.embedded import EmbeddedError
 
@@ -24,18 +25,18 @@ example:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], *, chosen: bool) -> None:
+def add(commands: Commands, *, chosen: bool) -> None:
     """Add the command; its options only if it is `chosen`, because they are the demo's."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "demo",
+        run,
         help="see it at work, with a PostgreSQL of its own",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     if chosen:
         _demo().add_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import sys
 
 from pqlite import schema
 from pqlite.cli import database
+from pqlite.cli.command import Commands, add_command
 from pqlite.cli.failure import Failure
 from pqlite.store.postgres import PgJobStore
 
@@ -28,14 +29,15 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "migrate",
+        run,
         help="create or update pqlite's tables and functions",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     database.add_arguments(parser)
     instead = parser.add_mutually_exclusive_group()
@@ -48,7 +50,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--from", type=int, metavar="N", dest="since", help="with --sql: what a schema at this version lacks"
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _migrate(dsn: str, arguments: argparse.Namespace) -> tuple[schema.Plan, list[int]]:
-    async with PgJobStore(dsn=dsn, schema=arguments.schema) as store, store.connection() as conn:
+    async with PgJobStore(dsn=dsn, schema=arguments.schema) as store, store.migrating() as conn:
         plan = await schema.plan(conn, arguments.schema, to=arguments.to)
         if arguments.plan:
             return plan, []

@@ -7,6 +7,7 @@ import asyncio
 
 from pqlite import schema
 from pqlite.cli import database
+from pqlite.cli.command import Commands, add_command
 from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
@@ -22,19 +23,19 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "uninstall",
+        run,
         help="drop pqlite's tables and functions, and the jobs",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     database.add_arguments(parser)
     parser.add_argument("--yes", action="store_true", help="do it")
     parser.add_argument("--force", action="store_true", help="even while workers are alive")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

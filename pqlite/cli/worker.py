@@ -9,15 +9,17 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from pqlite.cli import target
+from pqlite.cli.command import Commands, add_command
 from pqlite.observability import JobFields
 from pqlite.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 2.0
-"""How long the process may take to end once its worker has stopped."""
+"""How long the process may take to end once its worker has stopped, unless less is left of its shutdown_timeout."""
 
 DESCRIPTION = """\
 Run the Worker that an app uses, without the web server, whatever WORKER_ENABLED
@@ -41,18 +43,18 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "worker",
+        run,
         help="run an app's worker without its web server",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("target", type=target.parse, metavar="MODULE:ATTRIBUTE", help="where the Worker is")
     parser.add_argument("--once", action="store_true", help="end when nothing is due any more")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,40 +62,61 @@ def run(arguments: argparse.Namespace) -> int:
     worker = target.load(arguments.target)
     _log_to_stderr()
     threads = set(threading.enumerate())
-    watchdog = threading.Timer(LEAVE_SECONDS, _leave_without_them)
-    watchdog.daemon = True
+    stop = _Stop(worker)
+    watchdog: threading.Timer | None = None
     try:
         with asyncio.Runner() as runner:
             try:
-                return runner.run(_serve(worker, once=arguments.once))
+                return runner.run(_serve(worker, stop, once=arguments.once))
             finally:
-                # The rest may wait for a handler that nobody can stop: Python joins its thread, asyncio its task.
-                # By now others may run its job.
+                # The rest may wait for a handler that nobody can stop, or for a name that is being looked up: Python
+                # joins its thread, asyncio its task. By now others may run its job.
+                watchdog = threading.Timer(stop.seconds_to_leave(), _leave_without_them)
+                watchdog.daemon = True
                 watchdog.start()
     finally:
         for thread in set(threading.enumerate()) - threads:
             if not thread.daemon:
                 thread.join()
-        watchdog.cancel()
+        if watchdog is not None:
+            watchdog.cancel()
 
 
-async def _serve(worker: Worker, *, once: bool) -> int:
-    running = asyncio.create_task(_run_once(worker) if once else worker.run(), name="pqlite worker command")
-    received: list[signal.Signals] = []
+class _Stop:
+    """What signals have asked of a worker, and since when."""
 
-    def stop(number: signal.Signals) -> None:
-        received.append(number)
-        if len(received) == 1:
-            logger.info("%s: the worker stops gracefully; a second signal stops it at once.", number.name)
-            worker.begin_shutdown()
-        elif len(received) == 2:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._signals = 0
+        self._began = 0.0
+
+    def on_signal(self, number: signal.Signals, running: asyncio.Task[None]) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            self._began = time.monotonic()
+            logger.info(
+                "%s: the worker stops gracefully, within %g s; a second signal stops it at once.",
+                number.name,
+                self._worker.settings.shutdown_timeout.total_seconds(),
+            )
+            self._worker.begin_shutdown()
+        elif self._signals == 2:
             # Only once: a further cancellation would hit the worker while it gives its jobs back.
             logger.warning("%s: the worker stops at once.", number.name)
             running.cancel()
 
+    def seconds_to_leave(self) -> float:
+        if not self._signals:
+            return LEAVE_SECONDS
+        left = self._began + self._worker.settings.shutdown_timeout.total_seconds() - time.monotonic()
+        return min(LEAVE_SECONDS, max(left - 0.2, 0.1))
+
+
+async def _serve(worker: Worker, stop: _Stop, *, once: bool) -> int:
+    running = asyncio.create_task(_run_once(worker) if once else worker.run(), name="pqlite worker command")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop.on_signal, number, running)
     await asyncio.wait([running])
     if running.cancelled():
         return 1

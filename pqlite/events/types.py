@@ -1,8 +1,8 @@
-"""Facts that workers and stores announce. Logging, metrics and tests hear them; none can fail or slow a job thereby.
+"""Events: what workers and stores report to observers, such as the log, metrics and tests.
 
-An event is heard soon after it happened, and not while: `at` says when. The jobs and outcomes that it carries are the
-worker's own, and are not copied. They are not to be changed, and may have gone on meanwhile: a job that has just been
-started may be DONE when an observer looks at it.
+Observers run apart from the jobs, and cannot make one fail or wait. They receive an event soon after it happened; `at`
+says when. The `Job` in an event is the worker's own object, not a copy: do not change it. It may have changed since: a
+job that has just started may be DONE when an observer looks at it. Events and outcomes do not change.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class Event:
 
 Observer: TypeAlias = Callable[[Event], None] | Callable[[Event], Awaitable[None]]
 """Called with each event, in order, one at a time: a plain function in a thread of its own, `async def` in a task of
-its own on the event loop (which it must not block). Nothing waits for it, and what it raises is logged and ignored.
-What it computes takes its share of the process's CPU, as everything in a process does.
+its own on the event loop (which it must not block). Nothing waits for it, and what it raises is logged and ignored. It
+shares the process's CPU with the jobs.
 
-Up to 10,000 events wait for an observer. Then further ones are dropped for it, until it has heard half of those; before
-the next one it hears EventsMissed.
+Up to 10,000 events wait for an observer. Further ones are dropped for it until it has received half of those; then it
+receives EventsMissed before the next one.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class EventsMissed(Event):
-    """The observer that hears this was too slow, and at this point `count` events were dropped for it."""
+    """This observer was too slow: at this point in the sequence, `count` events were dropped for it."""
 
     count: int
 
@@ -45,21 +45,23 @@ class EventsMissed(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerEvent(Event):
-    """Something that happened in the worker that calls itself `worker_id` (its label)."""
+    """Something that happened in a worker; `worker_id` is its label."""
 
     worker_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRegistered(WorkerEvent):
-    """The worker is in the workers table as `holder` and may claim."""
+    """The worker has registered, in the workers table, as `holder`, and may claim jobs."""
 
     holder: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFenced(WorkerEvent):
-    """The worker can no longer prove that it is alive: its attempts are cancelled; `reason` says why."""
+    """The worker could not renew its lease, or was declared dead (`reason`): it cancels its attempts, because others
+    may take its jobs over.
+    """
 
     holder: str
     reason: str
@@ -67,14 +69,14 @@ class WorkerFenced(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopping(WorkerEvent):
-    """No more jobs are claimed; `running` attempts are given their grace."""
+    """The worker has begun to stop. It claims no more jobs; `running` attempts may go on for `shutdown_grace`."""
 
     running: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopped(WorkerEvent):
-    """The worker has stopped; `left` attempts did not end in time and are left to the reaper."""
+    """The worker has stopped. `left` attempts did not end in time; the reaper of another worker recovers their jobs."""
 
     left: int
 
@@ -88,8 +90,8 @@ class JobsClaimed(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobAdopted(WorkerEvent):
-    """A job was claimed again whose attempt, or whose outcome, is still here: a crash of the server had undone the
-    first claim. It is not started twice.
+    """A job was claimed a second time while its attempt still runs here, or its outcome is still to be written: a crash
+    of the server had undone the first claim. The attempt, or the outcome, now counts for the second claim.
     """
 
     job: Job
@@ -97,7 +99,7 @@ class JobAdopted(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobStarted(WorkerEvent):
-    """An attempt begins."""
+    """An attempt has begun."""
 
     job: Job
 
@@ -112,28 +114,36 @@ class JobStopping(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobEnded(WorkerEvent):
-    """An attempt has ended, or was stopped before its handler was called. Its outcome is decided, not yet written."""
+    """An attempt has ended, or was stopped before its handler was called. Its outcome is not written yet:
+    `outcome.expected` is the status that the job should get, JobSettled has the one that it got.
+    """
 
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class JobSettled(WorkerEvent):
-    """The database accepted the outcome. Also of jobs that were claimed and given back, or cancelled, unstarted."""
+    """An outcome was written to the database: of an attempt, or of a job that was claimed and then given back or
+    cancelled before it started.
+
+    `status` is what the job is by now: DONE, FAILED, CANCELLED, or READY for another attempt. It can differ from what
+    the outcome asked for: a job that somebody has cancelled is not retried, nor one that has no attempts left.
+    """
 
     outcome: Outcome
+    status: JobStatus
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRefused(WorkerEvent):
-    """The fence refused the outcome: the job is somebody else's by now. Nothing was changed."""
+    """An outcome was refused, because the worker's claim on the job is no longer current. Nothing was changed."""
 
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class JobStuck(WorkerEvent):
-    """A handler was asked to stop and has not, `seconds` later."""
+    """A handler was asked to stop and still runs, `seconds` later."""
 
     job: Job
     seconds: float
@@ -141,14 +151,14 @@ class JobStuck(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ClaimsReleased(WorkerEvent):
-    """Jobs this worker held by name but did not know of (a claim's answer was lost) were given back."""
+    """Jobs were given back that this worker had claimed without learning of it: the answer to a claim was lost."""
 
     job_ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class JobsTakenOver(WorkerEvent):
-    """The reaper took jobs from dead or unknown holders."""
+    """The reaper took over jobs of workers that are dead or no longer registered."""
 
     jobs: Sequence[TakenOver]
 
@@ -162,7 +172,7 @@ class JobsPruned(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoopBlocked(WorkerEvent):
-    """The event loop has not turned for `seconds`; `stack` is where it stands."""
+    """The event loop was blocked for `seconds`; `stack` is the Python stack that blocked it."""
 
     seconds: float
     stack: str
@@ -170,7 +180,7 @@ class LoopBlocked(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoopFailed(WorkerEvent):
-    """A background loop (`part`) met an error and pauses; `failures` in a row so far."""
+    """A background loop (`part`) failed, and pauses before it tries again; it is the `failures`-th failure in a row."""
 
     part: str
     error: BaseException
@@ -190,8 +200,8 @@ class LoopRecovered(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class StoreEvent(Event):
-    """Something that was done through one store object, in this process. What others do in the database, it does not
-    hear of; a worker's outcomes are the worker's to announce.
+    """Something that was done through one store object, in this process. What other processes do, or SQL, is not
+    reported; outcomes are reported by the worker.
     """
 
 
@@ -208,8 +218,8 @@ class EnqueuedJob(NamedTuple):
 class JobsEnqueued(StoreEvent):
     """Jobs were enqueued: one by `enqueue`, or those of one `enqueue_many`.
 
-    `committed` is False on a connection of the caller's: its transaction decides whether they ever exist, and no event
-    says what became of it.
+    `committed` is False on the caller's own connection: whether they come to exist is decided by its transaction, whose
+    end is not reported.
     """
 
     jobs: Sequence[EnqueuedJob]
@@ -218,8 +228,8 @@ class JobsEnqueued(StoreEvent):
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested(StoreEvent):
-    """Somebody asked to cancel a job. `status` is what `cancel` returned: CANCELLED at once, RUNNING if its worker is
-    to stop it, or the end that it had come to before. `committed` is as for JobsEnqueued.
+    """`cancel` was called. `status` is what it returned: CANCELLED, RUNNING if the job's worker has yet to stop it, or
+    the status with which the job had ended before. `committed` is as for JobsEnqueued.
     """
 
     job_id: int
@@ -229,9 +239,7 @@ class CancelRequested(StoreEvent):
 
 @dataclass(frozen=True, slots=True)
 class RetryRequested(StoreEvent):
-    """Somebody asked to run a job again. `status` is what `retry` returned: READY, or RUNNING or BLOCKED if it was left
-    alone.
-    """
+    """`retry` was called. `status` is what it returned: READY, or RUNNING or BLOCKED if the job was left as it was."""
 
     job_id: int
     status: JobStatus

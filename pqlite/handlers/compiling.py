@@ -14,34 +14,36 @@ from pqlite.handlers.middleware import CallNext, Middleware, wrapped
 from pqlite.handlers.plain import AnyHandler, Handler
 from pqlite.handlers.typed import TypedHandler
 
-InThread: TypeAlias = Callable[[Handler, JobContext], Awaitable[Any]]
-"""Calls a plain function with a context in a thread; returns what it returns."""
+Runner: TypeAlias = Callable[[Handler, JobContext], Awaitable[Any]]
+"""Calls a plain function with a context, away from the event loop; returns what it returns. See worker/runners.py."""
 
 
-def compiled(handler: AnyHandler, in_thread: InThread, middleware: Sequence[Middleware] = ()) -> tuple[Handler, bool]:
-    """Return what runs an attempt of the handler, and whether it is to be called on the event loop (else in a thread).
+def compiled(handler: AnyHandler, in_thread: Runner, middleware: Sequence[Middleware] = ()) -> CallNext:
+    """Return what runs an attempt of the handler when it is called, and awaited, on the event loop.
 
-    A plain handler without middleware is returned as it is: what is not used costs nothing.
+    A plain `async def` handler without middleware is returned as it is: what is not used costs nothing.
     """
     if isinstance(handler, TypedHandler):
-        call, on_loop = _typed(handler, in_thread)
-    else:
-        call, on_loop = handler, is_async(handler)
-    if not middleware:
-        return call, on_loop
-    return wrapped(call if on_loop else _on_loop(call, in_thread), middleware), True
+        return wrapped(_typed(handler, in_thread), middleware)
+    return wrapped(handler if is_async(handler) else _on_loop(handler, in_thread), middleware)
 
 
-def _typed(handler: TypedHandler[..., Any, ..., Any], in_thread: InThread) -> tuple[Handler, bool]:
-    function, arguments, runs_on_loop = handler.function, handler.payload.arguments, is_async(handler.function)
+def _typed(handler: TypedHandler[..., Any, ..., Any], in_thread: Runner) -> CallNext:
+    function, arguments = handler.function, handler.payload.arguments
     if handler.signature.injected:
-        return _injected(handler, in_thread), True
-    if handler.takes_context:
-        return lambda ctx: function(ctx, **arguments(ctx.job)), runs_on_loop
-    return lambda ctx: function(**arguments(ctx.job)), runs_on_loop
+        return _injected(handler, in_thread)
+
+    def with_context(ctx: JobContext) -> Any:
+        return function(ctx, **arguments(ctx.job))
+
+    def without(ctx: JobContext) -> Any:
+        return function(**arguments(ctx.job))
+
+    call = with_context if handler.takes_context else without
+    return call if is_async(function) else _on_loop(call, in_thread)
 
 
-def _injected(handler: TypedHandler[..., Any, ..., Any], in_thread: InThread) -> CallNext:
+def _injected(handler: TypedHandler[..., Any, ..., Any], in_thread: Runner) -> CallNext:
     """Return what makes the dependencies, calls the handler, and closes them.
 
     `handler.injection` is looked up for each attempt: tests replace it while a worker runs.
@@ -81,7 +83,7 @@ async def _closing(result: Awaitable[Any], stack: ExitStack) -> Any:
         return await result
 
 
-def _on_loop(call: Handler, in_thread: InThread) -> CallNext:
+def _on_loop(call: Handler, in_thread: Runner) -> CallNext:
     async def run(ctx: JobContext) -> Any:
         result = await in_thread(call, ctx)
         return await result if inspect.isawaitable(result) else result

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
-from collections.abc import Awaitable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, overload
@@ -31,7 +32,10 @@ class JobContext:
     `anyio.from_thread.run(ctx.store.enqueue, "next_step", {"id": 7})`; `ctx.complete()` is for `async def` handlers.
     """
 
-    __slots__ = ("_completed_on", "_stop_reason", "job", "resources", "store", "worker_id")
+    __slots__ = (
+        "_completed_on", "_finished", "_noticed_stop", "_stop_reason", "_write", "job", "resources", "store",
+        "worker_id",
+    )  # fmt: skip
 
     def __init__(self, job: Job, store: JobStore, worker_id: str, resources: Mapping[str, Any] = _NOTHING) -> None:
         self.job = job
@@ -39,7 +43,11 @@ class JobContext:
         self.worker_id = worker_id
         self.resources = resources
         self._stop_reason: str | None = None
+        self._noticed_stop = False
+        self._finished = False
         self._completed_on = False
+        self._write: Callable[[Any], Any] | None = None
+        """Writes a result by the handler's return annotation; set by the worker, None without an annotation."""
 
     @property
     def attempt(self) -> int:
@@ -63,9 +71,29 @@ class JobContext:
     def stop_requested(self) -> str | None:
         """Return why the handler should stop ('timeout', 'cancel', 'shutdown', 'lease'), None while it need not.
 
-        A coroutine is cancelled as well; a handler in a thread cannot be, and should look here now and then.
+        A coroutine is cancelled as well; a handler in a thread cannot be, and should look here now and then, or call
+        `raise_if_stopped`. One that has seen a reason here and returns counts as interrupted, and not as done, unless
+        it calls `mark_finished`. So does a coroutine that catches its cancellation and returns.
         """
+        if self._stop_reason is not None:
+            self._noticed_stop = True
         return self._stop_reason
+
+    def raise_if_stopped(self) -> None:
+        """Raise asyncio.CancelledError if the handler should stop; let it pass.
+
+        For handlers in threads, between two steps of their work. The attempt ends as that of a cancelled coroutine:
+        a shutdown or a lost lease give the job back (no attempt counted), a cancel makes it CANCELLED, a timeout is an
+        error. `except Exception` does not catch it, `finally` and `with` are run.
+        """
+        if self.stop_requested is not None:
+            raise asyncio.CancelledError(f"the handler was asked to stop: {self._stop_reason}")
+
+    def mark_finished(self) -> None:
+        """Say that the work is finished although the handler noticed that it should stop: when it returns, the job is
+        DONE. Not after a timeout, when only what `complete` has committed counts.
+        """
+        self._finished = True
 
     @overload
     def complete(self, *, result: Any = None) -> AbstractAsyncContextManager[Any]: ...
@@ -87,14 +115,18 @@ class JobContext:
                 session.add(Entry(...))
                 await ctx.complete(conn=session, result={"rows": 3})
 
-        What the handler returns afterwards is ignored. If it returns and that transaction was not committed, the
-        attempt has failed (NotCommitted). A cancellation rolls back, unless the commit has begun.
+        The result is written by the handler's return annotation; what the handler returns afterwards is ignored. If it
+        returns and that transaction was not committed, the attempt has failed (NotCommitted). A cancellation rolls
+        back, unless the commit has begun.
 
         Raises:
             LeaseLost: the job is somebody else's by now; everything is rolled back.
             JobCancelled: somebody asked to cancel it; everything is rolled back.
             NotInTransaction: `conn` is in no transaction; nothing was done.
+            PayloadError: the result does not fit the return annotation, or cannot be stored; nothing was done.
         """
+        if result is not None and self._write is not None:
+            result = self._write(result)
         if conn is None:
             return _Completion(self.store.complete(self.job, result=result))
         self._completed_on = True

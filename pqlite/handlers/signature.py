@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
@@ -135,6 +135,20 @@ def returned_by(function: Callable[..., Any], title: str) -> Any:
             f"The return annotation of {title}, {annotation!r}, cannot be resolved: {error}. It is needed to read "
             f"results: import it at the top of the module, not under TYPE_CHECKING"
         ) from None
+
+
+def is_plain(annotation: Any, atoms: frozenset[Any]) -> bool:
+    """Return whether an annotation is an atom, or a list, a dictionary with string keys or an optional of such."""
+    try:
+        if annotation in atoms:
+            return True
+    except TypeError:
+        return False  # such as an Annotated with a mark that has no hash
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is dict:
+        return parts[0] is str and is_plain(parts[1], atoms)
+    optional = origin in (Union, UnionType) and len(parts) == 2 and NoneType in parts
+    return (origin is list or optional) and all(is_plain(part, atoms) for part in parts)
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:

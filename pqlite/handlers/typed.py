@@ -73,7 +73,8 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         self.injection = Injection(self.signature.injected)
         self._defaults = defaults
         # A class of its own, and not an attribute of each id: of those there may be a million.
-        read = staticmethod(Result(job_type, function).read)
+        self.result = Result(job_type, function)
+        read = staticmethod(self.result.read)
         self._id_type: type[JobId[Result_co]] = type("JobId", (JobId,), {"__slots__": (), "read": read})
         try:
             for each in (job_type, *aliases):

@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from pqlite import events as e
-from pqlite.job import Job, TakenOver
+from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome, Verb
 
 logger = logging.getLogger("pqlite")
@@ -34,8 +34,8 @@ def log_event(event: e.Event) -> None:
             )
         case e.JobStopping(job=job, reason=reason):
             logger.debug("Job %s (%s) was asked to stop: %s.", job.id, job.job_type, reason, extra=_fields(job))
-        case e.JobSettled(outcome=outcome):
-            _log_outcome(outcome)
+        case e.JobSettled(outcome=outcome, status=status):
+            _log_settled(outcome, status)
         case e.OutcomeRefused(outcome=o):
             logger.warning(
                 "Job %s (%s): the outcome %s was refused, the job is no longer ours.",
@@ -83,16 +83,16 @@ def log_event(event: e.Event) -> None:
             logger.info("The %s works again after %s failures.", part, failures)
 
 
-def _log_outcome(outcome: Outcome) -> None:
+def _log_settled(outcome: Outcome, status: JobStatus) -> None:
     job = outcome.job
-    match outcome.verb:
-        case Verb.FAILED:
-            logger.error("Job %s (%s) failed: %s", job.id, job.job_type, outcome.error, extra=_fields(job))
-        case Verb.RETRY if job.attempts >= job.max_attempts:
+    match status:
+        case JobStatus.FAILED if outcome.verb is Verb.RETRY:
             logger.error(
                 "Job %s (%s) failed its last attempt: %s", job.id, job.job_type, outcome.error, extra=_fields(job)
             )
-        case Verb.RETRY:
+        case JobStatus.FAILED:
+            logger.error("Job %s (%s) failed: %s", job.id, job.job_type, outcome.error, extra=_fields(job))
+        case JobStatus.READY if outcome.verb is Verb.RETRY:
             logger.warning(
                 "Job %s (%s) failed attempt %s of %s, next in %.1f s: %s",
                 job.id, job.job_type, job.attempts, job.max_attempts, outcome.delay, _last_line(outcome.error),
@@ -100,7 +100,12 @@ def _log_outcome(outcome: Outcome) -> None:
             )  # fmt: skip
         case _:
             logger.debug(
-                "Job %s (%s): %s in %s ms.", job.id, job.job_type, outcome.verb, outcome.duration_ms, extra=_fields(job)
+                "Job %s (%s): %s in %s ms.",
+                job.id,
+                job.job_type,
+                outcome.verb if status is JobStatus.READY else status,
+                outcome.duration_ms,
+                extra=_fields(job),
             )
 
 

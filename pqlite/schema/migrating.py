@@ -65,6 +65,10 @@ async def _plan(conn: Connection, schema: str, to: int | None, root: Path | None
     if target not in [migration.version for migration in files.migrations(root)]:
         raise SchemaError(f"There is no version {target}; this pqlite knows 1 to {newest}.")
     present = await _version(conn, schema)
+    if to is not None and to < present:
+        raise SchemaError(
+            f"The database's schema {schema!r} is at version {present}: migrations only go forward, not back to {to}."
+        )
     await _refuse_newer(conn, present, schema, newest)
     missing = tuple(m for m in files.migrations(root) if present < m.version <= target)
     # Those of a newer pqlite, whose schema still serves this one, are left alone.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pqlite.schema.steps import Connection
 
 _CREATED = re.compile(
-    r"^\s*create (?:or replace )?(table|sequence|view|function|procedure) (?:if not exists )?pqlite\.(\w+)",
+    r"^\s*create (?:or replace |unlogged )?(table|sequence|view|function|procedure) (?:if not exists )?pqlite\.(\w+)",
     re.MULTILINE,
 )
 _VIEW = re.compile(r"^\s*call pqlite\.replace_(view)\('(\w+)'", re.MULTILINE)

@@ -65,11 +65,12 @@ class JobStore(Protocol):
     ) -> int:
         """Add a job and return its id, when it is committed.
 
-        Jobs without a key that are enqueued at the same time are written together: none waits for company, but while
-        one statement is on its way those who come share the next. A job that the database refuses (a constraint or a
-        trigger of yours) is an error to its own caller only. A connection that is lost is an error to all who were in
-        that statement, which may have happened and is not repeated. Cancelled, a job that was not sent yet is not
-        added, and none of the others notices.
+        Jobs that are enqueued at the same time are written together, those with keys apart from those without: none
+        waits for company, but while one statement is on its way those who come share the next. A key that another open
+        transaction holds holds up only those who want that key; they keep one connection, however many they are. A job
+        that the database refuses (a constraint or a trigger of yours) is an error to its own caller only. A connection
+        that is lost is an error to all who were in that statement, which may have happened and is not repeated.
+        Cancelled, a job that was not sent yet is not added, and none of the others notices.
 
         With a `dedupe_key` that an active job (READY, BLOCKED, RUNNING) holds, nothing is added and that job's id is
         returned; exact also between racing transactions.
@@ -83,7 +84,8 @@ class JobStore(Protocol):
                 the store's clock; None: at once.
             priority: higher runs sooner; 0 if it is left out.
             max_attempts: how often it may be started; 1 promises that it is started at most once; 5 if it is left out.
-            timeout_seconds: an attempt that takes longer is cancelled and counts as an error.
+            timeout_seconds: an attempt that takes longer is cancelled, and counts as an error even if it returns,
+                unless `ctx.complete()` has committed. What blocks the event loop or a thread is not cut short.
             queue: 1 to 200 bytes; "default" if it is left out.
             tags, metadata: words and a JSON object of yours, kept with the job.
             concurrency_key, expires_at: kept with the job; no worker of this version heeds them.

@@ -24,15 +24,12 @@ import asyncpg
 
 from pqlite.errors import DedupeKeyBusy, InvalidJob
 from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
-from pqlite.store.coalescing import Write
 from pqlite.store.columns import KEY, PAYLOAD, arguments
-from pqlite.store.connecting import acquired, leaving_standbys
-from pqlite.store.link import is_weather
+from pqlite.store.deadlines import Timed
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row, row
 
 if TYPE_CHECKING:
-    from pqlite.store.connecting import Connection
     from pqlite.store.connections import Lent
 
 CHUNK = 2000
@@ -41,39 +38,6 @@ CHUNK_CHARACTERS = 8_000_000
 """How much payload one statement carries, unless a single one is longer."""
 SLICE = 200
 """How many rows are checked at a stretch: less than a millisecond, then others get their turn."""
-
-
-def is_refusal(error: Exception) -> bool:
-    """Return whether the database refused a row (a constraint, a trigger, a policy), and so wrote nothing."""
-    return isinstance(error, asyncpg.PostgresError) and not is_weather(error)
-
-
-async def enqueue_together(conn: Connection, sql: Statements, rows: list[Row]) -> Sequence[int]:
-    """Insert rows without keys in one statement, its own transaction; return their ids in their order."""
-    if len(rows) == 1:
-        return [(await conn.fetch(sql.enqueue, *rows[0], None))[0][0]]
-    ids: list[int] = (await conn.fetch(sql.enqueue_keyless, *arguments(rows, keyed=False)))[0][0]
-    return ids
-
-
-@asynccontextmanager
-async def flushing(
-    pool: asyncpg.Pool[Any], sql: Statements, patience: float, committed: Callable[[], None]
-) -> AsyncIterator[Write[Row, int]]:
-    """Yield a function that enqueues rows together, on one connection of the pool; `committed` is called each time.
-
-    Raises:
-        TimeoutError, ConnectionError: see connecting.acquired.
-    """
-    async with acquired(pool, patience) as conn:
-
-        async def write(rows: list[Row]) -> Sequence[int]:
-            async with leaving_standbys(pool):
-                ids = await enqueue_together(conn, sql, rows)
-            committed()
-            return ids
-
-        yield write
 
 
 IdTypes: TypeAlias = dict[int, type[JobId[Any]]]
@@ -116,7 +80,7 @@ async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
 
 
 async def enqueue_batch(
-    conn: Connection | Lent,
+    conn: Timed | Lent,
     sql: Statements,
     batch: Batch,
     progress: Callable[[int, int], None] | None = None,
@@ -157,15 +121,15 @@ def verdict_on(position: int, job_id: int, inserted: bool, id_types: IdTypes) ->
 
 
 async def _insert_keyed(
-    conn: Connection | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
+    conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
 ) -> Iterable[tuple[int, int, bool]]:
     if key_wait is not None:
         await conn.fetch(
             "select pg_catalog.set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms"
         )
     try:
-        rows = await conn.fetch(sql.enqueue_many, *chunk.arguments)
-        return ((chunk.positions[ordinal - 1], job_id, inserted) for ordinal, job_id, inserted in rows)
+        rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, None)
+        return ((chunk.positions[ordinal - 1], job_id, inserted) for ordinal, job_id, inserted, _ in rows)
     except asyncpg.LockNotAvailableError:
         if key_wait is None:
             raise

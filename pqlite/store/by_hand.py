@@ -50,8 +50,7 @@ class ByHand:
         except (TypeError, ValueError) as problem:
             raise InvalidJob(f"retry_after must be a timedelta, not {retry_after!r}") from problem
         outcome = self._outcome(job, Verb.FAILED if terminal else Verb.RETRY, result, duration_ms)
-        outcome.error, outcome.delay = clean_text(error), delay
-        return outcome
+        return outcome._replace(error=clean_text(error), delay=delay)
 
     def _outcome(self, job: Job | int, verb: Verb, result: Any, duration_ms: float | None) -> Outcome:
         claimed = self._claim_of(job)

@@ -16,6 +16,8 @@ Write = Callable[[list[R]], Awaitable[Sequence[T]]]
 """Writes rows, all or none, and returns a result for each, in their order."""
 
 MOST_ROWS = 500
+MOST_CHARACTERS = 4_000_000
+"""How much a write carries, by `size`, unless a single row is larger."""
 TERM_SECONDS = 1.0
 TURNS_KEPT = 5
 """For how many turns of the loop a connection is kept without work: who was just answered may have more to write."""
@@ -33,15 +35,22 @@ class Coalescer(Generic[R, T]):
         is_refusal: says of an error whether one of the rows caused it and nothing was written; rows are then written
             one by one, and only who is to blame gets it. Any other error goes to everybody whose row was in that
             write, and is not repeated: it may have happened.
+        size: returns the length of a row; a write takes no more than MOST_CHARACTERS of them.
+        term: for how many seconds a connection is held at most while there is something to write; 0: for one write.
     """
 
     def __init__(
         self,
         session: Callable[[], AbstractAsyncContextManager[Write[R, T]]],
         is_refusal: Callable[[Exception], bool],
+        *,
+        size: Callable[[R], int] = lambda _row: 0,
+        term: float = TERM_SECONDS,
     ) -> None:
         self._session = session
         self._is_refusal = is_refusal
+        self._size = size
+        self._term = term
         self._pending: deque[_Item[R, T]] = deque()
         self._writers: set[_Writer[R, T]] = set()
         self._leader: _Writer[R, T] | None = None
@@ -106,7 +115,7 @@ class Coalescer(Generic[R, T]):
         try:
             async with self._session() as write:
                 writer.connecting = False
-                retiring = asyncio.get_running_loop().call_later(TERM_SECONDS, self._retire, writer)
+                retiring = asyncio.get_running_loop().call_later(self._term, self._retire, writer)
                 try:
                     while batch := await self._next(writer):
                         if not await self._write(writer, write, batch):
@@ -126,11 +135,16 @@ class Coalescer(Generic[R, T]):
     async def _next(self, writer: _Writer[R, T]) -> list[_Item[R, T]]:
         """Return the rows to write next; none, if nothing is pending or another writer leads."""
         batch: list[_Item[R, T]] = []
+        length = 0
         for _ in range(TURNS_KEPT):
             while self._leader is writer and self._pending and len(batch) < MOST_ROWS:
-                item = self._pending.popleft()
+                item = self._pending[0]
                 if not item.answer.done():  # else its caller has left
+                    length += self._size(item.row)
+                    if batch and length > MOST_CHARACTERS:
+                        break
                     batch.append(item)
+                self._pending.popleft()
             if batch or self._leader is not writer:
                 break
             await asyncio.sleep(0)

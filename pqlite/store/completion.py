@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 import asyncpg
 
-from pqlite.errors import JobCancelled, LeaseLost
+from pqlite.errors import JobCancelled, LeaseLost, StoreTimeout
 from pqlite.job import Job, JobStatus
 from pqlite.store.connections import Lent
-from pqlite.store.link import sqlstate
+from pqlite.store.deadlines import NO_ANSWER, Timed, abandon, begin, roll_back
+from pqlite.store.link import is_weather, sqlstate
 from pqlite.store.statements import Statements
 from pqlite.uninterrupted import uninterrupted
 
-ROLLBACK_SECONDS = 3.0
 COMMIT_SECONDS = 10.0
 LOOKUP_SECONDS = 10.0
-
-# InternalClientError: asyncpg was told to go on while it was reading the server's goodbye.
-_NO_ANSWER = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+LOOKUP_PAUSE = 0.2
 
 
 class _Store(Protocol):
@@ -29,7 +27,9 @@ class _Store(Protocol):
 
 
 @asynccontextmanager
-async def completing(store: _Store, sql: Statements, job: Job, result: str | None) -> AsyncIterator[Any]:
+async def completing(
+    store: _Store, sql: Statements, job: Job, result: str | None, *, timeout: float
+) -> AsyncIterator[Any]:
     """Yield a connection in a transaction; at the end of the block make the job DONE in it, and commit.
 
     The fence comes last, so that the job's row is locked for an instant only. Once the commit has begun a cancellation
@@ -40,10 +40,10 @@ async def completing(store: _Store, sql: Statements, job: Job, result: str | Non
         raise LeaseLost(f"Job {job.id} is not claimed.")
     async with AsyncExitStack() as stack:
         conn = await stack.enter_async_context(store.connection())
-        transaction = await begun(conn)
+        transaction = await begin(conn, timeout)
         try:
             yield conn
-            await conn.execute(sql.complete, job.locked_by, job.id, job.claims, result)
+            await Timed(conn, timeout).fetch(sql.complete, job.locked_by, job.id, job.claims, result)
         except BaseException as error:
             await uninterrupted(roll_back(conn, transaction))
             _raise_if_refused(error, job)
@@ -70,44 +70,16 @@ def _raise_if_refused(error: BaseException, job: Job) -> None:
             raise JobCancelled(f"Job {job.id} was asked to cancel; nothing was written.") from None
 
 
-async def begun(conn: Any) -> Any:
-    """Return a transaction that has begun; throw the connection away if that failed, or was cancelled: nobody knows
-    whether it is in one, and a pool would wait long for the answer.
-    """
-    transaction = conn.transaction()
-    try:
-        await transaction.start()
-    except BaseException:
-        _abandon(conn)
-        raise
-    return transaction
-
-
-async def roll_back(conn: Any, transaction: Any) -> None:
-    """Roll back within 3 seconds, or throw the connection away; nothing is raised."""
-    try:
-        async with asyncio.timeout(ROLLBACK_SECONDS):
-            await transaction.rollback()
-    except (*_NO_ANSWER, asyncpg.PostgresError):
-        # Without its connection the transaction ends by itself; what ended the block is the news, not this.
-        _abandon(conn)
-
-
 async def _commit(store: _Store, stack: AsyncExitStack, conn: Any, transaction: Any, sql: Statements, job: Job) -> None:
     try:
         async with asyncio.timeout(COMMIT_SECONDS):
             await transaction.commit()
-    except (*_NO_ANSWER, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
-        _abandon(conn)
+    except (*NO_ANSWER, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
+        abandon(conn)
         await stack.aclose()  # the lookup needs a connection, and this may have been the pool's last
         if not await was_completed(store, sql, job):
             raise
     job.status = JobStatus.DONE
-
-
-def _abandon(conn: Any) -> None:
-    with suppress(asyncpg.InterfaceError):  # the pool has taken the connection back already, because it was lost
-        conn.terminate()
 
 
 async def was_completed(store: _Store, sql: Statements, job: Job) -> bool:
@@ -117,13 +89,27 @@ async def was_completed(store: _Store, sql: Statements, job: Job) -> bool:
     row that is gone was pruned: its job has ended, and only a committed end is final.
 
     Raises:
-        TimeoutError: it has not, or the database could not be asked, for 10 seconds.
+        StoreTimeout: the transaction has not ended, or the database could not be asked, for 10 seconds.
+        asyncpg.PostgresError: the database refuses the question (a missing right, say).
     """
-    async with asyncio.timeout(LOOKUP_SECONDS):
-        while True:
-            try:
-                async with store.connection() as conn:
-                    found = await conn.fetchrow(sql.end_of, job.id)
-                return found is None or (found[0] == JobStatus.DONE and found[1] == job.claims)
-            except (*_NO_ANSWER, asyncpg.PostgresError):
-                await asyncio.sleep(0.2)
+    error: Exception | None = None
+    deadline = asyncio.timeout(LOOKUP_SECONDS)
+    try:
+        async with deadline:
+            while True:
+                try:
+                    async with store.connection() as conn:
+                        found = await conn.fetchrow(sql.end_of, job.id)
+                    return found is None or (found[0] == JobStatus.DONE and found[1] == job.claims)
+                except Exception as refusal:
+                    if not is_weather(refusal):
+                        raise
+                    error = refusal
+                await asyncio.sleep(LOOKUP_PAUSE)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise StoreTimeout(
+            f"Whether job {job.id} was completed could not be found out within {LOOKUP_SECONDS:g} s: {error!r}",
+            may_have_happened=True,
+        ) from error

@@ -1,16 +1,17 @@
-"""Where the database is, and how the connections begin that the store makes: a worker's own, and its pool's."""
+"""How the connections begin and end that the store makes: a worker's own, and its pool's."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from pqlite.errors import ConfigurationError
+from pqlite.errors import StoreTimeout
+from pqlite.store.deadlines import abandon
 from pqlite.store.route import Pooling, Route, setting
 from pqlite.uninterrupted import others_cancellation_as, uninterrupted
 
@@ -47,40 +48,10 @@ _UNLIKE = "select from pg_catalog.pg_settings s where " + " or ".join(
     f"s.name = '{name}' and s.reset_val <> '{value}'" for name, value in OWN.items()
 )
 REST_SECONDS = 2.0
+RESET_SECONDS = 5.0
+IDLE_SECONDS = 5.0
 SHORT_MS = 10_000
 """A timeout below this may hit a statement of pqlite's."""
-
-
-def address(dsn: str, name: str = "dsn") -> str:
-    """Return the DSN if it can be one. It is never quoted: it may hold a password, in the wrong place above all.
-
-    Raises:
-        ConfigurationError: it cannot; the message calls it `name`.
-    """
-    if not isinstance(dsn, str):
-        raise ConfigurationError(f"{name} must be a string, such as postgresql://host/app, not {type(dsn).__name__}")
-    scheme, found, rest = dsn.partition("://")
-    if scheme.startswith(("postgresql+", "postgres+")):
-        raise ConfigurationError(f"{name} must begin with postgresql://, without the name of a driver (+asyncpg)")
-    if not found or scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError(f"{name} must begin with postgresql:// (it is not shown here: it may hold a password)")
-    before, _, query = rest.partition("?")
-    server, _, database = before.partition("/")
-    halves = any("=" not in pair for pair in query.split("&") if pair)
-    if "#" in rest or server.count("@") > 1 or "@" in database or halves:
-        raise ConfigurationError(
-            f"{name} has an @, :, /, ? or # where none can be: in a user's name, a password or a database's name they "
-            "must be percent-encoded (the dsn is not shown here: it may hold a password); it must look like "
-            "postgresql://user:password@host:5432/database"
-        )
-    for host in server.rpartition("@")[2].split(","):
-        port = "" if host.endswith("]") else host.rpartition(":")[2] if ":" in host else ""
-        if port and not port.isdecimal():
-            raise ConfigurationError(
-                f"{name} names a port that is no number; is the @host missing, or an @, : or / in the password not "
-                "percent-encoded? (the dsn is not shown here: it may hold a password)"
-            )
-    return dsn
 
 
 async def dedicated(route: Route, purpose: str) -> asyncpg.Connection[Any]:
@@ -121,6 +92,27 @@ async def _connection(route: Route, label: str, settings: Mapping[str, str]) -> 
     return conn
 
 
+async def ask_about(route: Route, session: int, silence: float) -> None:
+    """Return if the database answers on a new connection, and the session is at work: one that has had nothing to do
+    for `silence` and 5 seconds more has sent an answer that was lost.
+
+    Raises:
+        ConnectionError: it is not.
+        OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it does not answer.
+    """
+    conn = await route.connection("pqlite", OWN)
+    try:
+        # As text, so that nothing is prepared, whatever stands between; what is put into it are numbers.
+        found = await conn.execute(
+            f"select from pg_catalog.pg_stat_activity a where a.pid = {int(session)} and (a.state not like 'idle%' "
+            f"or a.state_change > pg_catalog.clock_timestamp() - interval '{silence + IDLE_SECONDS:f} s')"
+        )
+    finally:
+        conn.terminate()
+    if found == "SELECT 0" and route.pooling is Pooling.NONE:
+        raise ConnectionError("the server has ended the session, or has answered and was not heard")
+
+
 async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
     """Make a connection of the store's own pool as good as new.
 
@@ -132,21 +124,50 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
 
 
 @asynccontextmanager
-async def acquired(pool: asyncpg.Pool[Any], patience: float) -> AsyncIterator[Connection]:
+async def acquired(pool: asyncpg.Pool[Any], timeout: float) -> AsyncIterator[Connection]:
     """Yield a connection of the pool, which goes back to it afterwards, soon also if the block was cancelled.
 
     Raises:
-        TimeoutError: the pool had none to give within `patience` seconds.
+        StoreTimeout: the pool had none to give within `timeout` seconds.
         ConnectionError: what the pool waited for was cancelled, by somebody else.
     """
-    async with AsyncExitStack() as stack:
-        with others_cancellation_as(ConnectionError, "What the pool waited for was cancelled."):
-            conn = await stack.enter_async_context(pool.acquire(timeout=patience))
+    lending = pool.acquire(timeout=timeout)
+    with others_cancellation_as(ConnectionError, "What the pool waited for was cancelled."):
         try:
-            yield conn
-        except asyncio.CancelledError:
+            conn = await lending.__aenter__()
+        except TimeoutError as error:
+            raise StoreTimeout(
+                f"The pool had no connection to give within {timeout:g} s: nothing was asked of the database. "
+                + (str(error) or "All were in use, or no new one could be made."),
+                may_have_happened=False,
+            ) from error
+    try:
+        yield conn
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
             await uninterrupted(_come_to_rest(conn))
-            raise
+        await _give_back(pool, lending, conn, error)
+        raise
+    await _give_back(pool, lending, conn)
+
+
+async def _give_back(
+    pool: asyncpg.Pool[Any],
+    lending: AbstractAsyncContextManager[Connection],
+    conn: Any,
+    error: BaseException | None = None,
+) -> None:
+    """Let the pool have its connection back, reset; closed, if that fails or takes more than 5 seconds: what was asked
+    of it has been answered, and that is what the caller has to hear.
+    """
+    if not hasattr(pool, "release"):  # one that lends a connection for a block (pqlite.testing.bound)
+        await lending.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        return
+    try:
+        await pool.release(conn, timeout=RESET_SECONDS)
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError) as why:
+        logger.debug("A connection could not be reset (%r); it is closed.", why)
+        abandon(conn)
 
 
 async def _come_to_rest(conn: Connection) -> None:

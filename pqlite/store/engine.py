@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pqlite.job import Job, TakenOver
+from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome, Verdict
 from pqlite.store.base import JobStore
 
@@ -56,12 +56,13 @@ class Unknown(NamedTuple):
     until: datetime
 
 
-class Refusal(NamedTuple):
-    """An outcome that was not written, by the claim it belongs to, and why."""
+class Answer(NamedTuple):
+    """What became of one outcome, by the claim it belongs to, and the job's status by now."""
 
     id: int
     claims: int
     verdict: Verdict
+    status: JobStatus
 
 
 class EngineLink(Protocol):
@@ -100,7 +101,7 @@ class EngineLink(Protocol):
         """Make the connection if there is none."""
         ...
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = 1.0) -> None:
         """Close the connection: a session's lock is free then, and nobody listens on it."""
         ...
 
@@ -172,11 +173,13 @@ class Engine(Protocol):
 
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
-    ) -> list[Refusal]:
-        """Write outcomes of one holder's claims; return those that were not written. Safe to repeat.
+    ) -> list[Answer]:
+        """Write outcomes of one holder's claims; return an answer for each but those that were DONE and are written.
+        Safe to repeat.
 
-        ALREADY: an earlier call with this claim had landed. BUSY: a stranger has locked the job; ask again. FENCED: the
-        claim is no longer current. Without `keep_done` a job that is DONE is deleted.
+        WRITTEN: the job's status says how it ended; it is CANCELLED, and not READY, if somebody had asked for that.
+        ALREADY: an earlier call with this claim had landed. BUSY: another transaction has locked the job; ask again.
+        FENCED: the claim is no longer current. Without `keep_done` a job that is DONE is deleted.
         """
         ...
 
@@ -194,11 +197,12 @@ class Engine(Protocol):
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
         ...
 
-    async def reap(self, judge: str) -> list[TakenOver]:
-        """Declare dead workers dead if the judge may, and take over what they held.
+    async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
+        """Declare dead workers dead if the judge may, and take over what they held, at most `limit` jobs.
 
         Dead is whose lease has passed, or whose lock is free 8 seconds after its last renewal. A judge must have
-        renewed without a gap for 8 seconds, and over this very connection.
+        renewed without a gap for 8 seconds, in which the server was not restarted; what other workers had renewed
+        until it registered counts for it.
         """
         ...
 

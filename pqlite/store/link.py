@@ -108,12 +108,12 @@ class Link:
         async with asyncio.timeout(deadline), self._lock:
             await self._connected()
 
-    async def close(self) -> None:
-        """Close the connection, politely if it answers within a second."""
+    async def close(self, seconds: float = 1.0) -> None:
+        """Close the connection, politely if it answers within `seconds`."""
         conn, self._conn = self._conn, None
         if conn is not None and not conn.is_closed():
             with suppress(Exception):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(min(seconds, 1.0)):
                     await conn.close()
             conn.terminate()
 
@@ -166,7 +166,9 @@ def _close_in_child() -> None:
         with suppress(Exception):
             if (socket := link.socket) is not None:
                 # The number stays taken: asyncpg's own object may close it again.
-                os.dup2(os.open(os.devnull, os.O_RDWR), socket.fileno())
+                null = os.open(os.devnull, os.O_RDWR)
+                os.dup2(null, socket.fileno())
+                os.close(null)
 
 
 if hasattr(os, "register_at_fork"):

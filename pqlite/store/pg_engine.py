@@ -11,9 +11,9 @@ from typing import Any
 from pydantic_core import to_json
 
 from pqlite.errors import LeaseLost
-from pqlite.job import Job, TakenOver
+from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome, Verdict
-from pqlite.store.engine import Claimed, EngineLink, Head, Lane, Mark, Refusal, Unknown
+from pqlite.store.engine import Answer, Claimed, EngineLink, Head, Lane, Mark, Unknown
 from pqlite.store.link import sqlstate
 from pqlite.store.rows import claimed_job, taken_over
 from pqlite.store.statements import Statements
@@ -103,11 +103,11 @@ class PgEngine:
 
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
-    ) -> list[Refusal]:
+    ) -> list[Answer]:
         """Write outcomes of one holder's claims; see Engine.settle."""
-        arguments = settlement(holder, outcomes, keep_done=keep_done)
+        arguments = settlement(holder, outcomes, keep_done=keep_done, statuses=True)
         rows = await self.link.fetch(self._sql.settle, *arguments, deadline=deadline)
-        return [Refusal(r[0], r[1], Verdict(r[2])) for r in rows]
+        return [Answer(r[0], r[1], Verdict(r[2]), JobStatus(r[3])) for r in rows]
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
         """Announce the worker; from now on its lease speaks for its jobs."""
@@ -125,9 +125,9 @@ class PgEngine:
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
         return bool((await self.link.fetch(self._sql.unregister, holder, deadline=3.0))[0][0])
 
-    async def reap(self, judge: str) -> list[TakenOver]:
+    async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
         """Declare dead workers dead if the judge may, and take over what they held."""
-        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, deadline=2.5)]
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, limit, deadline=5.0)]
 
     async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
         """Take over jobs that no registered worker owns, by age."""
@@ -139,7 +139,9 @@ class PgEngine:
         return None if seconds is None else float(seconds)
 
 
-def settlement(holder: str, outcomes: Iterable[Outcome], *, keep_done: bool = True) -> list[Any]:
+def settlement(
+    holder: str, outcomes: Iterable[Outcome], *, keep_done: bool = True, statuses: bool = False
+) -> list[Any]:
     """Return the arguments of `Statements.settle`."""
     batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
     return [
@@ -154,6 +156,7 @@ def settlement(holder: str, outcomes: Iterable[Outcome], *, keep_done: bool = Tr
         _literal([int(o.delay * 1000) for _, _, o in batch]),
         _literal(["null" if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch]),
         keep_done,
+        statuses,
     ]
 
 

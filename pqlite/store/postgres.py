@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
@@ -21,27 +22,30 @@ from pqlite.codec import encode_clean
 from pqlite.errors import (
     ConfigurationError,
     DedupeConflict,
-    DedupeKeyBusy,
     JobNotFound,
     LeaseLost,
     NotStarted,
+    StoreTimeout,
 )
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
-from pqlite.settings import positive
+from pqlite.settings import positive, timeout_seconds
+from pqlite.store import writer
 from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
-from pqlite.store.batches import batch_of, enqueue_batch, flushing, is_refusal
+from pqlite.store.batches import batch_of, enqueue_batch
 from pqlite.store.by_hand import ByHand
-from pqlite.store.coalescing import Coalescer
-from pqlite.store.completion import begun, complete_on, completing, roll_back, was_completed
-from pqlite.store.connecting import acquired, address, between_users, dedicated, for_pool, leaving_standbys
+from pqlite.store.completion import complete_on, completing, was_completed
+from pqlite.store.connecting import acquired, ask_about, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
+from pqlite.store.deadlines import Timed, answered_within, in_transaction, while_answering
+from pqlite.store.dsn import SHAPE, VARIABLES, address, from_environment
 from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
+from pqlite.store.scheduling import PgSchedules, ScheduleVerbs
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
@@ -53,8 +57,8 @@ from pqlite.store.specs import (
     typed_id,
 )
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import Row, checked_id, duration, name, names, row
-from pqlite.uninterrupted import uninterrupted
+from pqlite.store.validation import checked_id, duration, name, names, row
+from pqlite.store.writer import Answer, EnqueueWriter
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +68,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-KEY_WAIT = timedelta(seconds=5)
-ACQUIRE_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 BUSY_PAUSE = 0.05
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
@@ -76,13 +78,15 @@ ELSEWHERE = (
 POOL_CLOSED = "The pool that the store was given is closed."
 
 
-class PgJobStore:
+class PgJobStore(ScheduleVerbs):
     """Jobs in PostgreSQL.
 
     Args:
-        dsn: where PostgreSQL is; the store makes a pool of its own and closes it. A pooler such as PgBouncer may stand
-            between, in session or transaction mode: that is noticed. With several hosts, connections go to the first
-            that accepts writes, unless `target_session_attrs` says otherwise.
+        dsn: where PostgreSQL is; the store makes a pool of its own and closes it. SQLAlchemy's form is accepted, too
+            (`postgresql+asyncpg://`, `?ssl=require`). Without dsn, pool and connect it is what PQLITE_DSN or
+            DATABASE_URL says, else libpq's variables (PGHOST, PGDATABASE, PGSERVICE, ...), as for the commands. A
+            pooler such as PgBouncer may stand between, in session or transaction mode: that is noticed. With several
+            hosts, connections go to the first that accepts writes, unless `target_session_attrs` says otherwise.
         pool: an asyncpg pool of yours instead; the store never closes it. A Worker needs `dsn` or `connect` beside
             it, because it holds connections of its own (4) that must not come from a pool.
         connect: an async function that returns a new asyncpg connection (for IAM tokens, client certificates). It is
@@ -90,10 +94,13 @@ class PgJobStore:
             between, make them with `statement_cache_size=0`.
         listen_dsn: where PostgreSQL is reached without a pooler in transaction mode: a worker's one connection for
             notifications, its lock, its registration and the renewal of its lease, without which it claims nothing.
-            Without it a worker behind one polls, and is missed when its lease ends. It is an argument and has no
-            environment variable, as `dsn` has none: both come from your app's configuration.
+            Without it a worker behind one polls, and is missed when its lease ends.
         schema: where pqlite's tables and functions are.
         pool_size: most connections of the store's own pool.
+        timeout: how long (seconds or a timedelta) a verb waits for a connection of the pool, and then for the answer to
+            each of its statements, before it ends with StoreTimeout and closes the connection. One with many statements
+            (`enqueue_many`) may take longer in all. It does not hold for your own statements, on `conn=` or in
+            `connection()`, `transaction()` and `ctx.complete()`, nor for a worker's connections, which have their own.
         max_payload_bytes: a larger payload, or larger metadata, is refused by `enqueue`; a larger result by `complete`
             and `mark_*` (what a handler returns may be larger).
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
@@ -117,13 +124,14 @@ class PgJobStore:
         listen_dsn: str | None = None,
         schema: str = ddl.DEFAULT,
         pool_size: int = 10,
+        timeout: float | timedelta = 30.0,
         max_payload_bytes: int = 1024 * 1024,
         strict: bool = False,
         middleware: Sequence[EnqueueMiddleware] = (),
         observers: Sequence[Observer] = (),
     ) -> None:
         if dsn is None and pool is None and connect is None:
-            raise ConfigurationError("PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=")
+            dsn = _named_by_environment()
         if pool is not None and not hasattr(pool, "acquire"):
             raise ConfigurationError(f"pool must be one of asyncpg's (asyncpg.create_pool), not {pool!r}")
         self.schema = schema
@@ -136,7 +144,8 @@ class PgJobStore:
         self._given_pool = pool
         self._pool = pool
         self._loop: asyncio.AbstractEventLoop | None = None  # whose the pool is, if the store made it
-        self._coalescer = None if pool is None else self._coalescing(pool)
+        self._timeout = timeout_seconds("timeout", timeout)
+        self._writer = None if pool is None else self._writing(pool)
         self._pool_size = positive("pool_size", pool_size)
         self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
         self._strict = strict
@@ -170,7 +179,7 @@ class PgJobStore:
                 connect=lambda *_args, **_kwargs: for_pool(route),
                 reset=lambda conn: between_users(route, conn),
             )
-            self._coalescer = self._coalescing(self._pool)
+            self._writer = self._writing(self._pool)
 
     async def close(self) -> None:
         """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off; and up
@@ -180,28 +189,33 @@ class PgJobStore:
         """
         try:
             await self._close_pool()
-        finally:
+        except asyncio.CancelledError:
+            await self.events.finish(0.0)
+            raise
+        except BaseException:
             await self.events.finish()
+            raise
+        await self.events.finish()
 
     async def _close_pool(self) -> None:
-        if self._pool is None or self._coalescer is None or self._given_pool is not None:
+        if self._pool is None or self._writer is None or self._given_pool is not None:
             return
-        pool, coalescer = self._pool, self._coalescer
-        self._pool = self._coalescer = None
+        pool, jobs_writer = self._pool, self._writer
+        self._pool = self._writer = None
         self._watcher.abort(NotStarted("The store was closed while somebody waited for a job."))
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await coalescer.idle()
+                await jobs_writer.idle()
                 await pool.close()
         except BaseException as error:  # also cancelled: nobody closes it a second time
-            coalescer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
+            jobs_writer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
             pool.terminate()
             if not isinstance(error, TimeoutError):
                 raise
             logger.warning("Connections of the store's pool were still in use at close; they were terminated.")
 
-    def _coalescing(self, pool: asyncpg.Pool[Any]) -> Coalescer[Row, int]:
-        return Coalescer(lambda: flushing(pool, self._sql, ACQUIRE_SECONDS, self._enqueued), is_refusal)
+    def _writing(self, pool: asyncpg.Pool[Any]) -> EnqueueWriter:
+        return EnqueueWriter(pool, self._sql, self._timeout, self._enqueued)
 
     async def __aenter__(self) -> PgJobStore:
         """Start."""
@@ -220,11 +234,11 @@ class PgJobStore:
 
         Raises:
             NotStarted: before start() or after close(), in another event loop, or the given pool was closed.
-            TimeoutError: the pool had none to give for 30 seconds.
+            StoreTimeout: the pool had none to give within the store's `timeout`.
             ConnectionError: what the pool waited for was cancelled, by somebody else.
         """
         pool = self._usable_pool()
-        async with acquired(pool, ACQUIRE_SECONDS) as conn, leaving_standbys(pool):
+        async with acquired(pool, self._timeout) as conn, leaving_standbys(pool):
             yield conn
 
     def _usable_pool(self) -> asyncpg.Pool[Any]:
@@ -238,18 +252,23 @@ class PgJobStore:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Yield a connection in a transaction: committed when the block ends, rolled back when it raises."""
+        """Yield a connection in a transaction: committed when the block ends, rolled back when it raises.
+
+        Your own statements in it have no deadline of the store's.
+
+        Raises:
+            StoreTimeout: as for `connection`; or begin or commit were not answered in time. After a commit that was
+                not, `may_have_happened` is true.
+        """
         async with self.connection() as conn:
-            transaction = await begun(conn)
-            try:
+            async with in_transaction(conn, self._timeout):
                 yield conn
-            except asyncio.CancelledError:
-                await uninterrupted(roll_back(conn, transaction))
-                raise
-            except BaseException:
-                await transaction.rollback()  # if that fails, its error says why
-                raise
-            await transaction.commit()
+
+    @asynccontextmanager
+    async def _timed(self) -> AsyncIterator[Timed]:
+        """Yield a connection of the pool on which each statement has a deadline: for pqlite's own statements."""
+        async with self.connection() as conn:
+            yield Timed(conn, self._timeout)
 
     def engine(self, purpose: str) -> PgEngine:
         """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
@@ -300,8 +319,24 @@ class PgJobStore:
             SchemaError: the server is older than PostgreSQL 14; its schema is newer and no longer serves this pqlite;
                 or others held on to their locks. The versions before that one stay applied.
         """
-        async with self.connection() as conn:
+        async with self.migrating() as conn:
             return await ddl.migrate(conn, self.schema)
+
+    @asynccontextmanager
+    async def migrating(self) -> AsyncIterator[Connection]:
+        """Yield a connection of the pool for steps of which one may take hours (an index on many jobs): for as long as
+        the database answers on a connection beside it. A store with only a `pool=` has no such, and sets no deadline.
+
+        Raises:
+            StoreTimeout: as for `connection`; or the database no longer answers.
+        """
+        async with self.connection() as conn:
+            if (route := self._route) is None:
+                yield conn
+                return
+            ask = partial(ask_about, route, conn.get_server_pid(), self._timeout)
+            async with while_answering(self._timeout, conn, ask):
+                yield conn
 
     async def check_schema(self) -> None:
         """Return if a worker of this pqlite can run on the database's schema: it is the version that this pqlite needs,
@@ -311,7 +346,17 @@ class PgJobStore:
             SchemaError: it is missing, older or too new; the message says what to run.
         """
         async with self.connection() as conn:
-            await ddl.check(conn, self.schema)
+            async with answered_within(self._timeout, conn):
+                await ddl.check(conn, self.schema)
+
+    # Schedules
+
+    def _schedules(self) -> PgSchedules:
+        return PgSchedules(self._fetch, self._sql)
+
+    async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        async with self.connection() as conn:
+            return await conn.fetch(sql, *args)
 
     # Enqueue
 
@@ -359,29 +404,15 @@ class PgJobStore:
         values = row(job, self._max_payload_bytes)
         if conn is not None:
             callers = await self._lent(conn, strict, "A job was enqueued")
-            [(job_id, inserted)] = await callers.fetch(self._sql.enqueue, *values, None)
-        elif job.dedupe_key is None:
-            self._usable_pool()
-            assert self._coalescer is not None  # made with the pool
-            job_id, inserted = await self._coalescer.write(values), True
+            [answer] = [Answer(*found) for found in await callers.fetch(self._sql.enqueue, *values, None)]
         else:
-            job_id, inserted = await self._enqueue_alone(job.dedupe_key, values)
+            self._usable_pool()
+            assert self._writer is not None  # made with the pool
+            answer = await self._writer.write(values)
         if self.events.wanted:
-            enqueued = EnqueuedJob(job_id, job.job_type, job.queue, inserted)
+            enqueued = EnqueuedJob(answer.id, job.job_type, job.queue, answer.inserted)
             self.events(JobsEnqueued([enqueued], committed=conn is None))
-        return typed_id(job, job_id)
-
-    async def _enqueue_alone(self, key: str, values: Row) -> tuple[int, bool]:
-        """Enqueue a job with a key: one that an open transaction holds must block nobody else."""
-        try:
-            async with self.connection() as own:
-                [(job_id, inserted)] = await own.fetch(self._sql.enqueue, *values, KEY_WAIT)
-        except asyncpg.LockNotAvailableError:
-            raise DedupeKeyBusy(
-                f"A transaction that has not ended holds the dedupe key {key!r}; nothing was enqueued."
-            ) from None
-        self._enqueued()
-        return job_id, inserted
+        return typed_id(job, answer.id)
 
     @overload
     async def enqueue_many(
@@ -426,7 +457,7 @@ class PgJobStore:
                 verdicts = await enqueue_batch(callers, self._sql, batch, progress)
         else:
             async with self.transaction() as own:
-                verdicts = await enqueue_batch(own, self._sql, batch, progress, KEY_WAIT)
+                verdicts = await enqueue_batch(Timed(own, self._timeout), self._sql, batch, progress, writer.KEY_WAIT)
             self._enqueued()
         if noted is not None:
             self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
@@ -443,7 +474,7 @@ class PgJobStore:
 
     async def get(self, job_id: int) -> Job:
         """Return a job; see JobStore.get."""
-        async with self.connection() as conn:
+        async with self._timed() as conn:
             found = await conn.fetchrow(self._sql.get, checked_id(job_id))
         if found is None:
             raise JobNotFound(f"There is no job {job_id}.")
@@ -498,7 +529,7 @@ class PgJobStore:
         self._watcher.look_again(job_ids)
 
     async def _ended(self, job_ids: list[int]) -> list[Ended]:
-        async with self.connection() as conn:
+        async with self._timed() as conn:
             rows = await conn.fetch(self._sql.ended, job_ids)
         return [Ended(r[0], None if r[1] is None else JobStatus(r[1]), *r[2:]) for r in rows]
 
@@ -527,7 +558,7 @@ class PgJobStore:
 
     async def _status(self, sql: str, job_id: int, callers: Lent | None = None) -> str:
         job_id = checked_id(job_id)
-        async with self.connection() if callers is None else nullcontext(callers) as conn:
+        async with self._timed() if callers is None else nullcontext(callers) as conn:
             status = (await conn.fetch(sql, job_id))[0][0]
         if status is None:
             raise JobNotFound(f"There is no job {job_id}.")
@@ -540,7 +571,7 @@ class PgJobStore:
     ) -> Job | None:
         """Claim the best due job of any type (or of some queues and types); see JobStore.pickup."""
         holder = f"{name('worker_id', worker_id, 200)}-{secrets.token_hex(4)}"
-        async with self.connection() as conn:
+        async with self._timed() as conn:
             found = await conn.fetchrow(
                 self._sql.pickup,
                 holder,
@@ -574,12 +605,17 @@ class PgJobStore:
         await self._settle_one(outcome)
 
     async def _settle_one(self, outcome: Outcome) -> None:
-        claimed = outcome.job
+        claimed, ends = outcome.job, time.monotonic() + self._timeout
         while True:
-            async with self.connection() as conn:
+            async with self._timed() as conn:
                 refused = await conn.fetch(self._sql.settle, *settlement(claimed.locked_by or "", [outcome]))
             if not refused or refused[0][2] != Verdict.BUSY:
                 break
+            if time.monotonic() > ends:
+                raise StoreTimeout(
+                    f"Another transaction has held job {claimed.id} for {self._timeout:g} s; nothing was written.",
+                    may_have_happened=False,
+                )
             await asyncio.sleep(BUSY_PAUSE)
         self._by_hand.settled(claimed)
         self.look_again((claimed.id,))
@@ -589,7 +625,7 @@ class PgJobStore:
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
         """Give back abandoned RUNNING jobs, by age; see JobStore.reap_stale."""
         older_than = duration("default_stale_after", default_stale_after)
-        async with self.connection() as conn:
+        async with self._timed() as conn:
             return len(await conn.fetch(self._sql.reap_stale, older_than))
 
     async def prune(
@@ -599,7 +635,7 @@ class PgJobStore:
 
         None keeps them for ever. Returns where to go on (None: there is nothing further) and how many were deleted.
         """
-        async with self.connection() as conn:
+        async with self._timed() as conn:
             found = await conn.fetchrow(self._sql.prune, done, failed, cursor, chunk)
         assert found is not None
         return found[0], found[1]
@@ -608,7 +644,7 @@ class PgJobStore:
 
     def complete(self, job: Job, *, result: Any = None) -> AbstractAsyncContextManager[Connection]:
         """Yield a connection in a transaction whose last act is to make the job DONE; see JobStore.complete."""
-        return completing(self, self._sql, job, self._encoded_result(result))
+        return completing(self, self._sql, job, self._encoded_result(result), timeout=self._timeout)
 
     async def complete_on(self, conn: Any, job: Job, *, result: Any = None) -> None:
         """Make the job DONE in the transaction of a connection of the caller's; see JobStore.complete_on."""
@@ -622,3 +658,12 @@ class PgJobStore:
 
     def _encoded_result(self, result: Any) -> str | None:
         return encode_clean(result, max_bytes=self._max_payload_bytes)
+
+
+def _named_by_environment() -> str:
+    if (found := from_environment()) is None:
+        raise ConfigurationError(
+            "PgJobStore needs to know where PostgreSQL is: pass dsn=, pool= or connect=, or set "
+            f"{' or '.join(VARIABLES)} to {SHAPE}, or libpq's PGHOST, PGDATABASE or PGSERVICE"
+        )
+    return found.dsn

@@ -21,6 +21,7 @@ Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
 HOST_SECONDS = 2.0
 TEST_SECONDS = 2.0
 GOODBYE_SECONDS = 1.0
+ATTEMPTS = 4
 ASKED = 4
 
 
@@ -74,7 +75,23 @@ class Route:
             asyncpg.PostgresError, asyncpg.InterfaceError: it is refused, or breaks.
             ConfigurationError: the dsn cannot be used.
         """
-        prepares = self._prepares
+        # Made for a pooler and meeting none, or the other way round, it is made again: the next may meet yet another.
+        for _ in range(ATTEMPTS - 1):
+            conn, fits = await self._attempt(label, settings)
+            if fits:
+                return conn
+            await _say_goodbye(conn)
+        conn, _ = await self._attempt(label, settings, for_any=True)
+        return conn
+
+    async def _attempt(
+        self, label: str, settings: Mapping[str, str], *, for_any: bool = False
+    ) -> tuple[asyncpg.Connection[Any], bool]:
+        """Return a new connection, and whether it was made for what it met: a pooler, or none.
+
+        `for_any`: it prepares no statements, and works with either.
+        """
+        prepares = self._prepares and not for_any
         conn = await self._open(label, prepares)
         try:
             # As text, and answered by a count of rows: nothing is prepared, whatever stands between; and nothing is set
@@ -89,10 +106,7 @@ class Route:
         except BaseException:
             conn.terminate()
             raise
-        if prepares == self._prepares or self._connect is not None:
-            return conn
-        await _say_goodbye(conn)
-        return await self.connection(label, settings)
+        return conn, prepares == self._prepares or self._connect is not None
 
     @property
     def _prepares(self) -> bool:

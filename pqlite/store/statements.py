@@ -21,14 +21,15 @@ class Statements:
     """One call per verb. JSON goes in as `$n::text::jsonb`: a codec of the user's would encode it twice otherwise."""
 
     enqueue: str = (
-        "select id, inserted from pqlite.enqueue($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "select id, inserted, cancelling from pqlite.enqueue($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9, $10, "
         "$11::text::jsonb, $12, $13, $14)"
     )
     # An array of text costs the driver a third of a microsecond per element, one text nothing; and no line feed is left
     # in JSON that was written without white space.
     enqueue_many: str = (
-        r"select ordinal, id, inserted from pqlite.enqueue_many($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, "
-        r"$6, $7, $8, $9, pg_catalog.string_to_array($10, E'\n'), pg_catalog.string_to_array($11, E'\n'), $12, $13)"
+        r"select ordinal, id, inserted, cancelling from pqlite.enqueue_many($1, pg_catalog.string_to_array($2, E'\n'), "
+        r"$3, $4, $5, $6, $7, $8, $9, pg_catalog.string_to_array($10, E'\n'), pg_catalog.string_to_array($11, E'\n'), "
+        r"$12, $13, $14)"
     )
     enqueue_keyless: str = (
         r"select pqlite.enqueue_keyless($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
@@ -42,8 +43,9 @@ class Statements:
     end_of: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
     ended: str = "select id, status, result::text, last_error, errors::text from pqlite.ended($1)"
     settle: str = (
-        "select id, claims, verdict from pqlite.settle("
-        "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9)"
+        "select id, claims, verdict, status from pqlite.settle("
+        "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9, "
+        "$10)"
     )
     claim: str = "select * from pqlite.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb)"
     lanes: str = (
@@ -56,10 +58,34 @@ class Statements:
     register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
     renew: str = "select id, claims from pqlite.renew($1, $2, $3)"
     unregister: str = "select pqlite.unregister($1)"
-    reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1)"
+    reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1, $2)"
     reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"
     next_death: str = "select pqlite.next_death($1)"
     prune: str = "select next_cursor, deleted from pqlite.prune($1, $2, $3, $4)"
+    add_schedule: str = "select pqlite.add_schedule($1, $2::text::jsonb)"
+    change_schedule: str = "select pqlite.change_schedule($1, $2::text::jsonb)"
+    remove_schedule: str = "select pqlite.remove_schedule($1)"
+    pause_schedule: str = "select pqlite.pause_schedule($1)"
+    resume_schedule: str = "select pqlite.resume_schedule($1)"
+    run_schedule_now: str = "select id, inserted from pqlite.run_schedule_now($1)"
+    schedules: str = (
+        "select s.name, s.job_type, s.payload::text, s.queue, s.priority, s.max_attempts, s.timeout_seconds, s.tags, "
+        "s.metadata::text, s.concurrency_key, s.cron, s.every, s.anchor, s.timezone, s.overlap, s.missed, s.jitter, "
+        "s.next_at, s.handled_through, s.held_since, s.paused_at, s.disabled_at, s.defined_in, s.revision, "
+        "s.last_slot, s.last_fired_at, s.last_job_id, j.status as last_job_status, s.last_fired_at - s.last_slot as "
+        "lateness, s.fired, s.skipped, s.missed_slots, t.problem, s.created_at, s.updated_at "
+        "from pqlite.schedules s join pqlite.schedule_stats t on t.name = s.name "
+        "left join pqlite.jobs j on j.id = s.last_job_id "
+        "where $1::text is null or s.name = $1 order by s.name"
+    )
+    due_schedules: str = (
+        "select name, revision, cron, every, anchor, timezone, missed, jitter, handled_through, held, next_at, now "
+        "from pqlite.due_schedules($1)"
+    )
+    fire_schedules: str = (
+        "select name, verdict, slot, job_id, late, count, detail from pqlite.fire_schedules($1::text::jsonb)"
+    )
+    reconcile_schedules: str = "select name, verdict from pqlite.reconcile_schedules($1::text::jsonb, $2, $3)"
 
 
 @lru_cache

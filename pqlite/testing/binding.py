@@ -13,6 +13,7 @@ from pqlite.store.awaiting import Poller
 from pqlite.store.pg_engine import PgEngine
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.validation import Row
+from pqlite.store.writer import Answer
 from pqlite.testing.draining import PURPOSE
 
 
@@ -122,7 +123,7 @@ class BoundLink:
     async def connect(self, deadline: float) -> None:
         """Do nothing: it is the caller who connected."""
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = 1.0) -> None:
         """Do nothing: it is the caller's."""
 
     def holds(self, conn: object) -> bool:
@@ -131,9 +132,9 @@ class BoundLink:
 
 
 class _OneByOne:
-    """Takes the place of the coalescer, whose writers would use the connection after their callers went on."""
+    """Takes the place of the EnqueueWriter, whose writers would use the connection after their callers went on."""
 
-    def __init__(self, write: Callable[[Row], Awaitable[int]]) -> None:
+    def __init__(self, write: Callable[[Row], Awaitable[Answer]]) -> None:
         self.write = write
 
 
@@ -143,15 +144,15 @@ class BoundJobStore(PgJobStore):
     def __init__(self, one: OneConnection, *, schema: str, strict: bool) -> None:
         super().__init__(pool=cast(Any, one), schema=schema, strict=strict)
         self._one = one
-        self._coalescer = cast(Any, _OneByOne(self._write))
+        self._writer = cast(Any, _OneByOne(self._write))
         # A watcher's look would use the connection after who waits went on.
         self._watcher = cast(Any, Poller(self._ended))
 
-    async def _write(self, values: Row) -> int:
+    async def _write(self, values: Row) -> Answer:
         async with self.connection() as conn:
-            job_id = int((await conn.fetch(self._sql.enqueue, *values, None))[0][0])
+            [answer] = await conn.fetch(self._sql.enqueue, *values, None)
         self._enqueued()
-        return job_id
+        return Answer(*answer)
 
     def engine(self, purpose: str) -> PgEngine:
         """Return the engine's verbs on the same connection.

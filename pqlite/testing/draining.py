@@ -17,7 +17,7 @@ from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.engine import WorkerStore
+from pqlite.store.engine import Answer, WorkerStore
 from pqlite.testing.memory import MemoryJobStore
 from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.arguments import served
@@ -152,7 +152,7 @@ class Drain:
             # None if the handler does not stop: nobody can tell how its attempt will end.
             for outcome in self._outcomes:
                 if outcome.committed:
-                    self._announce(JobSettled(PURPOSE, outcome))
+                    self._announce(JobSettled(PURPOSE, outcome, outcome.expected))
                 else:
                     await uninterrupted(self._settle(outcome))
         return self._outcomes.pop()
@@ -165,9 +165,12 @@ class Drain:
     async def _settle(self, outcome: Outcome) -> None:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
-            verdict = await self._claims.settle(outcome)
-            if verdict is not Verdict.BUSY:
-                self._announce((OutcomeRefused if verdict is Verdict.FENCED else JobSettled)(PURPOSE, outcome))
+            answer = await self._claims.settle(outcome)
+            if answer is None or answer.verdict is not Verdict.BUSY:
+                if answer is not None and answer.verdict is Verdict.FENCED:
+                    self._announce(OutcomeRefused(PURPOSE, outcome))
+                else:
+                    self._announce(JobSettled(PURPOSE, outcome, outcome.expected if answer is None else answer.status))
                 return
             if time.monotonic() >= deadline:
                 raise AssertionError(
@@ -186,7 +189,7 @@ class _Claims(Protocol):
 
     async def claim(self) -> Job | None: ...
 
-    async def settle(self, outcome: Outcome) -> Verdict | None: ...
+    async def settle(self, outcome: Outcome) -> Answer | None: ...
 
     async def end(self) -> None: ...
 
@@ -219,9 +222,8 @@ class _EngineClaims:
         )
         return claimed[0].jobs[0] if claimed else None
 
-    async def settle(self, outcome: Outcome) -> Verdict | None:
-        refused = await self._engine.settle(self._holder, [outcome])
-        return refused[0].verdict if refused else None
+    async def settle(self, outcome: Outcome) -> Answer | None:
+        return next(iter(await self._engine.settle(self._holder, [outcome])), None)
 
     async def end(self) -> None:
         try:
@@ -248,7 +250,7 @@ class _MemoryClaims:
     async def claim(self) -> Job | None:
         return await self._store.claim_due(self._holder, self._queues, self._types, self._versions)
 
-    async def settle(self, outcome: Outcome) -> Verdict | None:
+    async def settle(self, outcome: Outcome) -> Answer | None:
         return await self._store.settle(outcome)
 
     async def end(self) -> None:

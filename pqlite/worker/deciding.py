@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pqlite.backoff import BackoffPolicy, retry_seconds, seconds
@@ -23,7 +23,7 @@ def decide(
     job: Job, stop_reason: str | None, error: BaseException | None, torn_down: bool, retrying: Retrying
 ) -> Outcome:
     """Return the outcome of an attempt that raised `error`, or completed its job by itself. The one place where an
-    exception becomes an outcome. `torn_down`: the event loop is coming to its end, and cancels every task.
+    exception becomes an outcome. `torn_down`: the event loop is ending, and cancels every task.
     """
     if job.status is JobStatus.DONE:
         if error is not None and not isinstance(error, asyncio.CancelledError):
@@ -51,10 +51,16 @@ def decide(
             return _failed(job, error, format_error(error), retrying)
 
 
-def returned(job: Job, result: Any) -> Outcome:
-    """Return the outcome of an attempt whose handler returned."""
+def returned(job: Job, result: Any, duration_ms: int, write: Callable[[Any], Any] | None = None) -> Outcome:
+    """Return the outcome of an attempt whose handler returned, and was not interrupted.
+
+    `write` makes a JSON value of the result of an annotated handler.
+    """
     try:
-        return Outcome(job, Verb.DONE, result=encode_clean(result, max_bytes=MAX_RESULT_BYTES))
+        if write is not None:
+            result = write(result)
+        encoded = None if result is None else encode_clean(result, max_bytes=MAX_RESULT_BYTES)
+        return Outcome(job, Verb.DONE, encoded, None, 0.0, duration_ms)
     except PayloadError as error:
         # The work is done; running it again would not make its result storable.
         return Outcome(job, Verb.FAILED, error=f"The handler finished, but its result cannot be stored: {error}")

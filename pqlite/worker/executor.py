@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
-import anyio.to_thread
-
 from pqlite.backoff import BackoffPolicy
 from pqlite.codec import format_error
 from pqlite.errors import Fail, HandlerSignal
 from pqlite.events import JobEnded, JobStarted, JobStopping, JobStuck
 from pqlite.events.announcer import Announcer
-from pqlite.handlers import AnyHandler, Handler, JobContext, Middleware, Retrying, TypedHandler, compiled
+from pqlite.handlers import AnyHandler, JobContext, Middleware, Retrying, TypedHandler, compiled
+from pqlite.handlers.middleware import CallNext
 from pqlite.job import Job, JobStatus
 from pqlite.observability import current_job
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
 from pqlite.store.rows import Undecodable
+from pqlite.worker.attempt import Attempt
 from pqlite.worker.completed import see_completed
 from pqlite.worker.deciding import decide, returned
+from pqlite.worker.runners import Threads
 from pqlite.worker.tracebacks import code_of, from_handler
 from pqlite.worker.waiting import WaitingRoom
 
@@ -35,36 +35,11 @@ STUCK_AFTER = 10.0
 PACE_WEIGHT = 0.05
 
 
-class Attempt:
-    """One execution of one claim."""
-
-    __slots__ = ("again", "context", "entered", "job", "started", "stuck", "task", "timer")
-
-    def __init__(self, job: Job, context: JobContext) -> None:
-        self.job = job
-        self.context = context
-        self.started = time.monotonic()
-        self.task: asyncio.Task[Any] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.stuck: asyncio.TimerHandle | None = None
-        self.entered = False
-        """Whether its task has taken its first step: one that is cancelled before runs nothing at all."""
-        self.again: Job | None = None
-        """A later claim of the same job, given back when this attempt ends."""
-
-    @property
-    def runs(self) -> bool:
-        """Return whether this is the attempt's own task, in its event loop."""
-        try:
-            return asyncio.current_task() is self.task
-        except RuntimeError:
-            return False
-
-
 class Executor:
-    """Runs up to `concurrency` attempts, each in a task of its own; `submit` gets each outcome, once.
+    """Runs up to `concurrency` attempts, each in a task of its own; `submit` is called once with the outcome of each.
 
-    Jobs claimed beyond that wait in memory, to save each a round trip. The task that makes it ends with the event loop.
+    Jobs claimed beyond that wait in memory, to save each a round trip. It must be created in a task that lives as long
+    as the event loop: when that task is cancelled, the loop is ending.
     """
 
     def __init__(
@@ -81,8 +56,11 @@ class Executor:
         submit: Callable[[Outcome], None],
         wanting: Callable[[], None],
     ) -> None:
-        self._handlers = {t: compiled(each, self._in_thread, middleware) for t, each in handlers.items()}
-        self._retrying = {t: each.rules(backoff) for t, each in handlers.items() if isinstance(each, TypedHandler)}
+        threads = Threads(concurrency)
+        self._handlers = {t: compiled(each, threads.run, middleware) for t, each in handlers.items()}
+        typed = [(t, each) for t, each in handlers.items() if isinstance(each, TypedHandler)]
+        self._writers = {t: writer for t, each in typed if (writer := each.result.writer) is not None}
+        self._retrying = {t: each.rules(backoff) for t, each in typed}
         self._codes = {
             t: code_of(each.function if isinstance(each, TypedHandler) else each) for t, each in handlers.items()
         }
@@ -90,7 +68,6 @@ class Executor:
         self._worker_id, self._concurrency = worker_id, concurrency
         self._retrying_plain = Retrying(backoff)
         self._announce, self._submit, self._wanting = announce, submit, wanting
-        self._threads = anyio.CapacityLimiter(concurrency)
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop, self._owner = asyncio.get_running_loop(), asyncio.current_task()
@@ -107,7 +84,7 @@ class Executor:
         return 0 if self.waiting else self._concurrency - len(self.running)
 
     def prefetch(self, round_trip: float) -> int:
-        """Return how many more jobs to let wait, where a round trip to the database takes so many seconds. `wanting` is
+        """Return how many more jobs may wait, where a round trip to the database takes so many seconds. `wanting` is
         called when it is time to ask again.
         """
         self._asked = False
@@ -134,6 +111,7 @@ class Executor:
     def start(self, job: Job) -> None:
         """Start an attempt of a claimed job."""
         attempt = Attempt(job, JobContext(job, self._store, self._worker_id, self._resources))
+        attempt.context._write = self._writers.get(job.job_type)
         if not self.running:
             self._idle.clear()
         self.running[job.id] = attempt
@@ -197,53 +175,28 @@ class Executor:
         result: Any = None
         error: BaseException | None = None
         try:
-            handler, on_loop = self._handler(context.job)
-            if on_loop:
-                result = await handler(context)
-            else:
-                result = await self._in_thread(handler, context)
-                if inspect.isawaitable(result):
-                    result = await result
+            result = await self._handler(context.job)(context)
         except BaseException as raised:
             if isinstance(raised, GeneratorExit) and not attempt.runs:
                 raise  # the coroutine is thrown away, with its event loop
             # Also what asyncio would let out of the event loop, which would stop the whole app.
-            error = raised.with_traceback(from_handler(raised.__traceback__, self._codes.get(context.job.job_type)))
+            trace = from_handler(raised.__traceback__, self._codes.get(context.job.job_type))
+            error = BaseException.with_traceback(raised, trace)  # whatever its class makes of that method
         if context._completed_on:
             error = await see_completed(context, error)
         try:
-            self._ended(attempt, self._decide(attempt, result, error))
+            now = time.monotonic()
+            self._ended(attempt, self._decide(attempt, result, error, now - attempt.started), now)
         finally:
-            error = None  # it refers to this frame
+            error = None  # its traceback may refer to this frame
 
-    def _handler(self, job: Job) -> tuple[Handler, bool]:
+    def _handler(self, job: Job) -> CallNext:
         entry = self._handlers.get(job.job_type)
         if entry is None:
             raise Fail(f"No handler is registered for job type {job.job_type!r}.")
         if type(job.payload) is Undecodable:
             raise Fail(f"The payload cannot be read: {job.payload.error}")
         return entry
-
-    async def _in_thread(self, handler: Handler, context: JobContext) -> Any:
-        """Run a plain function in a thread, to its end, whoever cancels meanwhile: a thread cannot be cancelled, and a
-        slot that is given away while it runs would let the same job run beside itself.
-        """
-
-        def call() -> Any:
-            try:
-                return handler(context)
-            except (SystemExit, KeyboardInterrupt) as error:
-                # These would leave the event loop as soon as the thread's future ends.
-                raise RuntimeError(f"the handler raised {error!r}") from error
-
-        work = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._threads))
-        with anyio.CancelScope(shield=True):  # a scope around it, of a middleware, would cancel in every round
-            while not work.done():
-                try:
-                    await asyncio.wait([work])
-                except asyncio.CancelledError:
-                    pass  # whoever tears the event loop down cancels `work` as well
-        return work.result()
 
     def _stop(self, attempt: Attempt, reason: str) -> None:
         if attempt.context._stop_reason is not None:
@@ -253,7 +206,7 @@ class Executor:
         if attempt.task is not None:
             attempt.task.cancel()
         if not attempt.entered:
-            self._ended(attempt, Outcome(attempt.job, Verb.RELEASED))
+            self._ended(attempt, Outcome(attempt.job, Verb.RELEASED), time.monotonic())
         else:
             attempt.stuck = self._loop.call_later(STUCK_AFTER, self._report_stuck, attempt)
 
@@ -261,27 +214,30 @@ class Executor:
         if attempt.job.id in self.running:
             self._announce(JobStuck(self._worker_id, attempt.job, STUCK_AFTER))
 
-    def _decide(self, attempt: Attempt, result: Any, error: BaseException | None) -> Outcome:
+    def _decide(self, attempt: Attempt, result: Any, error: BaseException | None, took: float) -> Outcome:
+        job, reason = attempt.job, attempt.context._stop_reason
         try:
-            if error is None and attempt.job.status is not DONE:
-                if not isinstance(result, HandlerSignal):
-                    return returned(attempt.job, result) if result is not None else Outcome(attempt.job, Verb.DONE)
-                error = result  # returned or raised, it says the same
+            if error is None and job.status is not DONE:
+                if isinstance(result, HandlerSignal):
+                    error = result  # returned or raised, it says the same
+                elif (reason := attempt.interrupted_by(took)) is None:
+                    return returned(job, result, int(took * 1000), attempt.context._write)
+                else:
+                    error = asyncio.CancelledError()  # as if it had let that pass
             torn_down = self._owner is not None and (self._owner.cancelling() > 0 or self._owner.done())
-            retrying = self._retrying.get(attempt.job.job_type, self._retrying_plain)
-            return decide(attempt.job, attempt.context.stop_requested, error, torn_down, retrying)
+            return decide(job, reason, error, torn_down, self._retrying.get(job.job_type, self._retrying_plain))
         except Exception as bug:
-            logger.exception("Deciding the outcome of job %s failed.", attempt.job.id)
-            return Outcome(attempt.job, Verb.RETRY, error=format_error(bug), delay=60.0)
+            logger.exception("Deciding the outcome of job %s failed.", job.id)
+            return Outcome(job, Verb.RETRY, error=format_error(bug), delay=60.0)
 
-    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _ended(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         if attempt.timer is not None:
             attempt.timer.cancel()
         if attempt.stuck is not None:
             attempt.stuck.cancel()
-        self._last_end = time.monotonic()
-        took = self._last_end - attempt.started
-        outcome.duration_ms = int(took * 1000)
+        self._last_end, took = now, now - attempt.started
+        if outcome.duration_ms is None:
+            outcome = outcome._replace(duration_ms=int(took * 1000))
         self.pace = took if self.pace is None else self.pace + PACE_WEIGHT * (took - self.pace)
         del self.running[attempt.job.id]
         if self._announce.wanted:

@@ -31,6 +31,7 @@ from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import Asked, Lanes
+from pqlite.worker.maintenance import Maintenance
 from pqlite.worker.once import Once
 from pqlite.worker.pruner import Pruner
 from pqlite.worker.reaper import Reaper
@@ -77,7 +78,7 @@ class Parts:
         self._versions = versions(plan.handlers)
         self.claim_engine = plan.store.engine("claimer")
         self.settle_engine = plan.store.engine("settler")
-        self.scout_engine = plan.store.engine("scout")
+        self.maintenance = Maintenance(plan.store.engine("maintenance"))
         self.sentinel = Sentinel(
             make_engine=plan.store.listening_engine,
             pooling=lambda: plan.store.listen_pooling,
@@ -137,9 +138,9 @@ class Parts:
             audit=lambda: self.scouting.wake(),
         )
         self.reaper = Reaper(
-            reap=lambda judge: self.sentinel.call(lambda engine: engine.reap(judge)),
-            reap_stale=lambda after: self.sentinel.call(lambda engine: engine.reap_stale(after)),
-            next_death=lambda judge: self.sentinel.call(lambda engine: engine.next_death(judge)),
+            reap=lambda judge, limit: self.maintenance.run(lambda engine: engine.reap(judge, limit)),
+            reap_stale=lambda after: self.maintenance.run(lambda engine: engine.reap_stale(after)),
+            next_death=lambda judge: self.maintenance.run(lambda engine: engine.next_death(judge)),
             worker_id=plan.worker_id,
             stale_every=plan.settings.reap_stale_every,
             stale_after=plan.settings.default_stale_after,
@@ -236,14 +237,16 @@ class Parts:
         if self.claimer.holder is None or not self.may_claim:
             return Untried(GATE)
         try:
-            await self.claimer.audit_aside(self.scout_engine)
+            await self.maintenance.run(self.claimer.audit_aside)
         finally:  # also if that fails: the two must not keep each other from being done
             pause = await self.scout.once()
         return pause
 
     async def _look(self, known: Asked, deadline: float) -> list[Head]:
-        engine, plan = self.scout_engine, self.plan
-        return await engine.lanes(plan.queues, self._types, known, versions=self._versions, deadline=deadline)
+        queues, types, versions = self.plan.queues, self._types, self._versions
+        return await self.maintenance.run(
+            lambda engine: engine.lanes(queues, types, known, versions=versions, deadline=deadline)
+        )
 
     def _stir(self, everywhere: bool = False) -> None:
         if self.scout.stir(everywhere=everywhere):

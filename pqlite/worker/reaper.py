@@ -9,10 +9,14 @@ from datetime import timedelta
 from pqlite.events import JobsTakenOver
 from pqlite.events.announcer import Announcer
 from pqlite.job import TakenOver
+from pqlite.store.link import sqlstate
 from pqlite.worker.supervisor import FOREVER, Untried
 
 LONGEST_LOOK = 5.0
 SHORTEST_LOOK = 0.25
+BATCH = 500
+"""Most jobs taken over by one statement."""
+QUERY_CANCELED = "57014"
 
 
 class Reaper:
@@ -24,7 +28,7 @@ class Reaper:
     def __init__(
         self,
         *,
-        reap: Callable[[str], Awaitable[list[TakenOver]]],
+        reap: Callable[[str, int], Awaitable[list[TakenOver]]],
         reap_stale: Callable[[timedelta], Awaitable[list[TakenOver]]],
         next_death: Callable[[str], Awaitable[float | None]],
         worker_id: str,
@@ -42,6 +46,7 @@ class Reaper:
         self._announce = announce
         self._given_back = given_back
         self._next_stale = time.monotonic() + self._stale_every
+        self._batch = BATCH
         self.holder: str | None = None
         """The registration that judges; None while there is none."""
 
@@ -50,7 +55,7 @@ class Reaper:
         if self.holder is None:
             return Untried(FOREVER)
         death = await self._next_death(self.holder)
-        taken = [] if death is None else await self._reap(self.holder)
+        taken = [] if death is None else await self._take_over(self.holder)
         if time.monotonic() >= self._next_stale:
             taken += await self._reap_stale(self._stale_after)
             self._next_stale = time.monotonic() + self._stale_every
@@ -59,3 +64,14 @@ class Reaper:
             self._given_back()
             return SHORTEST_LOOK  # there may be more
         return min(max(LONGEST_LOOK if death is None else death, SHORTEST_LOOK), LONGEST_LOOK, self._stale_every)
+
+    async def _take_over(self, judge: str) -> list[TakenOver]:
+        """Take over one batch. After one that took too long, which may have changed nothing, the next is smaller."""
+        try:
+            taken = await self._reap(judge, self._batch)
+        except Exception as error:
+            if isinstance(error, TimeoutError) or sqlstate(error) == QUERY_CANCELED:
+                self._batch = max(self._batch // 4, 1)
+            raise
+        self._batch = min(2 * self._batch, BATCH)
+        return taken

@@ -33,11 +33,13 @@ def resources_of(given: Resources) -> Resources:
 
 
 @asynccontextmanager
-async def held(resources: Resources, stopped: asyncio.Event) -> AsyncIterator[Mapping[str, Any]]:
+async def held(
+    resources: Resources, stopped: asyncio.Event, seconds: Callable[[], float]
+) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the mapping; enter and exit its context manager in this task.
 
-    Entering is cancelled when `stopped` is set; exiting after 3 seconds. A failure to exit is logged: no attempt needs
-    the resources any more.
+    Entering is cancelled when `stopped` is set; exiting after 3 seconds, or `seconds()` if that is less. A failure to
+    exit is logged: no attempt needs the resources any more.
 
     Raises:
         TimeoutError: entering was cancelled.
@@ -62,7 +64,7 @@ async def held(resources: Resources, stopped: asyncio.Event) -> AsyncIterator[Ma
         yield made
     finally:
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout(min(CLOSE_SECONDS, seconds())):
                 await manager.__aexit__(None, None, None)
         except Exception:
             logger.exception("The worker's resources did not close.")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -61,46 +61,45 @@ class Running:
         if self._plan.startup == "fail" and not parts.registered_now.is_set() and not self._drain.is_set():
             raise WorkerError(f"The worker could not register within {START_SECONDS:g} s.")
 
-    async def stop(self, hurry: asyncio.Event) -> None:
-        """Stop claiming, give attempts their grace, cancel them, write outcomes, say goodbye; within the timeout.
-        Observers have a second at most to hear of it.
+    async def stop(self, hurry: asyncio.Event, ends: float) -> None:
+        """Stop claiming, give attempts their grace, cancel them, write outcomes, unregister; until `ends`
+        (time.monotonic), whatever the database does. Observers have a second of that at most to hear of it.
 
         `hurry` ends the grace, and leaves 3 seconds for the rest. Cut short by a cancellation, it can be called again.
         """
         if not self._started:
             return
         parts, settings = self._parts, self._plan.settings
-        ends = time.monotonic() + settings.shutdown_timeout.total_seconds()
-        reserve = min(5.0, settings.shutdown_timeout.total_seconds() * 0.4)
+        seconds = max(_left(ends), 0.0)
+        reserve, moment = min(5.0, seconds * 0.4), min(0.5, seconds * 0.05)
         if not self._stopping:
             self._stopping = True
             self._drain.set()
             self._unsubscribe()
             self._plan.announce(WorkerStopping(self._plan.worker_id, len(parts.executor.running)))
         parts.executor.waiting.clear()
-        await self._end("claimer", min(reserve, 3.0))
-        for name in ("startup", "scout", "pruner"):
-            await self._end(name, 0.5)
+        await self._end(["claimer"], min(reserve * 0.6, 3.0), moment)
+        await self._end(["startup", "scout", "pruner"], moment, moment)
 
         grace = min(settings.shutdown_grace.total_seconds(), _left(ends) - reserve)
         if not await self._drained(grace, hurry):
             parts.executor.cancel_all("shutdown")
             ends = min(ends, time.monotonic() + HURRY_SECONDS) if hurry.is_set() else ends
             await self._drained(_left(ends) - min(reserve, _left(ends) * 0.4))
-        await self._end("settler", max(_left(ends) - 2.0, 0.5))
-        await parts.settler.flush(max(_left(ends) - 1.0, 0.5))
-        await self._give_back_unknown(max(_left(ends) - 0.5, 0.5))
-        await self._end("reaper", 0.5)
-        await parts.sentinel.stop(max(_left(ends), 0.5))
+        if parts.settler.undelivered:
+            logger.info("Writing how %d jobs ended; for %.1f s at most.", len(parts.settler.undelivered), _left(ends))
+        await self._end(["settler"], _share(ends, 0.5), moment)
+        await parts.settler.flush(_share(ends, 0.5))
+        await self._give_back_unknown(_share(ends, 0.3))
+        await self._end(["reaper"], _share(ends, 0.1), moment)
+        await parts.sentinel.stop(_share(ends, 0.6))
 
         self._ticking.cancel()
-        await parts.claim_engine.link.close()
-        await parts.settle_engine.link.close()
-        await parts.scout_engine.link.close()
+        await self._close_links(_share(ends, 0.3))
         if not self._stopped:
             self._stopped = True
             self._plan.announce(WorkerStopped(self._plan.worker_id, len(parts.executor.running)))
-        await self._plan.announce.finish(min(DELIVERY_SECONDS, max(_left(ends), 0.5)))
+        await self._plan.announce.finish(min(DELIVERY_SECONDS, _share(ends, 0.9)))
 
     @property
     def attempts(self) -> int:
@@ -123,15 +122,23 @@ class Running:
         """Return the state of the parts."""
         return self._parts.diagnosis()
 
-    async def _end(self, name: str, seconds: float) -> None:
-        """Stop a loop between two calls, or, after so long, in the middle of one."""
-        loop, task = self._tasks.get(name, (None, None))
-        if loop is None or task is None:
+    async def _end(self, names: Sequence[str], seconds: float, moment: float) -> None:
+        """Stop loops between two calls, or, after so long, in the middle, which takes `moment` seconds at most."""
+        found = [self._tasks[name] for name in names if name in self._tasks]
+        if not found:
             return
-        loop.stop()
-        await asyncio.wait([task], timeout=seconds)
-        task.cancel()
-        await asyncio.wait([task], timeout=0.5)
+        for loop, _ in found:
+            loop.stop()
+        _, late = await asyncio.wait([task for _, task in found], timeout=seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=moment)
+
+    async def _close_links(self, seconds: float) -> None:
+        parts = self._parts
+        closes = (parts.claim_engine.link.close, parts.settle_engine.link.close, parts.maintenance.close)
+        await asyncio.wait([asyncio.create_task(close(seconds)) for close in closes])
 
     async def _give_back_unknown(self, seconds: float) -> None:
         """Release jobs whose claim was cut off: they have not started, and must not count as lost to a death."""
@@ -201,6 +208,11 @@ class Running:
 
 def _left(ends: float) -> float:
     return ends - time.monotonic()
+
+
+def _share(ends: float, share: float) -> float:
+    """Return a share of the time that is left, and a moment if there is none."""
+    return max(_left(ends) * share, 0.02)
 
 
 def _server_stops() -> bool:

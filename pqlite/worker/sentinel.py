@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import asyncpg
 
@@ -27,8 +27,6 @@ from pqlite.worker.supervisor import Loop
 from pqlite.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 TICK = 0.25
 CONNECT_SECONDS = 10.0
@@ -127,14 +125,6 @@ class Sentinel:
         """Renew now: somebody heard that the worker was declared dead."""
         self._loop.call_soon_threadsafe(self._renewing.wake)
 
-    async def call(self, verb: Callable[[Engine], Awaitable[T]]) -> T:
-        """Run one of the engine's verbs on the sentinel's connection."""
-
-        async def run() -> T:
-            return await verb(self._engine)
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
-
     @property
     def hears(self) -> bool:
         """Return whether notifications can come."""
@@ -147,16 +137,16 @@ class Sentinel:
         return None
 
     async def stop(self, seconds: float) -> None:
-        """Unregister and end the thread, within about `seconds`. Cut short, it can be called again."""
+        """Unregister and end the thread, within `seconds`. Cut short, it can be called again."""
         if not self._ended.done():
             with suppress(RuntimeError):  # the thread has just ended, and its loop with it
                 self._loop.call_soon_threadsafe(self._stop, seconds)
-            await asyncio.wait([self._ended], timeout=seconds + 1.5)
+            await asyncio.wait([self._ended], timeout=seconds)
         if not self._ended.done():
             # Such as a name that is being looked up, which cannot be interrupted. The thread is a daemon.
             logger.warning("The sentinel did not end in time; it is left behind.")
             return
-        self._thread.join(1.0)
+        self._thread.join(0.1)  # its last act was to say that it has ended
 
     # In the thread
 
@@ -193,7 +183,7 @@ class Sentinel:
             task.cancel()
         await asyncio.wait(tasks)
         await self._farewell()
-        await self._engine.link.close()
+        await self._engine.link.close(self._seconds_to_stop / 2)
 
     def _loop_around(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
         return Loop(
@@ -205,7 +195,7 @@ class Sentinel:
         )
 
     def _stop(self, seconds: float) -> None:
-        self._seconds_to_stop = seconds / 2
+        self._seconds_to_stop = seconds * 0.35  # for a renewal under way, then to unregister, and half for the rest
         self._renewing.stop()
         self._stopped.set()
 
@@ -230,7 +220,8 @@ class Sentinel:
             try:
                 wanted = await self._engine.renew(self._holder, self._lease, key, deadline=RENEWAL_SECONDS)
             except LeaseLost as error:
-                self._fence(str(error))
+                if not self._fenced:  # else the watch has told the worker
+                    self._fence(str(error))
                 self._holder = None
                 await self._register()
             else:

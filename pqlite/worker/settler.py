@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import islice
 
 from pqlite.codec import format_error
 from pqlite.events import JobSettled, OutcomeRefused
 from pqlite.events.announcer import Announcer
-from pqlite.job import Job
+from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.engine import Engine
 from pqlite.store.link import sqlstate
@@ -18,8 +17,6 @@ from pqlite.worker.supervisor import FOREVER
 
 BATCH = 500
 BUSY_PAUSE = 0.05
-AGAIN = (Verb.RETRY, Verb.SNOOZED, Verb.RELEASED)
-"""After these a job is to be claimed again."""
 
 Claim = tuple[int, int]
 Batch = list[tuple[Claim, Outcome]]
@@ -65,7 +62,7 @@ class Settler:
         """Take an outcome; it is written soon, by `once`."""
         if outcome.committed:
             if self._announce.wanted:
-                self._announce(JobSettled(self._worker_id, outcome))
+                self._announce(JobSettled(self._worker_id, outcome, outcome.expected))
             self._settled((outcome.job.id,))
             return
         if not self.undelivered or self._resting:
@@ -96,7 +93,7 @@ class Settler:
         outcome = self.undelivered.get((job.id, job.claims))
         if outcome is None:
             return False
-        self.undelivered[job.id, job.claims] = replace(outcome, job=job)
+        self.undelivered[job.id, job.claims] = outcome._replace(job=job)
         self._wake()
         return True
 
@@ -127,12 +124,13 @@ class Settler:
 
     async def _write(self, holder: str, batch: Batch, *, keep_done: bool = True) -> int:
         """Write a batch; return how many rows were locked by strangers and must be offered again."""
-        refusals = await self._engine.settle(holder, [outcome for _, outcome in batch], keep_done=keep_done)
-        refused = {(r.id, r.claims): r.verdict for r in refusals}
+        rows = await self._engine.settle(holder, [outcome for _, outcome in batch], keep_done=keep_done)
+        answers = {(row.id, row.claims): row for row in rows}
         busy, wanted, was_full = 0, self._announce.wanted, self.full
         again: list[Outcome] = []
         for claim, outcome in batch:
-            verdict = refused.get(claim) if refused else None
+            answer = answers.get(claim) if answers else None
+            verdict = None if answer is None else answer.verdict
             if verdict is Verdict.BUSY:
                 busy += 1
                 # Behind the others: a stranger's lock delays this row alone.
@@ -144,9 +142,10 @@ class Settler:
             if verdict is Verdict.FENCED:
                 self._announce(OutcomeRefused(self._worker_id, outcome))
                 continue
+            status = JobStatus.DONE if answer is None else answer.status
             if wanted or outcome.verb is not Verb.DONE:
-                self._announce(JobSettled(self._worker_id, outcome))
-            if outcome.job.crashes or (outcome.verb is not Verb.DONE and outcome.verb in AGAIN):
+                self._announce(JobSettled(self._worker_id, outcome, status))
+            if status is JobStatus.READY or outcome.job.crashes:
                 again.append(outcome)
         self._settled(job_id for (job_id, _), _ in batch)
         if again:
@@ -168,8 +167,9 @@ class Settler:
                 if outcome.result is None and outcome.verb is Verb.FAILED:
                     unstorable = error  # not even its failure can be written; the others go on
                     continue
-                outcome.verb, outcome.result = Verb.FAILED, None
-                outcome.error = f"The attempt ended, but its outcome cannot be stored: {format_error(error)}"
+                if self.undelivered.get(claim) is outcome:
+                    text = f"The attempt ended, but its outcome cannot be stored: {format_error(error)}"
+                    self.undelivered[claim] = outcome._replace(verb=Verb.FAILED, result=None, error=text)
         if unstorable is not None:
             raise unstorable
         return busy

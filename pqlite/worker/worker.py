@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -30,6 +31,11 @@ from pqlite.worker.running import Running
 
 logger = logging.getLogger(__name__)
 
+EXIT, EXIT_SECONDS = 0.1, 1.0
+"""What part of a stop, and how many seconds at most, are left for the process to end."""
+TAIL, TAIL_SECONDS = 0.2, 4.0
+"""What part of a stop, and how many seconds at most, are kept for resources, observers and the store's pool."""
+
 
 class Worker:
     """Runs the jobs of a store in this process, for as long as it is entered.
@@ -48,7 +54,8 @@ class Worker:
         reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are given back, if they are
             older than their `timeout_seconds`, or than `default_stale_after`.
         shutdown_grace: how long running jobs may go on after a stop; then they are cancelled.
-        shutdown_timeout: how long a stop takes at most (seconds or timedelta, like all durations).
+        shutdown_timeout: how long a stop takes at most, with all that belongs to it (seconds or timedelta, like all
+            durations): handlers, outcomes, `resources`, observers, and the store's pool if the worker opened it.
         worker_id: a label for people; "host-pid" by default. Two processes may share it.
         queues: which queues to serve; None serves all.
         lease: how long the worker may be silent before it counts as dead.
@@ -63,7 +70,7 @@ class Worker:
             hears in any case.
         resources: what handlers find in `ctx.resources`: a mapping, or a function that returns an async context
             manager of one. That is entered before anything is claimed, and exited after the last attempt (or when
-            `shutdown_timeout` has passed, which it may exceed by 3 seconds).
+            most of `shutdown_timeout` has passed); exiting has 3 seconds of that at most.
         hooks: called before and after each attempt, outside of the middleware.
         middleware: `async def middleware(ctx, call_next)` around each attempt, the first one outermost.
 
@@ -143,6 +150,7 @@ class Worker:
         self._forced = self._once = self._stop_early = False
         self._attempts = 0
         self._failure: BaseException | None = None
+        self._ends = 0.0
         self._lost: Exception | None = None
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
@@ -248,6 +256,10 @@ class Worker:
     async def run(self) -> None:
         """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says.
 
+        It handles no signals. `asyncio.run` cancels it on SIGINT, but a SIGTERM ends the process at once, which costs
+        each running job its attempt: `pqlite worker` handles both, and so does a program with
+        `loop.add_signal_handler(signal.SIGTERM, worker.begin_shutdown)`.
+
         Raises:
             WorkerError: it did not stop cleanly; and whatever entering the worker raises.
         """
@@ -278,7 +290,7 @@ class Worker:
             raise WorkerError("The worker did not stop cleanly.") from self._failure
 
     async def _supervise(self, started: asyncio.Future[None]) -> None:
-        owned = not self.store.started
+        owned, self._ends = not self.store.started, 0.0
         try:
             if owned:
                 await self.store.start()
@@ -286,11 +298,26 @@ class Worker:
                 await self._work(started)
             finally:
                 if owned:
-                    await self.store.close()
+                    await self._close_store()
         except BaseException as error:
             if started.done():
                 raise
             started.set_exception(error)
+
+    async def _close_store(self) -> None:
+        """Close the store in what is left of the stop, or, where the app went on for longer than that, in a moment."""
+        try:
+            async with asyncio.timeout(self._left()):
+                await self.store.close()
+        except TimeoutError:
+            logger.warning("The store's connections did not close in time; they were cut off.")
+
+    def _left(self) -> float:
+        """Return how many seconds the stop may still take; a moment, if its time is over."""
+        timeout = self.settings.shutdown_timeout.total_seconds()
+        if not self._ends:
+            self._ends = time.monotonic() + timeout
+        return max(self._ends - time.monotonic(), min(TAIL_SECONDS, timeout * TAIL) / 2)
 
     async def _work(self, started: asyncio.Future[None]) -> None:
         if not self._enabled:
@@ -299,7 +326,9 @@ class Worker:
             return
         async with AsyncExitStack() as stack:
             try:
-                resources = await stack.enter_async_context(held(self._resources, self._drain))
+                resources = await stack.enter_async_context(
+                    held(self._resources, self._drain, lambda: self._left() / 2)
+                )
             except TimeoutError:
                 if not self._drain.is_set():
                     raise
@@ -316,16 +345,18 @@ class Worker:
                 await self._drain.wait()
             finally:
                 self._running = None
-                await self._stop(running)
+                timeout = self.settings.shutdown_timeout.total_seconds()
+                self._ends = time.monotonic() + timeout - min(EXIT_SECONDS, timeout * EXIT)
+                await self._stop(running, self._ends - min(TAIL_SECONDS, timeout * TAIL))
                 self._attempts, self._lost = running.attempts, running.lost
         # The app may still answer requests, which enqueue: the store stays open until the lifespan ends.
         await self._exit.wait()
 
-    async def _stop(self, running: Running) -> None:
+    async def _stop(self, running: Running, ends: float) -> None:
         """Stop the run to its end. A cancellation (an event loop that is torn down) only makes it hurry."""
         cancelled: asyncio.CancelledError | None = None
         while True:
-            stopping = asyncio.create_task(running.stop(self._hurry))
+            stopping = asyncio.create_task(running.stop(self._hurry, ends))
             while not stopping.done():
                 try:
                     await asyncio.wait([stopping])

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from pqlite import PgJobStore
 from tests.support import sqlalchemy_url
 
-REQUESTS = 1000
+REQUESTS = 300
 AT_ONCE = 16
 ENDS = ("commit", "roll back", "fail in flush", "recover in a savepoint", "raise", "enqueue first", "enqueue many")
 

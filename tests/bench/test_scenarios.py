@@ -9,9 +9,10 @@ from pqlite.bench.catalogue import SCENARIOS
 from pqlite.bench.contenders import FLOOR, PQLITE
 from pqlite.bench.contenders.base import Load
 from pqlite.bench.figures import Case, Result, Sample
+from pqlite.bench.measuring import measure
 from pqlite.bench.options import Options
 from pqlite.bench.roles.features import DECLARED
-from pqlite.bench.run import Run, measure
+from pqlite.bench.run import Run
 from pqlite.bench.scenarios import drain, features
 from tests.bench.conftest import SHARES, Measured
 

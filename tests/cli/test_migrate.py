@@ -153,11 +153,11 @@ async def test_a_refusal_of_the_server_is_a_sentence(dsn: str) -> None:
     ("dsn", "status", "says"),
     [
         ("app:s3cret@db.example/app", 2, "must begin with postgresql://."),
-        ("postgresql+asyncpg://app:s3cret@db.example/app", 2, "postgresql://, not postgresql+asyncpg://."),
-        ("postgresql://app:s3cret", 1, "names a port that is no number"),
+        ("mysql+aiomysql://app:s3cret@db.example/app", 2, "postgresql://, not mysql+aiomysql://."),
+        ("postgresql://app:s3cret", 2, "names a port that is no number"),
         ("postgresql://app:x@[s3cret:1/app", 1, "must look like postgresql://"),
         ("postgresql://app:x@[s3cret]tail:1/app", 1, "must look like postgresql://"),
-        ("postgresql://app@db.example/app?s3cret", 1, "must look like postgresql://"),
+        ("postgresql://app@db.example/app?s3cret", 2, "must look like postgresql://"),
         ("postgresql://app:s3cret@db.example/app?sslmode=none", 1, "`sslmode` parameter must be one of"),
     ],
 )
@@ -310,3 +310,11 @@ def test_the_roles_are_printed_for_the_schema(capsys: pytest.CaptureFixture[str]
     assert (status, said.err) == (0, "")
     assert 'grant usage on schema "other" to "other_worker", "other_producer", "other_viewer";' in said.out
     assert "pqlite_worker" not in said.out
+
+
+async def test_a_version_behind_the_schemas_is_refused(dsn: str) -> None:
+    ran = await pqlite("migrate", "--dsn", dsn, "--to", "1")
+
+    assert ran.status == 1
+    assert "migrations only go forward" in ran.err
+    assert ran.out == ""

@@ -68,7 +68,8 @@ class MemoryHolder:
         return claimed[0] if claimed else None
 
     async def settle(self, job: Job, verb: Verb, **fields: Any) -> Verdict | None:
-        return await self._store.settle(Outcome(job, verb, **fields))
+        answer = await self._store.settle(Outcome(job, verb, **fields))
+        return None if answer.verdict is Verdict.WRITTEN else answer.verdict
 
 
 class MemoryScene:

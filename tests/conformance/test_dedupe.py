@@ -8,7 +8,7 @@ import pytest
 
 from pqlite import DedupeKeyBusy, Enqueued, JobStatus
 from pqlite.outcome import Verb
-from pqlite.store import postgres
+from pqlite.store import writer
 from pqlite.testing.memory import store as memory
 from tests.conformance.conftest import Store
 from tests.conformance.scene import Holder, RolledBack
@@ -100,7 +100,7 @@ async def test_enqueue_adds_a_job_when_the_transaction_it_waits_for_completes_th
 async def test_a_key_held_by_a_transaction_that_does_not_end_is_busy(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "KEY_WAIT", timedelta(milliseconds=50))
+    monkeypatch.setattr(writer, "KEY_WAIT", timedelta(milliseconds=50))
     monkeypatch.setattr(memory, "KEY_WAIT", 0.05)
 
     async with store.transaction() as tx:

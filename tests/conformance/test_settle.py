@@ -15,6 +15,27 @@ from tests.store.workers import RegisteredWorker
 VERBS = list(Verb)
 
 
+@pytest.mark.parametrize("cancel", [False, True])
+@pytest.mark.parametrize("max_attempts", [1, 5])
+@pytest.mark.parametrize("verb", VERBS)
+async def test_settling_tells_the_status_of_every_job_that_is_not_done(
+    store: Store, worker: RegisteredWorker, verb: Verb, max_attempts: int, cancel: bool
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t", max_attempts=max_attempts), NewJob(job_type="t")])
+    job, other = sorted(await worker.claim(), key=lambda claimed: claimed.id)
+    if cancel:
+        await store.cancel(job.id)
+    batch = [Outcome(other, Verb.DONE), Outcome(job, verb, error="why")]
+
+    answers = await worker.engine.settle(worker.id, batch)
+    again = await worker.engine.settle(worker.id, batch)
+
+    status = (await store.get(job.id)).status
+    assert status == (batch[1].expected if verb is Verb.DONE or not cancel else JobStatus.CANCELLED)
+    assert answers == ([] if verb is Verb.DONE else [(job.id, job.claims, Verdict.WRITTEN, status)])
+    assert sorted(again) == [(job.id, 1, Verdict.ALREADY, status), (other.id, 1, Verdict.ALREADY, JobStatus.DONE)]
+
+
 async def test_snoozing_and_releasing_never_use_up_attempts_but_always_raise_the_fence(
     store: Store, holder: Holder
 ) -> None:
@@ -175,7 +196,11 @@ async def test_a_job_that_is_done_and_not_kept_is_gone_and_any_other_stays(
     jobs = await worker.claim()
     outcomes = [Outcome(job, verb, error="why") for job, verb in zip(jobs, VERBS, strict=True)]
 
-    assert await worker.engine.settle(worker.id, outcomes, keep_done=False) == []
+    answers = await worker.engine.settle(worker.id, outcomes, keep_done=False)
+
+    assert {a.id: a.verdict for a in answers} == {
+        o.job.id: Verdict.WRITTEN for o in outcomes if o.verb is not Verb.DONE
+    }
 
     for job, verb in zip(jobs, VERBS, strict=True):
         if verb is Verb.DONE:

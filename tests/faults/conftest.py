@@ -10,7 +10,7 @@ import pytest
 
 from pqlite import schema
 from pqlite.embedded import EmbeddedPostgres
-from tests.conftest import Server, _fresh_database, fast_directory
+from tests.conftest import Databases, fast_directory
 from tests.faults.scene import Scene
 
 Scenario = Callable[[Scene], Awaitable[None]]
@@ -43,12 +43,12 @@ def breakable(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[tuple
 
 @pytest.fixture(scope="module")
 async def together(
-    request: pytest.FixtureRequest, server: Server, template: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, databases: Databases, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
     """Every selected scenario of the module, begun at once: they mostly wait, and they can do that side by side."""
 
     async def play(scenario: Scenario) -> None:
-        async with asynccontextmanager(_fresh_database)(server, template) as dsn:
+        async with databases.fresh(template) as dsn:
             async with Scene(dsn, tmp_path_factory.mktemp("scene")) as scene:
                 await scenario(scene)
 

@@ -204,12 +204,13 @@ async def test_a_poison_job_fails_and_costs_each_neighbour_two_attempts_at_most(
 
 
 @side_by_side
-async def test_four_thousand_effects_survive_five_random_kills_and_none_is_doubled(scene: Scene) -> None:
-    audit = await drain_with_kills(scene, jobs=4000, kills=5, every=5.0)
+async def test_two_thousand_effects_survive_three_random_kills_and_none_is_doubled(scene: Scene) -> None:
+    """More of them, for as long as you like: `python -m tests.chaos`."""
+    audit = await drain_with_kills(scene, jobs=2000, kills=3, every=4.0)
 
     done = await scene.fetch("select count(*) from pqlite.jobs where status = 'DONE'")
-    assert done[0][0] == 4000
-    assert len(audit.recoveries) >= 3  # a kill may hit a process that holds no job at that moment
+    assert done[0][0] == 2000
+    assert audit.recoveries  # a kill may hit a process that holds no job at that moment
     assert max(audit.recoveries) < RECOVERY
 
 

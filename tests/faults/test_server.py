@@ -108,7 +108,7 @@ async def test_an_app_serves_and_loses_nothing_while_its_server_crashes_again_an
             ends = asyncio.Event()
             visitors = asyncio.create_task(_visit(client, ends))
             producers = [asyncio.create_task(_produce(client, ends)) for _ in range(4)]
-            for _ in range(5):
+            for _ in range(3):
                 accepted = len(scene.reader.lines("end"))
                 await scene.line("end", count=accepted + 200, patience=30.0)
                 await server.restart("immediate")
@@ -121,7 +121,7 @@ async def test_an_app_serves_and_loses_nothing_while_its_server_crashes_again_an
         scene.ids = [row["id"] for row in await scene.fetch("select id from pqlite.jobs")]
         await scene.audit(overlaps=True)
         assert slowest < 1.0
-        assert len(scene.ids) > 1000
+        assert len(scene.ids) > 600
         assert {row["status"] for row in await scene.fetch("select status from pqlite.jobs")} == {"DONE"}
 
 

@@ -181,7 +181,8 @@ async def test_the_command_says_what_it_would_drop_and_drops_it_only_when_told(
     asked = await pqlite("uninstall", "--dsn", dsn)
     assert (asked.status, asked.err) == (0, "")
     assert asked.out.startswith(f"Would drop the schema 'pqlite' at version {schema.latest()}: ")
-    assert "3 tables" in asked.out
+    tables = await conn.fetchval("select count(*) from pg_tables where schemaname = 'pqlite'")
+    assert f"{tables} tables" in asked.out
     assert asked.out.endswith("Jobs: 1 DONE, 2 READY.\nNothing was changed; say --yes to do it.\n")
     await schema.check(conn)
 

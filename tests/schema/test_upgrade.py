@@ -84,3 +84,32 @@ async def test_a_function_that_is_made_anew_with_one_more_parameter_keeps_its_ow
     finally:
         await conn.execute("drop owned by upgrade_owner, upgrade_caller, upgrade_granter")
         await conn.execute("drop role upgrade_owner, upgrade_caller, upgrade_granter")
+
+
+async def test_a_workers_role_goes_on_after_an_upgrade_without_new_grants(empty_dsn: str) -> None:
+    await run_psql(empty_dsn, PREVIOUS.joinpath("schema.sql").read_text())
+    conn = await asyncpg.connect(empty_dsn)
+    try:
+        await conn.execute("""
+            create role upgrade_worker; create role upgrade_producer;
+            grant usage on schema pqlite to upgrade_worker, upgrade_producer;
+            grant select, insert, update, delete on pqlite.jobs, pqlite.workers to upgrade_worker;
+            grant execute on all routines in schema pqlite to upgrade_worker;
+            revoke execute on procedure pqlite.replace_view from upgrade_worker;
+            grant execute on function pqlite.enqueue to upgrade_producer;
+        """)
+        await schema.migrate(conn)
+        await conn.execute("insert into pqlite.jobs (job_type, crashes) values ('t', 1)")
+
+        await conn.execute("set role upgrade_worker")
+        await conn.execute("select pqlite.register('w', 'w', 1, '20 s', '{}'); select pqlite.renew('w', '20 s', 1)")
+        claim = "select id from pqlite.claim('w', 1, true, null, null, '{}', '{}', '{}', '{}', '{}', 0, '{\"t\": 1}')"
+        assert len(await conn.fetch(claim)) == 1
+        await conn.execute("select pqlite.reap('w')")
+        for role, routine in (("worker", "replace_view"), ("producer", "current_epoch")):
+            allowed = "select has_function_privilege($1, oid, 'execute') from pg_proc where proname = $2"
+            assert not await conn.fetchval(allowed, f"upgrade_{role}", routine)
+    finally:
+        await conn.execute("reset role; drop owned by upgrade_worker, upgrade_producer")
+        await conn.execute("drop role upgrade_worker, upgrade_producer")
+        await conn.close(timeout=5)

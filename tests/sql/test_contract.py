@@ -56,8 +56,8 @@ async def test_enqueue_takes_named_arguments_and_says_whether_the_job_is_new(con
 
     assert first is not None
     assert second is not None
-    assert dict(first) == {"id": first["id"], "inserted": True}
-    assert dict(second) == {"id": first["id"], "inserted": False}
+    assert dict(first) == {"id": first["id"], "inserted": True, "cancelling": False}
+    assert dict(second) == {"id": first["id"], "inserted": False, "cancelling": False}
 
 
 async def test_the_type_alone_is_enough_for_enqueue(store: PgJobStore, conn: asyncpg.Connection) -> None:

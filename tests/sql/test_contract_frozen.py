@@ -6,12 +6,16 @@ import asyncpg
 
 CONTRACT = Path(__file__).parent / "contract.txt"
 
+FUNCTIONS = (
+    *("enqueue", "enqueue_many", "enqueue_keyless", "enqueue_on_change", "cancel", "retry", "job", "ended"),
+    *("add_schedule", "change_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule_now"),
+)
 SIGNATURES = """
     select p.proname || '(' || replace(pg_get_function_arguments(p.oid), ', ', E',\\n  ') || E')\\n  returns ' ||
            replace(pg_get_function_result(p.oid), ', ', E',\\n  ')
     from pg_proc p
     where p.pronamespace = 'pqlite'::regnamespace
-      and p.proname = any ('{enqueue,enqueue_many,enqueue_keyless,enqueue_on_change,cancel,retry,job,ended}')
+      and p.proname = any ($1)
     order by p.proname
 """
 VIEWS = """
@@ -24,7 +28,7 @@ VIEWS = """
 
 
 async def test_the_functions_and_views_of_the_contract_are_those_that_were_promised(conn: asyncpg.Connection) -> None:
-    found = [row[0] for sql in (SIGNATURES, VIEWS) for row in await conn.fetch(sql)]
+    found = [row[0] for row in [*await conn.fetch(SIGNATURES, FUNCTIONS), *await conn.fetch(VIEWS)]]
 
     text = "\n\n".join(found) + "\n"
     assert text == CONTRACT.read_text(encoding="utf-8"), f"the contract has changed; if it may, it is now:\n{text}"

@@ -19,6 +19,7 @@ CALLS = {
           execute function pqlite.enqueue_on_change('t', '{"dedupe": "k:{id}", "columns": ["id"], "delay": "1 day"}');
         insert into mine values (1); update mine set id = 1
     """,
+    "current_epoch": "select pqlite.current_epoch(); select id from pqlite.enqueue('t')",
     "jobs_inserted": "insert into pqlite.jobs (job_type) values ('t')",
 }
 
@@ -57,7 +58,7 @@ HOSTILE = """
     grant usage on schema pqlite, hostile to pqlite_test_role;
     grant insert on pqlite.jobs to pqlite_test_role;
     grant execute on function pqlite.enqueue, pqlite.enqueue_many, pqlite.enqueue_keyless, pqlite.enqueue_on_change,
-      pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended to pqlite_test_role;
+      pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended, pqlite.current_epoch to pqlite_test_role;
     grant create on schema public to pqlite_test_role;
     create temp table jobs (like pqlite.jobs including all);
     create temp table workers (like pqlite.workers);

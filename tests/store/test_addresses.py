@@ -1,5 +1,6 @@
 """Whatever a DSN looks like, nobody is told what is in it."""
 
+import asyncio
 import logging
 import socket
 import traceback
@@ -10,7 +11,9 @@ import pytest
 
 from pqlite import ConfigurationError, PgJobStore, Worker
 from pqlite.cli import main
-from pqlite.store.connecting import address
+from pqlite.store.dsn import address
+from pqlite.store.hosts import Host, several_hosts
+from tests.support import sqlalchemy_url
 
 SECRET = "s3cr3tm4rker"
 
@@ -161,7 +164,8 @@ def test_a_command_tells_nobody_either(
     ("dsn", "says"),
     [
         ("host=db password=x", "must begin with postgresql://"),
-        ("postgresql+asyncpg://u:p@db/app", r"without the name of a driver \(\+asyncpg\)"),
+        ("postgresql+asyncpg://u:p@db/app?ssl=s3cret", "has an ssl= that is none of disable, allow"),
+        ("postgresql+psycopg://u:p@db/app?channel_binding=require", "asks for channel_binding"),
         ("postgresql://app:x", "names a port that is no number"),
         ("postgresql://app:p@ss@db/app", "must be percent-encoded"),
         ("postgresql://app:p/ss@db/app", "must be percent-encoded"),
@@ -191,6 +195,72 @@ def test_ordinary_addresses_are_taken_as_they_are() -> None:
         "postgresql://postgres@/postgres?host=/run/x&port=5432",
     ):
         assert address(dsn) == dsn
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("postgresql+asyncpg://u:p@db/app", "postgresql://u:p@db/app"),
+        ("postgresql+psycopg://u:p@db/app", "postgresql://u:p@db/app"),
+        ("postgresql+psycopg_async://u:p@db/app", "postgresql://u:p@db/app"),
+        ("postgresql+psycopg2://u:p@db/app", "postgresql://u:p@db/app"),
+        ("postgres+asyncpg://u:p@db/app", "postgres://u:p@db/app"),
+        ("postgresql+asyncpg://db/app?ssl=require", "postgresql://db/app?sslmode=require"),
+        ("postgresql://db/app?ssl=require&sslmode=verify-full", "postgresql://db/app?sslmode=verify-full"),
+        ("postgresql+asyncpg://db/app?prepared_statement_cache_size=0", "postgresql://db/app"),
+        ("postgresql+asyncpg://db/app?command_timeout=5&application_name=a", "postgresql://db/app?application_name=a"),
+        ("postgresql+psycopg://db/app?connect_timeout=3&channel_binding=prefer", "postgresql://db/app"),
+        ("postgresql+asyncpg://u@/app?host=a:1&host=b:2", "postgresql://u@/app?host=a:1,b:2"),
+    ],
+)
+def test_an_address_in_sqlalchemys_form_means_what_it_means_there(given: str, meant: str) -> None:
+    assert address(given) == meant
+    assert several_hosts(meant) == ([Host("a", 1), Host("b", 2)] if "host=" in meant else [])
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2", "psycopg_async"])
+async def test_a_store_and_the_commands_take_the_address_that_sqlalchemy_has(
+    dsn: str, driver: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = sqlalchemy_url(dsn, driver)
+    for given in ({"dsn": url}, {"dsn": url, "listen_dsn": url}):
+        async with PgJobStore(**given) as store:  # type: ignore[arg-type]
+            await store.check_schema()
+    monkeypatch.setenv("DATABASE_URL", url)
+
+    status = await asyncio.to_thread(main, ["migrate", "--plan"])
+
+    assert (status, capsys.readouterr().err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["PQLITE_DSN", "DATABASE_URL"])
+async def test_a_store_that_is_told_nothing_reads_the_environment_as_the_commands_do(
+    dsn: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nowhere/")
+    monkeypatch.setenv(name, dsn)
+
+    async with PgJobStore() as store:
+        assert await store.enqueue("t") > 0
+
+
+def test_a_store_that_nobody_tells_where_postgresql_is_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PQLITE_DSN", "DATABASE_URL", "PGSERVICE", "PGHOST", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(ConfigurationError, match="PQLITE_DSN or DATABASE_URL"):
+        PgJobStore()
+
+
+def test_an_address_of_the_environment_that_cannot_be_one_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PQLITE_DSN", f"mysql://app:{SECRET}@db/app")
+
+    with pytest.raises(ConfigurationError, match="in PQLITE_DSN must begin with postgresql://, not mysql") as caught:
+        PgJobStore()
+
+    assert SECRET not in str(caught.value)
 
 
 async def test_a_service_file_is_read_and_not_told(

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from pqlite import PgJobStore
-from pqlite.store import completion, connecting
+from pqlite.store import connecting, deadlines
 from tests.faults.proxy import Proxy
 from tests.support import until
 
@@ -21,7 +21,7 @@ Act = Callable[[PgJobStore, Callable[[], None]], Awaitable[Any]]
 @pytest.fixture
 async def proxy(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     monkeypatch.setattr(connecting, "REST_SECONDS", 0.1)
-    monkeypatch.setattr(completion, "ROLLBACK_SECONDS", 0.1)
+    monkeypatch.setattr(deadlines, "ROLLBACK_SECONDS", 0.1)
     async with Proxy(dsn) as between:
         yield between
         await between.heal()

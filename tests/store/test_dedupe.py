@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from pqlite import DedupeKeyBusy, InvalidJob, NewJob, PayloadError, PgJobStore
-from pqlite.store import postgres
+from pqlite.store import writer
 from tests.store.conftest import Connect
 from tests.store.workers import RegisteredWorker, fetch_job, until_blocked
 
@@ -162,7 +162,7 @@ async def test_enqueue_adds_a_job_when_the_holder_finishes_after_it_was_seen_and
 async def test_a_key_held_by_a_transaction_that_does_not_end_is_reported_as_busy(
     store: PgJobStore, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "KEY_WAIT", timedelta(milliseconds=20))
+    monkeypatch.setattr(writer, "KEY_WAIT", timedelta(milliseconds=20))
     async with conn.transaction():
         await store.enqueue("t", dedupe_key="k", conn=conn)
 
@@ -179,7 +179,7 @@ async def test_a_key_held_by_a_transaction_that_does_not_end_is_reported_as_busy
 async def test_the_wait_for_a_key_does_not_leak_into_the_pools_session(
     dsn: str, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "KEY_WAIT", timedelta(milliseconds=20))
+    monkeypatch.setattr(writer, "KEY_WAIT", timedelta(milliseconds=20))
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool, PgJobStore(pool=pool) as store:
         async with conn.transaction():
             await store.enqueue("t", dedupe_key="k", conn=conn)

@@ -1,7 +1,9 @@
 """An engine's connection: what costs it, what does not, and what is known of it afterwards."""
 
 import asyncio
+import os
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
@@ -178,3 +180,23 @@ async def test_a_closed_connection_is_gone_and_no_longer_held(link: Link, conn: 
     assert not mine(held)
     assert not link.connected
     await gone(conn, pid)
+
+
+async def test_a_fork_leaves_the_child_no_more_descriptors_than_its_parent_has(dsn: str) -> None:
+    links = [Link(lambda: asyncpg.connect(dsn)) for _ in range(4)]
+    for link in links:
+        await link.connect(5.0)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, in later Pythons
+        child = os.fork()
+    if child == 0:
+        os.write(writing, str(len(os.listdir("/proc/self/fd")) - 2).encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as answer:
+        assert int(answer.read()) <= descriptors  # the event loop closes one of its own
+    for link in links:
+        await link.close()

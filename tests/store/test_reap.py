@@ -185,13 +185,12 @@ async def test_renewals_without_a_gap_keep_a_worker_fit_to_judge(
 async def test_a_new_connection_restarts_the_time_before_a_worker_may_judge(
     store: PgJobStore, conn: asyncpg.Connection, judge: RegisteredWorker, worker: RegisteredWorker
 ) -> None:
-    """The server may have been restarted, and every lock with it, between two renewals."""
+    """Whatever lies between may have cut every worker's connection, and freed every lock."""
     await store.enqueue("t")
     await worker.claim_one()
     await silence(conn, worker, 60)
     await judge.engine.link.close()
 
-    assert await judge.engine.reap(judge.id) == []
     await judge.engine.renew(judge.id, LEASE, JUDGES_KEY, deadline=5.0)
     assert await judge.engine.reap(judge.id) == []
 
@@ -217,6 +216,98 @@ async def test_who_has_no_lock_judges_by_leases_alone_and_over_any_connection(
     before = await conn.fetchval(steady, judge.id)
     await judge.engine.renew(judge.id, LEASE, None, deadline=5.0)
     assert await conn.fetchval(steady, judge.id) == before
+
+
+async def test_nobody_is_judged_past_an_epoch(
+    store: PgJobStore, conn: asyncpg.Connection, judge: RegisteredWorker, worker: RegisteredWorker
+) -> None:
+    """A restart of the server frees all locks, perhaps between two renewals."""
+    await store.enqueue("t")
+    await worker.claim_one()
+    await silence(conn, worker, 60)
+    await conn.execute("truncate pqlite.epoch")  # as a crash does
+
+    assert await judge.engine.reap(judge.id) == []
+    await judge.engine.renew(judge.id, LEASE, JUDGES_KEY, deadline=5.0)
+    assert await judge.engine.reap(judge.id) == []
+    await make_steady(conn, judge)
+    assert len(await judge.engine.reap(judge.id)) == 1
+
+
+async def test_a_worker_may_judge_over_any_connection(
+    store: PgJobStore, conn: asyncpg.Connection, judge: RegisteredWorker, worker: RegisteredWorker
+) -> None:
+    await store.enqueue("t")
+    await worker.claim_one()
+    await silence(conn, worker, 60)
+
+    assert len(await worker.engine.reap(judge.id)) == 1
+
+
+# Who may judge because others might
+
+
+async def steady_for(conn: asyncpg.Connection, worker: RegisteredWorker) -> float:
+    sql = "select extract(epoch from clock_timestamp() - steady_since)::float8 from pqlite.workers where id = $1"
+    return float(await conn.fetchval(sql, worker.id))
+
+
+@pytest.mark.parametrize("fate", ["lives", "is dead"])
+async def test_a_new_worker_judges_at_once_if_another_renewed_steadily_until_now(
+    store: PgJobStore, conn: asyncpg.Connection, judge: RegisteredWorker, register: Register, fate: str
+) -> None:
+    """No process of a crash loop lives for 8 s."""
+    killed = await register(lock_key=KEY)
+    await store.enqueue("t")
+    job = await killed.claim_one()
+    await silence(conn, killed, 9)
+    await silence(conn, judge, 5)
+    if fate == "is dead":
+        await declare_dead(conn, judge)
+
+    heir = await register(lock_key=KEY + 9)
+
+    assert await steady_for(conn, heir) > 59
+    assert await heir.engine.next_death(heir.id) < 0
+    assert [taken.id for taken in await heir.engine.reap(heir.id)] == [job.id]
+
+
+async def test_a_chain_of_workers_that_each_live_for_a_moment_makes_a_judge(
+    conn: asyncpg.Connection, register: Register
+) -> None:
+    for number in range(3):
+        await register(lock_key=number)
+        await conn.execute(
+            "update pqlite.workers set renewed_at = renewed_at - interval '4 s', "
+            "steady_since = steady_since - interval '4 s'"
+        )
+
+    assert 12 < await steady_for(conn, await register(lock_key=3)) < 13
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "update pqlite.workers set renewed_at = now() - interval '7 s'",
+        "update pqlite.workers set lock_key = null",
+        "update pqlite.workers set epoch = null",
+        "truncate pqlite.epoch",
+        "update pqlite.workers set epoch = split_part(epoch, ' ', 1) || ' 1700000000.5'",
+    ],
+    ids=["a gap", "no lock", "of an older release", "a crash", "a restart"],
+)
+async def test_a_new_worker_inherits_nothing_past_a_gap_an_epoch_or_from_a_worker_without_a_lock(
+    conn: asyncpg.Connection, judge: RegisteredWorker, register: Register, broken: str
+) -> None:
+    await conn.execute(broken)
+
+    assert await steady_for(conn, await register(lock_key=KEY)) < 5
+
+
+async def test_a_new_worker_without_a_lock_inherits_nothing(
+    conn: asyncpg.Connection, judge: RegisteredWorker, register: Register
+) -> None:
+    assert await steady_for(conn, await register()) < 5
 
 
 async def test_who_gets_its_lock_back_must_be_steady_anew_before_it_judges(
@@ -404,6 +495,18 @@ async def test_a_worker_that_unregisters_with_running_jobs_is_marked_dead_and_th
     assert await is_dead(conn, worker)
     assert [taken.id for taken in await worker.engine.reap("nobody")] == [job.id]
     assert await worker.settle(job, Verb.RETRY) is Verdict.FENCED
+
+
+async def test_next_death_is_not_before_the_judge_may_judge(
+    conn: asyncpg.Connection, judge: RegisteredWorker, register: Register
+) -> None:
+    await silence(conn, await register(), 10)
+    await conn.execute("update pqlite.workers set steady_since = now() - interval '5 s' where id = $1", judge.id)
+
+    seconds = await judge.engine.next_death(judge.id)
+
+    assert seconds is not None
+    assert 2 < seconds <= 3
 
 
 async def test_next_death_is_eight_seconds_after_the_oldest_renewal_of_another(

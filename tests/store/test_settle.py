@@ -123,6 +123,21 @@ async def test_a_batch_of_every_kind_of_outcome_and_verdict_is_told_apart(
     }
 
 
+async def test_a_worker_of_the_release_before_is_told_of_refusals_alone(
+    store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
+) -> None:
+    await store.enqueue_many([NewJob(job_type="t")] * 3)
+    await worker.claim()
+    call = """
+        select id, claims, verdict from pqlite.settle(
+          $1, '{1,2,3}', '{1,1,7}', '{RETRY,FAILED,RETRY}', '{}', '{oops,oops,oops}', '{0,0,0}', '{1,1,1}')
+    """
+
+    rows = await conn.fetch(call, worker.id)
+
+    assert [tuple(row) for row in rows] == [(3, 7, "FENCED")]
+
+
 async def test_a_batch_of_five_hundred_is_written_whole(
     store: PgJobStore, conn: asyncpg.Connection, worker: RegisteredWorker
 ) -> None:
@@ -157,7 +172,11 @@ async def test_a_job_that_is_done_and_not_kept_is_gone_and_any_other_stays(
     jobs = await worker.claim()
     outcomes = [Outcome(job, verb, error="why") for job, verb in zip(jobs, VERBS, strict=True)]
 
-    assert await worker.engine.settle(worker.id, outcomes, keep_done=False) == []
+    answers = await worker.engine.settle(worker.id, outcomes, keep_done=False)
+
+    assert {a.id: a.verdict for a in answers} == {
+        o.job.id: Verdict.WRITTEN for o in outcomes if o.verb is not Verb.DONE
+    }
 
     left = await conn.fetch("select id, status from pqlite.jobs order by id")
     expected = {Verb.RETRY: "READY", Verb.FAILED: "FAILED", Verb.CANCELLED: "CANCELLED"}

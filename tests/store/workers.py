@@ -65,8 +65,8 @@ class RegisteredWorker:
 
     async def settle(self, job: Job, verb: Verb, **fields: Any) -> Verdict | None:
         """Settle one claim; return why it was not written, None if it was."""
-        refused = await self.engine.settle(self.id, [Outcome(job, verb, **fields)])
-        return refused[0].verdict if refused else None
+        [verdict] = [a.verdict for a in await self.engine.settle(self.id, [Outcome(job, verb, **fields)])] or [None]
+        return None if verdict is Verdict.WRITTEN else verdict
 
 
 async def fetch_job(conn: asyncpg.Connection, job_id: int) -> asyncpg.Record:

@@ -450,3 +450,30 @@ async def test_abort_answers_everybody_with_its_error_and_leaves_no_task(scripte
     assert await results(tasks) == [closed] * 2
     await coalescer.idle()
     assert scripted.writes == [[1]]
+
+
+async def test_a_write_carries_no_more_than_its_length_allows_but_always_one_row(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescing, "MOST_CHARACTERS", 10)
+    coalescer: Coalescer[int, int] = Coalescer(scripted.session, lambda error: False, size=lambda row: row)
+
+    tasks = start(coalescer, 4, 6, 5, 50, 1)
+
+    assert await results(tasks) == [40, 60, 50, 500, 10]
+    assert scripted.writes == [[4, 6], [5], [50], [1]]
+
+
+async def test_without_a_term_a_session_serves_one_write(scripted: Scripted) -> None:
+    coalescer: Coalescer[int, int] = Coalescer(scripted.session, lambda error: False, term=0)
+    scripted.may_write.clear()
+    first = start(coalescer, 1)
+    await scripted.writing.wait()
+    others = start(coalescer, 2, 3)
+    await asyncio.sleep(0)
+    scripted.may_write.set()
+
+    assert await results(first + others) == [10, 20, 30]
+    assert scripted.writes == [[1], [2, 3]]
+    assert scripted.sessions == 2
+    await coalescer.idle()

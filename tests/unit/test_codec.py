@@ -1,12 +1,14 @@
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, StrEnum
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, model_serializer
+from pydantic import BaseModel, SecretBytes, SecretStr, field_serializer, model_serializer
 
 from pqlite import PayloadError
 from pqlite.codec import MAX_ERROR_CHARACTERS, clean_text, decode, encode, encode_clean, format_error
@@ -46,6 +48,73 @@ def test_a_result_that_cannot_be_cleaned_is_refused_with_its_path(value: Any, se
     with pytest.raises(PayloadError) as refusal:
         result(value)
     assert str(refusal.value) == sentence
+
+
+# What JSON would change without an error
+
+
+class Mode(StrEnum):
+    FAST = "fast"
+
+
+class Place(Enum):
+    HERE = "here"
+
+
+class Card(BaseModel):
+    token: SecretStr
+    spent: dict[UUID, int] = {}
+
+
+class Shown(Card):
+    @field_serializer("token")
+    def revealed(self, token: SecretStr) -> str:
+        return token.get_secret_value()
+
+
+@dataclass
+class Box:
+    content: Any
+
+
+CHANGED = [
+    ({"a": [{(1, 2): 3}]}, ".a[0] has the key (1, 2); JSON's keys are strings or numbers"),
+    ({None: 1}, " has the key None; JSON's keys are strings or numbers"),
+    ({True: 1}, " has the key True; JSON's keys are strings or numbers"),
+    ({math.nan: 1}, " has the key nan; JSON's keys are strings or numbers"),
+    ({Place.HERE: 1}, " has the key <Place.HERE: 'here'>; JSON's keys are strings or numbers"),
+    (Box({UUID(int=1): 1}), f".content has the key {UUID(int=1)!r}; JSON's keys are strings or numbers"),
+    ({"a": {1: "a", "1": "b"}}, ".a has the keys 1 and '1', which JSON writes alike"),
+    ({1.5: "a", "1.5": "b"}, " has the keys 1.5 and '1.5', which JSON writes alike"),
+    (Card(token=SecretStr("tok_1")), ".token is a SecretStr, which JSON hides: pass a reference to the secret instead"),
+    ([{"a": SecretBytes(b"x")}], "[0].a is a SecretBytes, which JSON hides: pass a reference to the secret instead"),
+]
+
+
+@pytest.mark.parametrize(("value", "sentence"), CHANGED, ids=[sentence[:20] for _, sentence in CHANGED])
+def test_what_json_would_change_is_refused_with_its_path(value: Any, sentence: str) -> None:
+    with pytest.raises(PayloadError) as refusal:
+        encode(value, what="payload", max_bytes=1000)
+    assert str(refusal.value) == f"payload{sentence}"
+
+    for unclean in (value, {"nan": math.nan, "value": value}):
+        with pytest.raises(PayloadError):
+            result(unclean)
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ({1: "a", "2": "b", 1.5: "c"}, {"1": "a", "2": "b", "1.5": "c"}),
+        ({Mode.FAST: 1}, {"fast": 1}),
+        (Card(token=SecretStr(""), spent={UUID(int=1): 3}), {"token": "", "spent": {str(UUID(int=1)): 3}}),
+        (Shown(token=SecretStr("tok_1")), {"token": "tok_1", "spent": {}}),
+        ({"masked": "**********"}, {"masked": "**********"}),
+    ],
+)
+def test_numbers_as_keys_and_what_a_model_writes_by_itself_are_stored(value: Any, stored: Any) -> None:
+    assert decode(encode(value, what="payload", max_bytes=1000)) == stored
+    assert decode(result(value)) == stored
 
 
 # Where the offender is

@@ -125,7 +125,7 @@ class MemoryEngine:
     async def unregister(self, holder: str) -> None:
         self._workers.discard(holder)
 
-    async def reap(self, judge: str) -> list[TakenOver]:
+    async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
         held = [row for row in self._table.free() if row.locked_by is not None and row.locked_by not in self._workers]
         return verbs.take_over(self._table, held, "worker died")
 

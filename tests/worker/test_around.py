@@ -85,7 +85,9 @@ def typed_handlers() -> Handlers:
     return handlers
 
 
-@pytest.mark.parametrize("handlers", [{"t": coroutine}, {"t": function}, typed_handlers()], ids=str)
+@pytest.mark.parametrize(
+    "handlers", [{"t": coroutine}, {"t": function}, typed_handlers()], ids=["coroutine", "function", "typed"]
+)
 async def test_hooks_and_middleware_are_around_every_handler_in_the_order_given(
     run: Run, store: PgJobStore, seen: Recorder, handlers: Any
 ) -> None:

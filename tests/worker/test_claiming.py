@@ -344,7 +344,7 @@ async def test_a_claim_that_finds_its_worker_dead_does_not_forget_the_next_regis
     run: Run, store: PgJobStore, log: EventLog, conn: asyncpg.Connection
 ) -> None:
     async with run({"t": lambda _ctx: None}, idle_policy=IdlePollPolicy(0.01, 0.01)) as worker:
-        for count in range(2, 8):
+        for count in range(2, 5):
             await log.wait_for(WorkerRegistered, count=count - 1)
             await conn.execute("update pqlite.workers set dead_at = clock_timestamp()")
             await log.wait_for(WorkerRegistered, count=count)

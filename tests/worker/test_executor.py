@@ -229,9 +229,9 @@ async def test_a_handler_that_exits_as_a_generator_does_ends_its_attempt_like_an
 
 
 async def test_a_timeout_does_not_outlive_its_attempt(desk: Desk) -> None:
-    desk.executor.accept([job(1, timeout_seconds=0.01)])
+    desk.executor.accept([job(1, timeout_seconds=0.2)])
     await desk.ended()
-    desk.executor.accept([job(1, "wait", timeout_seconds=0.02)])
+    desk.executor.accept([job(1, "wait", timeout_seconds=0.3)])
     await desk.ended()
 
     assert desk.verbs == [(1, Verb.DONE), (1, Verb.RETRY)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import logging
 import threading
 import time
 from contextvars import ContextVar
@@ -9,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import asyncpg
 import pytest
 from pydantic import BaseModel
 
@@ -28,6 +30,7 @@ from pqlite import (
 )
 from pqlite.events import JobEnded, JobSettled, JobStarted, JobStuck, OutcomeRefused
 from pqlite.handlers.middleware import CallNext
+from pqlite.outcome import Verb
 from pqlite.worker import executor
 from tests.support import EventLog, ended, settled, until
 from tests.worker.conftest import Run
@@ -180,6 +183,21 @@ async def test_an_error_begins_with_the_first_frame_of_what_the_handler_is(
     assert "ValueError: boom" in lines[-1]
 
 
+async def test_an_exception_with_a_traceback_method_of_its_own_is_an_error(run: Run, store: PgJobStore) -> None:
+    class Odd(Exception):
+        def with_traceback(self, trace: object) -> None:  # type: ignore[override]
+            return None
+
+    async def handler(_ctx: JobContext) -> None:
+        raise Odd("boom")
+
+    async with run({"t": handler}):
+        job = await ended(store, await store.enqueue("t", max_attempts=1))
+
+    assert job.status is JobStatus.FAILED
+    assert "Odd: boom" in (job.last_error or "")
+
+
 @pytest.mark.parametrize("nonsense", ["soon", float("nan"), None])
 async def test_a_broken_backoff_policy_does_not_lose_the_failure(run: Run, store: PgJobStore, nonsense: Any) -> None:
     class Broken(BackoffPolicy):
@@ -276,18 +294,32 @@ async def test_a_timeout_cancels_the_handler_and_counts_as_an_error(run: Run, st
     assert "timeout_seconds (0.05 s)" in (job.last_error or "")
 
 
-async def test_work_that_finishes_in_spite_of_its_timeout_is_not_run_again(run: Run, store: PgJobStore) -> None:
-    async def handler(_ctx: JobContext) -> str:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            return "finished all the same"
-        raise AssertionError
+@pytest.mark.parametrize(("max_attempts", "cancel", "status"), [(5, True, "CANCELLED"), (1, False, "FAILED")])
+async def test_events_and_logs_say_how_a_job_ended_and_not_what_its_attempt_asked_for(
+    run: Run,
+    store: PgJobStore,
+    log: EventLog,
+    conn: asyncpg.Connection,
+    caplog: pytest.LogCaptureFixture,
+    max_attempts: int,
+    cancel: bool,
+    status: str,
+) -> None:
+    async def handler(ctx: JobContext) -> None:
+        if cancel:
+            # As `cancel` does, but unheard: the handler raises before the request arrives.
+            await conn.execute("update pqlite.jobs set cancel_requested_at = now() where id = $1", ctx.job.id)
+        raise ValueError("oops")
 
     async with run({"t": handler}):
-        job = await ended(store, await store.enqueue("t", timeout_seconds=0.05))
+        await store.enqueue("t", max_attempts=max_attempts)
+        ended = await log.wait_for(JobEnded)
+        event = await log.wait_for(JobSettled)
 
-    assert (job.status, job.result) == (JobStatus.DONE, "finished all the same")
+    assert (event.outcome.verb, event.status) == (Verb.RETRY, status)
+    assert ended.outcome.expected == ("READY" if cancel else "FAILED")
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.partition(":")[0] for line in said] == ([] if cancel else ["Job 1 (t) failed its last attempt"])
 
 
 async def test_cancelling_a_running_job_stops_its_handler(run: Run, store: PgJobStore, log: EventLog) -> None:
@@ -332,7 +364,7 @@ async def test_a_plain_function_runs_in_a_thread_and_leaves_the_loop_alone(run: 
     assert all(job.result != threading.current_thread().name for job in jobs)
 
 
-async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_its_result(
+async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_until_it_ends(
     run: Run, store: PgJobStore, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "STUCK_AFTER", 0.05)
@@ -347,11 +379,12 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_its_result(
         stuck = await log.wait_for(JobStuck)
         running = await store.get(job_id)
         let_go.set()
-        job = await ended(store, job_id)
+        job = await settled(store, job_id)
 
     assert stuck.job.id == job_id
     assert running.status is JobStatus.RUNNING
-    assert (job.status, job.result, job.attempts) == (JobStatus.DONE, "late", 1)
+    assert (job.status, job.result, job.attempts) == (JobStatus.READY, None, 1)
+    assert "TimeoutError" in (job.last_error or "")
 
 
 async def test_an_attempt_that_something_else_cancels_is_an_attempt_that_failed(run: Run, store: PgJobStore) -> None:

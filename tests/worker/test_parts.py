@@ -332,10 +332,9 @@ async def test_what_the_reaper_takes_over_is_looked_for_everywhere(desk: Desk) -
     async def next_death(_judge: str) -> float:
         return 0.0
 
-    async def reap(_judge: str) -> list[TakenOver]:
+    async def reap(_judge: str, _limit: int) -> list[TakenOver]:
         return [taken]
 
-    # Else it would ask on the sentinel's connection, whose thread is not started.
     desk.parts.reaper._next_death, desk.parts.reaper._reap = next_death, reap
     desk.asleep()
     await once(desk.parts.reaping)

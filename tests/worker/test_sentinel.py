@@ -107,6 +107,17 @@ async def test_a_worker_that_was_declared_dead_is_stopped_before_it_is_given_a_n
     assert new != first
 
 
+async def test_a_worker_that_gave_up_and_was_then_declared_dead_is_stopped_once(desk: Desk) -> None:
+    first = await desk.registered()
+    desk.now += LEASE
+    desk.sentinel._watch_lease()
+    await desk.engine.unregister(first)
+
+    await desk.sentinel._renew()
+
+    assert [what for what, *_ in await desk.told()] == ["fenced", "registered"]
+
+
 async def test_a_worker_that_cannot_register_anew_stays_stopped_and_says_so(desk: Desk) -> None:
     first = await desk.registered()
     await desk.engine.unregister(first)

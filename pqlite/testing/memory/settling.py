@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.store.engine import Answer
 from pqlite.store.pg_engine import MAX_DURATION_MS
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.table import Table
@@ -14,21 +15,23 @@ from pqlite.testing.memory.table import Table
 READY = JobStatus.READY
 
 
-def settle(table: Table, outcome: Outcome) -> Verdict | None:
-    """Write the outcome of a claim; return why it was not written, None if it was.
+def settle(table: Table, outcome: Outcome) -> Answer:
+    """Write the outcome of a claim, or say why not; see Engine.settle.
 
     Raises:
         Locked: a transaction that has not ended has the row.
     """
     job, row = outcome.job, table.get(outcome.job.id)
-    if row is None or row.claims != job.claims:
-        return Verdict.FENCED
-    if row.locked_by is None or row.locked_by != job.locked_by:
+    if row is None:
+        return Answer(job.id, job.claims, Verdict.FENCED, JobStatus.DONE)
+    if row.locked_by is None or (row.locked_by, row.claims) != (job.locked_by, job.claims):
         told_before = row.status is not JobStatus.RUNNING and job.locked_by in table.draining
-        return Verdict.ALREADY if told_before or row.status is JobStatus.DONE else Verdict.FENCED
+        already = row.claims == job.claims and (told_before or row.status is JobStatus.DONE)
+        return Answer(job.id, job.claims, Verdict.ALREADY if already else Verdict.FENCED, row.status)
     table.see_free(row.id)
-    table.put(_settled(row, outcome, table.clock.now()))
-    return None
+    settled = _settled(row, outcome, table.clock.now())
+    table.put(settled)
+    return Answer(job.id, job.claims, Verdict.WRITTEN, settled.status)
 
 
 def _settled(row: Job, outcome: Outcome, now: datetime) -> Job:

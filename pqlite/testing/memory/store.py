@@ -27,6 +27,7 @@ from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
 from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.columns import KEY
+from pqlite.store.engine import Answer
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
@@ -393,9 +394,9 @@ class MemoryJobStore:
     async def _settle_one(self, outcome: Outcome) -> None:
         self._see_started()
         claimed = outcome.job
-        verdict = await self._when_free(partial(settle, self._table, outcome))
+        answer = await self._when_free(partial(settle, self._table, outcome))
         self._by_hand.settled(claimed)
-        if verdict is Verdict.FENCED:
+        if answer.verdict is Verdict.FENCED:
             raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
@@ -414,13 +415,13 @@ class MemoryJobStore:
             found = verbs.claim_due(self._table, holder, queues, types, versions)
         return None if found is None else read(found)
 
-    async def settle(self, outcome: Outcome) -> Verdict | None:
-        """Write the outcome of a claim; return why it was not written, None if it was."""
+    async def settle(self, outcome: Outcome) -> Answer:
+        """Write the outcome of a claim, or say why not; see Engine.settle."""
         with self._table.lock:
             try:
                 return settle(self._table, outcome)
             except Locked:
-                return Verdict.BUSY
+                return Answer(outcome.job.id, outcome.job.claims, Verdict.BUSY, JobStatus.RUNNING)
 
     # Completion in a transaction
 

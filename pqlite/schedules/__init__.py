@@ -1,0 +1,21 @@
+"""Schedules: when their slots are, and what is to be done about them now. Pure: no database, no clock of its own."""
+
+from pqlite.schedules.definition import Missed, Overlap, Schedule, StoredSchedule
+from pqlite.schedules.planning import Plan, next_ticks, plan
+from pqlite.schedules.timing import EPOCH, Timing, delay, timing
+from pqlite.schedules.zones import zone
+
+__all__ = [
+    "EPOCH",
+    "Missed",
+    "Overlap",
+    "Plan",
+    "Schedule",
+    "StoredSchedule",
+    "Timing",
+    "delay",
+    "next_ticks",
+    "plan",
+    "timing",
+    "zone",
+]

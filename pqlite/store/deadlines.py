@@ -1,0 +1,165 @@
+"""Deadlines for what the store does on connections of its own pool: begin, statement, commit, rollback.
+
+A connection that did not answer in time is thrown away: nobody can tell what it is still going to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from pqlite.errors import StoreTimeout
+from pqlite.uninterrupted import uninterrupted
+
+if TYPE_CHECKING:
+    from pqlite.store.connecting import Connection
+
+ROLLBACK_SECONDS = 3.0
+
+NO_ANSWER = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""The connection is of no use any more. InternalClientError: asyncpg was told to go on while it was reading the
+server's goodbye."""
+
+
+class Timed:
+    """A connection of the store's own pool on which each statement has a deadline.
+
+    The deadline is per statement, so that many statements one after the other may take as long as they need.
+    """
+
+    def __init__(self, conn: Connection, seconds: float) -> None:
+        self._conn = conn
+        self._seconds = seconds
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        """Run one statement and return its rows.
+
+        Raises:
+            StoreTimeout: it was not answered in time; the connection is closed.
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as asyncpg raises them.
+        """
+        try:  # asyncpg's `timeout` argument would take the place of a shorter `command_timeout` of the caller's pool
+            async with asyncio.timeout(self._seconds):
+                return await self._conn.fetch(sql, *args)
+        except TimeoutError as error:
+            abandon(self._conn)
+            raise _no_answer(self._seconds) from error
+
+    async def fetchrow(self, sql: str, *args: Any) -> Any:
+        """Run one statement and return its first row, None if there is none; it raises the same as `fetch`."""
+        rows = await self.fetch(sql, *args)
+        return rows[0] if rows else None
+
+
+@asynccontextmanager
+async def answered_within(seconds: float, conn: Connection) -> AsyncIterator[None]:
+    """Run the block, which uses the connection, within so many seconds.
+
+    Raises:
+        StoreTimeout: it did not end in time; the connection is closed.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        abandon(conn)
+        raise _no_answer(seconds) from error
+
+
+@asynccontextmanager
+async def while_answering(
+    seconds: float, conn: Connection, ask: Callable[[], Awaitable[object]]
+) -> AsyncIterator[None]:
+    """Run the block, a statement of which may rightly take hours, for as long as the database answers to `ask`: it is
+    called every `seconds`, has as long to return, and uses another connection.
+
+    Raises:
+        StoreTimeout: it did not return in time, or failed; the connection is closed.
+    """
+    patience = asyncio.timeout(None)
+    reason: Exception | None = None
+
+    async def watch() -> None:
+        nonlocal reason
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                async with asyncio.timeout(seconds):
+                    await ask()
+        except Exception as error:
+            reason = error
+            patience.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        async with patience:
+            watching = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+    except TimeoutError as error:
+        if reason is None:
+            raise
+        abandon(conn)
+        raise _no_answer(seconds) from (reason or error)
+
+
+@asynccontextmanager
+async def in_transaction(conn: Connection, seconds: float) -> AsyncIterator[None]:
+    """Run the block in a transaction: committed at its end, rolled back if it raises. What the block does has no
+    deadline of its own; begin and commit have `seconds` each.
+
+    Raises:
+        StoreTimeout: the server did not answer to begin or commit; after a commit nobody knows.
+    """
+    transaction = await begin(conn, seconds)
+    try:
+        yield
+    except BaseException:
+        await uninterrupted(roll_back(conn, transaction))
+        raise
+    async with answered_within(seconds, conn):
+        await transaction.commit()
+
+
+async def begin(conn: Connection, seconds: float) -> Any:
+    """Return a transaction that has begun; close the connection if that failed, or was cancelled: nobody knows whether
+    it is in one, and a pool would wait long for the answer.
+    """
+    transaction = conn.transaction()
+    try:
+        async with answered_within(seconds, conn):
+            await transaction.start()
+    except BaseException:
+        abandon(conn)
+        raise
+    return transaction
+
+
+async def roll_back(conn: Connection, transaction: Any) -> None:
+    """Roll back within 3 seconds, or close the connection, which does the same; nothing is raised, because what ended
+    the block is what its caller has to hear.
+    """
+    try:
+        async with asyncio.timeout(ROLLBACK_SECONDS):
+            await transaction.rollback()
+    except (*NO_ANSWER, asyncpg.PostgresError):
+        abandon(conn)
+
+
+def abandon(conn: Connection) -> None:
+    """Close a connection without a word."""
+    with suppress(asyncpg.InterfaceError):  # the pool has taken the connection back already, because it was lost
+        conn.terminate()
+
+
+def _no_answer(seconds: float) -> StoreTimeout:
+    return StoreTimeout(
+        f"The database did not answer within {seconds:g} s: what was asked of it may have been done, or may still be.",
+        may_have_happened=True,
+    )

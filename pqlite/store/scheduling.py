@@ -1,0 +1,390 @@
+"""Schedules in a store: the verbs, written once, and what each backend does for them.
+
+`ScheduleVerbs` is a part of the public store; `SchedulePort` what it and the worker's scheduler need of a backend, and
+`PgSchedules` that in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+from pydantic_core import from_json, to_json
+
+from pqlite.errors import InvalidSchedule, ScheduleExists, ScheduleNotFound
+from pqlite.job import Enqueued, JobStatus, NewJob
+from pqlite.schedules import Schedule, StoredSchedule, delay, next_ticks, plan, timing
+from pqlite.store.statements import Statements
+from pqlite.store.validation import COLUMNS, row
+
+JOB_FIELDS = ("job_type", "payload", "queue", "priority", "max_attempts", "timeout_seconds", "tags", "metadata",
+              "concurrency_key")  # fmt: skip
+TIMING_FIELDS = ("cron", "every", "anchor", "timezone", "overlap", "missed", "jitter")
+
+
+class DueSchedule(NamedTuple):
+    """A schedule that is to be looked at, at `next_at`; `now` is the store's time."""
+
+    name: str
+    revision: int
+    cron: str | None
+    every: timedelta | None
+    anchor: datetime
+    timezone: str
+    missed: str
+    jitter: timedelta
+    handled_through: datetime
+    held: bool
+    next_at: datetime
+    now: datetime
+
+
+class Verdict(NamedTuple):
+    """What became of one slot, or of a schedule: FIRED, SKIPPED, HELD, MISSED or FAILED; see fire_schedules.sql."""
+
+    name: str
+    verdict: str
+    slot: datetime | None
+    job_id: int | None
+    late: float | None
+    times: int
+    detail: str | None
+
+
+class SchedulePort(Protocol):
+    """What a backend does for schedules; the docstrings of the SQL functions in ddl/functions are the specification."""
+
+    async def add(self, name: str, definition: Mapping[str, Any]) -> bool:
+        """Add a schedule; return False if there is one by that name."""
+        ...
+
+    async def change(self, name: str, changes: Mapping[str, Any]) -> bool:
+        """Change columns of a schedule; return False if there is none."""
+        ...
+
+    async def remove(self, name: str) -> str | None:
+        """Remove a schedule: REMOVED; DEFINED if code defines it; None if there is none."""
+        ...
+
+    async def pause(self, name: str) -> bool:
+        """Pause a schedule; return False if there is none."""
+        ...
+
+    async def resume(self, name: str) -> bool:
+        """End its pause; return False if there is none."""
+        ...
+
+    async def run_now(self, name: str) -> tuple[int, bool] | None:
+        """Enqueue a job of a schedule: its id, and whether it is new; None if there is no such schedule."""
+        ...
+
+    async def all(self, name: str | None = None) -> list[StoredSchedule]:
+        """Return all schedules by name, or the one of that name."""
+        ...
+
+    async def due(self, limit: int) -> list[DueSchedule]:
+        """Return what is due, at most so many, and the soonest that is not."""
+        ...
+
+    async def fire(self, plans: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+        """Carry out plans."""
+        ...
+
+    async def reconcile(
+        self, definitions: Sequence[Mapping[str, Any]], grace: timedelta, *, disable: bool
+    ) -> list[tuple[str, str]]:
+        """Bring what code defines into the store; return (name, verdict) of what was not as it should be."""
+        ...
+
+
+def planned(due: DueSchedule) -> dict[str, Any]:
+    """Return the plan for a schedule that is due, as `SchedulePort.fire` takes it; nothing is raised: a row that makes
+    no sense has a plan that says so.
+    """
+    made: dict[str, Any] = {"name": due.name, "revision": due.revision, "handled_through": due.handled_through}
+    try:
+        when = timing(due.cron, due.every, anchor=due.anchor, timezone=due.timezone)
+        todo = plan(when, missed=due.missed, handled_through=due.handled_through, now=due.now, held=due.held)
+    except Exception as error:  # an InvalidSchedule; or whatever a hand-made row makes Python raise
+        return {**made, "problem": str(error) if isinstance(error, InvalidSchedule) else repr(error)}
+    slots = [{"slot": slot, "run_after": slot + delay(due.name, slot, due.jitter)} for slot in todo.slots]
+    return {**made, "slots": slots, "missed": todo.missed, "through": todo.through, "next_at": todo.next_at}
+
+
+class ScheduleVerbs:
+    """The part of a JobStore that is about schedules."""
+
+    _max_payload_bytes: int
+
+    def _schedules(self) -> SchedulePort:
+        raise NotImplementedError
+
+    async def schedules(self) -> list[StoredSchedule]:
+        """Return all schedules, by name."""
+        return await self._schedules().all()
+
+    async def schedule(self, name: str) -> StoredSchedule:
+        """Return a schedule.
+
+        Raises:
+            ScheduleNotFound: there is none by that name.
+        """
+        found = await self._schedules().all(_named(name))
+        if not found:
+            raise _missing(name)
+        return found[0]
+
+    async def add_schedule(self, schedule: Schedule) -> StoredSchedule:
+        """Add a schedule at run time; return it. Workers of all processes hear of it.
+
+        Raises:
+            ScheduleExists: there is one by that name; see `change_schedule`.
+            InvalidJob, PayloadError: its job could not be enqueued.
+        """
+        if not isinstance(schedule, Schedule):
+            raise InvalidSchedule(f"add_schedule takes a Schedule, not {schedule!r}")
+        port = self._schedules()
+        if not await port.add(schedule.name, definition_of(schedule, self._max_payload_bytes)):
+            raise ScheduleExists(f"There is a schedule {schedule.name!r} already: change_schedule changes it.")
+        return await self._reckoned(schedule.name)
+
+    async def change_schedule(self, name: str, **changes: Any) -> StoredSchedule:
+        """Change what a schedule does; return it as it is then. `next_at` moves at once, and slots that lie before the
+        change do not fire any more. One that code defines keeps the change until its code changes.
+
+            await store.change_schedule("nightly", cron="30 4 * * *", timezone="Europe/Berlin")
+            await store.change_schedule("nightly", every=timedelta(hours=1))
+
+        Args:
+            changes: arguments of Schedule but for its name and job; `cron` and `every` replace each other. Also
+                `job_type` and `payload`.
+
+        Raises:
+            ScheduleNotFound: there is none by that name.
+            InvalidSchedule, InvalidJob, PayloadError: a change cannot work.
+        """
+        before = await self.schedule(name)
+        definition = changed(before, changes, self._max_payload_bytes)
+        if not await self._schedules().change(name, definition):
+            raise _missing(name)
+        return await self._reckoned(name)
+
+    async def remove_schedule(self, name: str) -> None:
+        """Remove a schedule; its jobs stay.
+
+        Raises:
+            ScheduleNotFound: there is none by that name.
+            ScheduleExists: code defines it, so it would come back: pause it, or remove it from the code.
+        """
+        verdict = await self._schedules().remove(_named(name))
+        if verdict is None:
+            raise _missing(name)
+        if verdict == "DEFINED":
+            raise ScheduleExists(f"The schedule {name!r} is defined in code: pause it, or remove it there.")
+
+    async def pause_schedule(self, name: str) -> StoredSchedule:
+        """Pause a schedule, until `resume_schedule`, whatever releases of the code say; return it.
+
+        Raises:
+            ScheduleNotFound: there is none by that name.
+        """
+        if not await self._schedules().pause(_named(name)):
+            raise _missing(name)
+        return await self.schedule(name)
+
+    async def resume_schedule(self, name: str) -> StoredSchedule:
+        """End the pause of a schedule; return it. Slots that lay in the pause do not fire.
+
+        Raises:
+            ScheduleNotFound: there is none by that name.
+        """
+        if not await self._schedules().resume(_named(name)):
+            raise _missing(name)
+        return await self._reckoned(name)
+
+    async def run_schedule_now(self, name: str) -> Enqueued[int]:
+        """Enqueue a job of a schedule now, also of a paused one; its slots stay as they are. The job's `scheduled_for`
+        is this moment.
+
+        Unless overlap is "allow", there are never two active jobs of a schedule: if one is, its id is returned, and
+        `inserted` is False.
+
+        Raises:
+            ScheduleNotFound: there is none by that name.
+        """
+        found = await self._schedules().run_now(_named(name))
+        if found is None:
+            raise _missing(name)
+        return Enqueued(*found)
+
+    async def next_ticks(self, name: str, count: int = 5) -> list[datetime]:
+        """Return the next slots of a schedule, paused or not, in UTC.
+
+        Raises:
+            ScheduleNotFound: there is none by that name.
+            InvalidSchedule: what its row says cannot work.
+        """
+        found = await self.schedule(name)
+        return next_ticks(found.timing(), count, max(datetime.now(UTC), found.handled_through))
+
+    async def _reckoned(self, name: str) -> StoredSchedule:
+        """Return a schedule that was just changed, with its next slot; a worker would compute it soon."""
+        port = self._schedules()
+        found = await port.all(name)
+        if not found:
+            raise _missing(name)
+        stored = found[0]
+        if stored.next_at is not None:
+            await port.fire([reckoning(stored)])
+            stored = (await port.all(name) or found)[0]
+        return stored
+
+
+def reckoning(stored: StoredSchedule) -> dict[str, Any]:
+    """Return a plan that fires nothing, and only says when the next slot of a schedule is."""
+    return planned(
+        DueSchedule(
+            stored.name, stored.revision, stored.cron, stored.every, stored.anchor, stored.timezone, stored.missed,
+            stored.jitter, stored.handled_through, False, stored.handled_through, stored.handled_through,
+        )
+    )  # fmt: skip
+
+
+def definition_of(schedule: Schedule, max_payload_bytes: int) -> dict[str, Any]:
+    """Return the columns of a schedule.
+
+    Raises:
+        InvalidJob, PayloadError: its job could not be enqueued.
+    """
+    columns = _job_columns(schedule.job, max_payload_bytes)
+    timings = {field: getattr(schedule, field) for field in TIMING_FIELDS}
+    return {**columns, **timings}
+
+
+def changed(before: StoredSchedule, changes: Mapping[str, Any], max_payload_bytes: int) -> dict[str, Any]:
+    """Return the columns that change, checked together with those that stay.
+
+    Raises:
+        InvalidSchedule, InvalidJob, PayloadError: a change cannot work.
+    """
+    for field in changes:
+        if field not in JOB_FIELDS + TIMING_FIELDS:
+            raise InvalidSchedule(f"A schedule has no {field!r} that could change.")
+    changes = dict(changes)
+    if changes.get("cron") is not None:
+        changes.setdefault("every", None)
+        changes.setdefault("anchor", None)
+    elif changes.get("every") is not None:
+        changes.setdefault("cron", None)
+        changes.setdefault("timezone", "UTC")
+    job = {field: changes.get(field, getattr(before, field)) for field in JOB_FIELDS}
+    when = {field: changes.get(field, getattr(before, field)) for field in TIMING_FIELDS}
+    new = Schedule(before.name, NewJob(**job), **when)
+    whole = definition_of(new, max_payload_bytes)
+    return {field: whole[field] for field in changes}
+
+
+def defined(schedules: Iterable[Schedule], max_payload_bytes: int) -> list[dict[str, Any]]:
+    """Return definitions as `SchedulePort.reconcile` takes them.
+
+    Raises:
+        InvalidSchedule: two have one name. InvalidJob, PayloadError: a job could not be enqueued.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for schedule in schedules:
+        if schedule.name in found:
+            raise InvalidSchedule(f"Two schedules are called {schedule.name!r}; give one of them another name=")
+        definition = definition_of(schedule, max_payload_bytes)
+        digest = hashlib.sha256(_json(definition).encode()).hexdigest()[:32]
+        found[schedule.name] = {"name": schedule.name, "digest": digest, "definition": definition}
+    return list(found.values())
+
+
+def _job_columns(job: NewJob, max_payload_bytes: int) -> dict[str, Any]:
+    values = dict(zip(COLUMNS, row(job, max_payload_bytes), strict=True))
+    columns = {field: values[field] for field in JOB_FIELDS}
+    return {**columns, "payload": from_json(values["payload"]), "metadata": from_json(values["metadata"]),
+            "tags": list(values["tags"])}  # fmt: skip
+
+
+def _named(name: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidSchedule(f"A schedule is named by text, not by {name!r}")
+    return name
+
+
+def _missing(name: str) -> ScheduleNotFound:
+    return ScheduleNotFound(f"There is no schedule {name!r}.")
+
+
+Fetch = Callable[..., Awaitable[Sequence[Any]]]
+"""Runs a statement with its arguments, and returns the rows."""
+
+
+class PgSchedules:
+    """Schedules in PostgreSQL; what it raises is what `fetch` raises."""
+
+    def __init__(self, fetch: Fetch, statements: Statements) -> None:
+        self._fetch = fetch
+        self._sql = statements
+
+    async def add(self, name: str, definition: Mapping[str, Any]) -> bool:
+        """See add_schedule.sql."""
+        return bool((await self._fetch(self._sql.add_schedule, name, _json(definition)))[0][0])
+
+    async def change(self, name: str, changes: Mapping[str, Any]) -> bool:
+        """See change_schedule.sql."""
+        return bool((await self._fetch(self._sql.change_schedule, name, _json(changes)))[0][0])
+
+    async def remove(self, name: str) -> str | None:
+        """See remove_schedule.sql."""
+        verdict: str | None = (await self._fetch(self._sql.remove_schedule, name))[0][0]
+        return verdict
+
+    async def pause(self, name: str) -> bool:
+        """See pause_schedule.sql."""
+        return bool((await self._fetch(self._sql.pause_schedule, name))[0][0])
+
+    async def resume(self, name: str) -> bool:
+        """See resume_schedule.sql."""
+        return bool((await self._fetch(self._sql.resume_schedule, name))[0][0])
+
+    async def run_now(self, name: str) -> tuple[int, bool] | None:
+        """See run_schedule_now.sql."""
+        rows = await self._fetch(self._sql.run_schedule_now, name)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def all(self, name: str | None = None) -> list[StoredSchedule]:
+        """Return all schedules by name, or the one of that name."""
+        return [_stored(r) for r in await self._fetch(self._sql.schedules, name)]
+
+    async def due(self, limit: int) -> list[DueSchedule]:
+        """See due_schedules.sql."""
+        return [DueSchedule(*r) for r in await self._fetch(self._sql.due_schedules, limit)]
+
+    async def fire(self, plans: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+        """See fire_schedules.sql."""
+        ordered = sorted(plans, key=lambda each: str(each["name"]).encode())
+        return [Verdict(*r) for r in await self._fetch(self._sql.fire_schedules, _json(ordered))]
+
+    async def reconcile(
+        self, definitions: Sequence[Mapping[str, Any]], grace: timedelta, *, disable: bool
+    ) -> list[tuple[str, str]]:
+        """See reconcile_schedules.sql."""
+        rows = await self._fetch(self._sql.reconcile_schedules, _json(definitions), grace, disable)
+        return [(r[0], r[1]) for r in rows]
+
+
+def _json(value: Any) -> str:
+    return to_json(value).decode()  # an interval as ISO 8601, which PostgreSQL reads
+
+
+def _stored(r: Any) -> StoredSchedule:
+    values = dict(r)
+    for field in ("payload", "metadata"):
+        values[field] = from_json(values[field])
+    if values["last_job_status"] is not None:
+        values["last_job_status"] = JobStatus(values["last_job_status"])
+    return StoredSchedule(**values)
