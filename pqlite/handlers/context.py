@@ -115,6 +115,8 @@ class JobContext:
                 session.add(Entry(...))
                 await ctx.complete(conn=session, result={"rows": 3})
 
+        The job's own `dedupe_key` may be enqueued again in that transaction: within the block, or after the call.
+
         The result is written by the handler's return annotation; what the handler returns afterwards is ignored. If it
         returns and that transaction was not committed, the attempt has failed (NotCommitted). A cancellation rolls
         back, unless the commit has begun.

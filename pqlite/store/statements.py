@@ -35,6 +35,7 @@ class Statements:
         r"select pqlite.enqueue_keyless($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
         r"pg_catalog.string_to_array($9, E'\n'), pg_catalog.string_to_array($10, E'\n'), $11, $12)"
     )
+    holder: str = "select locked_by from pqlite.job($1)"
     get: str = f"select {JOB_COLUMNS} from pqlite.job($1)"  # noqa: S608 - constant text
     cancel: str = "select pqlite.cancel($1)"
     retry: str = "select pqlite.retry($1)"
