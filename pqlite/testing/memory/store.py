@@ -17,14 +17,14 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from pydantic_core import to_json
 
 from pqlite.codec import encode_clean
-from pqlite.errors import DedupeKeyBusy, JobNotFound, LeaseLost, NotStarted
+from pqlite.errors import DedupeKeyBusy, HeldByCancelledJob, JobNotFound, LeaseLost, NotStarted
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive
 from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
-from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
+from pqlite.store.batches import CHUNK, IdTypes, checked_row, tell_cancelling, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.columns import KEY
 from pqlite.store.engine import Answer
@@ -179,6 +179,8 @@ class MemoryJobStore:
         job = passed_through(self._middleware, specified(job_type, payload, options))
         tx = self._lent(conn, strict, "A job was enqueued")
         enqueued = await self._add(row(job, self._max_payload_bytes), tx)
+        if enqueued.cancelling:
+            raise HeldByCancelledJob(job.dedupe_key or "", enqueued.id)
         if self.events.wanted:
             one = EnqueuedJob(enqueued.id, job.job_type, job.queue, enqueued.inserted)
             self.events(JobsEnqueued([one], committed=conn is None))
@@ -229,7 +231,8 @@ class MemoryJobStore:
                 verdicts = await self._add_all(rows, own, progress)
         if noted is not None:
             self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
-        return [verdict_on(at, verdict.id, verdict.inserted, id_types) for at, verdict in enumerate(verdicts)]
+        tell_cancelling(verdicts)
+        return [verdict_on(at, v.id, v.inserted, id_types, cancelling=v.cancelling) for at, v in enumerate(verdicts)]
 
     async def _drawn(self, jobs: NewJobs, id_types: IdTypes) -> list[Row]:
         if not isinstance(jobs, AsyncIterable):

@@ -11,7 +11,7 @@ from typing import Any
 
 from pqlite.codec import decode
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
-from pqlite.job import PAYLOAD_VERSION, Enqueued, Job, JobStatus, TakenOver
+from pqlite.job import PAYLOAD_VERSION, Enqueued, EnqueuedBehindCancelled, Job, JobStatus, TakenOver
 from pqlite.store.validation import COLUMNS, Row
 from pqlite.testing.memory.table import Table, Transaction
 
@@ -32,7 +32,8 @@ def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueue
     given = dict(zip(COLUMNS, values, strict=True))
     key = given["dedupe_key"]
     if key is not None and (holder := table.holder_of(key, tx)) is not None:
-        return Enqueued(holder.id, False)
+        cancelling = holder.status is RUNNING and holder.cancel_requested_at is not None
+        return EnqueuedBehindCancelled(holder.id, False) if cancelling else Enqueued(holder.id, False)
     now = table.clock.now()
     run_after, delay = given.pop("run_after"), given.pop("delay")
     row = Job(
