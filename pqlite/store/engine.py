@@ -123,6 +123,11 @@ class Engine(Protocol):
         """Return the connection."""
         ...
 
+    @property
+    def next_schedule(self) -> float | None:
+        """Return in how many seconds a schedule was due when the latest `renew` looked; None: there is none."""
+        ...
+
     async def claim(
         self,
         holder: str,

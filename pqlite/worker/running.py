@@ -55,6 +55,7 @@ class Running:
         if self._once is None:
             loops += [parts.scouting, parts.pruning]
             loops += [parts.reaping] if self._plan.settings.enable_reaper else []
+            loops += [parts.scheduling] if self._plan.settings.enable_scheduler else []
         for loop in loops:
             self._tasks[loop.name] = loop, asyncio.create_task(loop.run(), name=f"pqlite {loop.name}")
         await self._unless_draining(parts.registered_now.wait(), START_SECONDS if parts.may_claim else 0.0)
@@ -79,7 +80,7 @@ class Running:
             self._plan.announce(WorkerStopping(self._plan.worker_id, len(parts.executor.running)))
         parts.executor.waiting.clear()
         await self._end(["claimer"], min(reserve * 0.6, 3.0), moment)
-        await self._end(["startup", "scout", "pruner"], moment, moment)
+        await self._end(["startup", "scout", "pruner", "scheduler"], moment, moment)
 
         grace = min(settings.shutdown_grace.total_seconds(), _left(ends) - reserve)
         if not await self._drained(grace, hurry):
@@ -137,8 +138,8 @@ class Running:
 
     async def _close_links(self, seconds: float) -> None:
         parts = self._parts
-        closes = (parts.claim_engine.link.close, parts.settle_engine.link.close, parts.maintenance.close)
-        await asyncio.wait([asyncio.create_task(close(seconds)) for close in closes])
+        links = (parts.claim_engine.link, parts.settle_engine.link, parts.schedule_link, parts.maintenance)
+        await asyncio.wait([asyncio.create_task(link.close(seconds)) for link in links])
 
     async def _give_back_unknown(self, seconds: float) -> None:
         """Release jobs whose claim was cut off: they have not started, and must not count as lost to a death."""

@@ -20,10 +20,11 @@ from pqlite.events import Observer
 from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
+from pqlite.schedules import Schedule
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import Duration, around, duration, label, one_of, served, sleeping, store_of
+from pqlite.worker.arguments import Duration, around, definitions, duration, label, one_of, served, sleeping, store_of
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
 from pqlite.worker.resources import Resources, held, resources_of
@@ -49,6 +50,10 @@ class Worker:
         concurrency: how many jobs run at once in this process.
         enabled: False runs nothing (the store still works): the same code serves an API-only process.
         enable_reaper: whether this process takes over what dead workers held.
+        enable_scheduler: whether this process fires schedules, those of the code and those that were added at run time.
+        schedules: more of them than `@handlers.cron` and `@handlers.every` declare, also of plain handlers. They are
+            written to the database when the worker starts, where a newer release wins over an older one; what no
+            release defines any more is disabled after 5 minutes.
         idle_policy, backoff, loop_error_policy: how long to wait when idle, before a retry (a policy, or a function of
             the number of the attempt that failed), after an error.
         reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are given back, if they are
@@ -74,11 +79,12 @@ class Worker:
         hooks: called before and after each attempt, outside of the middleware.
         middleware: `async def middleware(ctx, call_next)` around each attempt, the first one outermost.
 
-    The environment wins over `enabled`, `concurrency`, `enable_reaper`, `reap_stale_every_seconds`,
+    The environment wins over `enabled`, `concurrency`, `enable_reaper`, `enable_scheduler`, `reap_stale_every_seconds`,
     `default_stale_after`, `shutdown_grace` and `shutdown_timeout`: see pqlite.settings.
 
     Raises:
         ConfigurationError: an argument or a WORKER_* variable cannot work.
+        InvalidSchedule: two schedules have one name.
     """
 
     def __init__(
@@ -89,6 +95,8 @@ class Worker:
         concurrency: int = 10,
         enabled: bool = True,
         enable_reaper: bool = True,
+        enable_scheduler: bool = True,
+        schedules: Sequence[Schedule] = (),
         idle_policy: IdlePollPolicy | None = None,
         backoff: Backoff | None = None,
         loop_error_policy: LoopErrorPolicy | None = None,
@@ -116,6 +124,7 @@ class Worker:
                 enabled=enabled,
                 concurrency=concurrency,
                 enable_reaper=enable_reaper,
+                enable_scheduler=enable_scheduler,
                 reap_stale_every=duration("reap_stale_every_seconds", reap_stale_every_seconds),
                 default_stale_after=duration("default_stale_after", default_stale_after),
                 shutdown_grace=duration("shutdown_grace", shutdown_grace),
@@ -140,6 +149,7 @@ class Worker:
             loop_errors=sleeping("loop_error_policy", loop_error_policy, LoopErrorPolicy),
             announce=self.events,
             middleware=around(hooks, middleware),
+            definitions=definitions(schedules, handlers),
         )
         self._resources = resources_of(resources)
         self._task: asyncio.Task[None] | None = None
