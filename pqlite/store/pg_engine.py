@@ -32,6 +32,7 @@ class PgEngine:
     def __init__(self, link: EngineLink, statements: Statements) -> None:
         self.link = link
         self._sql = statements
+        self.next_schedule: float | None = None
 
     async def claim(
         self,
@@ -119,7 +120,8 @@ class PgEngine:
         """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
         with _fenced():
             rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
-        return [(r[0], r[1]) for r in rows]
+        self.next_schedule = next((r[2] for r in rows if r[0] is None), None)
+        return [(r[0], r[1]) for r in rows if r[0] is not None]
 
     async def unregister(self, holder: str) -> bool:
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""

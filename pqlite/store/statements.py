@@ -57,7 +57,10 @@ class Statements:
     disown: str = "select * from pqlite.disown($1, $2, $3, $4)"
     arm: str = "select pqlite.arm($1, $2)"
     register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
-    renew: str = "select id, claims from pqlite.renew($1, $2, $3)"
+    renew: str = (
+        "select id, claims, null::double precision from pqlite.renew($1, $2, $3) "
+        "union all select null, null, s from pqlite.next_schedule() s where s is not null"
+    )
     unregister: str = "select pqlite.unregister($1)"
     reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1, $2)"
     reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"

@@ -52,6 +52,9 @@ class Listener(Protocol):
     def cancel_requested(self, claims: list[tuple[int, int]]) -> None:
         """Somebody asked to cancel these claims."""
 
+    def schedule_due(self, seconds: float) -> None:
+        """The next schedule is due in so many seconds."""
+
     def notified(self, everywhere: bool) -> None:
         """There may be something to claim; `everywhere`: also among what was looked at before."""
 
@@ -91,7 +94,7 @@ class Sentinel:
             info["queues"],
             pooling=pooling,
             notified=lambda everywhere: self._tell(listener.notified, everywhere),
-            cancelled=lambda: self._renewing.wake(),
+            renew=lambda: self._renewing.wake(),
         )
         self._shows_lock = False  # whether others may know of the lock, and judge the worker by it
         self._holder: str | None = None
@@ -228,6 +231,8 @@ class Sentinel:
                 self._shows_lock = key is not None
                 if wanted:
                     self._tell(self._listener.cancel_requested, wanted)
+                if self._engine.next_schedule is not None:
+                    self._tell(self._listener.schedule_due, self._engine.next_schedule)
         self._last_renewal = sent
         if self._fenced:
             self._fenced = False

@@ -375,7 +375,7 @@ class Ears:
             queues,
             pooling=lambda: self.pooling,
             notified=self.heard.append,
-            cancelled=lambda: self.heard.append("cancel"),
+            renew=lambda: self.heard.append("cancel"),
         )
         self.link = store.listening_engine("test", self._on_connect).link
 

@@ -75,6 +75,8 @@ class MemoryLink:
 class MemoryEngine:
     """The engine's verbs; see Engine."""
 
+    next_schedule: float | None = None
+
     def __init__(self, table: Table, link: MemoryLink) -> None:
         self.link = link
         self._table = table
