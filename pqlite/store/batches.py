@@ -23,8 +23,6 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-import asyncpg
-
 from pqlite.errors import DedupeKeyBusy, HeldByThisJob, InvalidJob
 from pqlite.job import Enqueued, EnqueuedBehindCancelled, JobId, NewJob, NewJobs, TypedJob, current_job
 from pqlite.store.columns import KEY, PAYLOAD, arguments
@@ -169,19 +167,11 @@ def verdict_on(
 async def _insert_keyed(
     conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
 ) -> Iterable[tuple[int, Answer]]:
-    if key_wait is not None:
-        await conn.fetch(
-            "select pg_catalog.set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms"
-        )
-    try:
-        rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, None)
-        return ((chunk.positions[ordinal - 1], Answer(*answer)) for ordinal, *answer in rows)
-    except asyncpg.LockNotAvailableError:
-        if key_wait is None:
-            raise
-        raise DedupeKeyBusy(
-            "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
-        ) from None
+    rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, key_wait)
+    # With a wait, rows whose key is held come back without an id; a lock of the whole table is waited for.
+    if any(job_id is None for _, job_id, *_ in rows):
+        raise DedupeKeyBusy("A transaction that has not ended holds one of the dedupe keys; nothing was enqueued.")
+    return ((chunk.positions[ordinal - 1], Answer(*answer)) for ordinal, *answer in rows)
 
 
 # Rows and columns

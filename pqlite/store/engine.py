@@ -264,7 +264,7 @@ class WorkerStore(JobStore, Protocol):
         """
         ...
 
-    async def check_schema(self) -> None:
+    async def check_schema(self) -> str | None:
         """Return if a worker can work here.
 
         Raises:

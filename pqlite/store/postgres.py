@@ -339,16 +339,17 @@ class PgJobStore(ScheduleVerbs):
             async with while_answering(self._timeout, conn, ask):
                 yield conn
 
-    async def check_schema(self) -> None:
+    async def check_schema(self) -> str | None:
         """Return if a worker of this pqlite can run on the database's schema: it is the version that this pqlite needs,
-        or a newer one that still serves it.
+        or a newer one that still serves it. What is returned is a sentence about what works worse than it should (the
+        trigger that wakes workers is disabled), None if there is nothing.
 
         Raises:
             SchemaError: it is missing, older or too new; the message says what to run.
         """
         async with self.connection() as conn:
             async with answered_within(self._timeout, conn):
-                await ddl.check(conn, self.schema)
+                return await ddl.check(conn, self.schema)
 
     # Schedules
 

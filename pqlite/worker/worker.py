@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -264,7 +266,8 @@ class Worker:
         return self.settings.enabled or self._forced
 
     async def run(self) -> None:
-        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says.
+        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says. SIGTERM begins
+        the shutdown, too, if this runs in the main thread and nobody handles that signal.
 
         It handles no signals. `asyncio.run` cancels it on SIGINT, but a SIGTERM ends the process at once, which costs
         each running job its attempt: `pqlite worker` handles both, and so does a program with
@@ -292,8 +295,9 @@ class Worker:
     async def _run(self, *, once: bool) -> None:
         self._forced, self._once, self._failure, self._lost, self._attempts = True, once, None, None, 0
         try:
-            async with self:
-                await self.wait_stopping()
+            with _sigterm(self.begin_shutdown):
+                async with self:
+                    await self.wait_stopping()
         finally:
             self._forced = self._once = False
         if self._failure is not None:
@@ -379,3 +383,21 @@ class Worker:
         if cancelled is not None:
             raise cancelled
         stopping.result()
+
+
+@contextmanager
+def _sigterm(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` when the process is told to end, unless its host has a handler for that, or there can be none."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    try:
+        loop.add_signal_handler(signal.SIGTERM, stop)
+    except (NotImplementedError, RuntimeError):  # Windows; an interpreter without signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
