@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
 from pqlite.errors import NotStarted
@@ -17,7 +17,8 @@ from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.engine import Engine, WorkerStore
+from pqlite.store.engine import Answer, WorkerStore
+from pqlite.testing.memory import MemoryJobStore
 from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.arguments import served
 from pqlite.worker.executor import Executor
@@ -40,7 +41,7 @@ class AttemptFailed(AssertionError):
 
 
 async def drain(
-    store: WorkerStore,
+    store: WorkerStore | MemoryJobStore,
     handlers: Mapping[str, AnyHandler],
     *,
     max_jobs: int = 1000,
@@ -82,7 +83,7 @@ class Drain:
 
     def __init__(
         self,
-        store: WorkerStore,
+        store: WorkerStore | MemoryJobStore,
         handlers: Mapping[str, AnyHandler],
         max_jobs: int,
         raises: bool,
@@ -96,8 +97,12 @@ class Drain:
         self._handlers = checked(handlers)
         self._max_jobs = max_jobs
         self._raises = raises
-        self._queues = served(queues)
-        self._holder = f"drain-{secrets.token_hex(4)}"
+        wanted = served(queues), list(self._handlers), versions(self._handlers)
+        self._claims: _Claims
+        if isinstance(store, MemoryJobStore):
+            self._claims = _MemoryClaims(store, *wanted)
+        else:
+            self._claims = _EngineClaims(store, *wanted)
         self._outcomes: list[Outcome] = []
         self._announce = Announcer(observers)
         self._executor = Executor(
@@ -115,43 +120,28 @@ class Drain:
 
     async def run(self) -> list[Job]:
         """Run what is due; see `drain`."""
-        engine = self._store.engine(PURPOSE)
         ran: list[Job] = []
         try:
-            await engine.register(self._holder, PURPOSE, None, LEASE, {})
-            while (job := await self._claim(engine)) is not None:
+            await self._claims.begin()
+            while (job := await self._claims.claim()) is not None:
                 if len(ran) >= self._max_jobs:
-                    await self._settle(engine, Outcome(job, Verb.RELEASED))
+                    await self._settle(Outcome(job, Verb.RELEASED))
                     raise AssertionError(
                         f"{self._max_jobs} attempts were made and a job of type {job.job_type!r} is still due: does "
                         "it enqueue itself, or retry at once, for ever? (max_jobs=)"
                     )
-                outcome = await self._attempt(engine, job)
+                outcome = await self._attempt(job)
                 ran.append(await self._store.get(job.id))
                 if self._raises and outcome.verb in (Verb.RETRY, Verb.FAILED):
                     raise AttemptFailed(outcome)
         finally:
             try:
-                await uninterrupted(self._leave(engine))
+                await uninterrupted(self._claims.end())
             finally:
                 await self._announce.finish()
         return ran
 
-    async def _claim(self, engine: Engine) -> Job | None:
-        types, known = list(self._handlers), versions(self._handlers)
-        heads = await engine.lanes(self._queues, types, versions=known)
-        claimed, _ = await engine.claim(
-            self._holder,
-            1,
-            suspect=True,
-            queues=self._queues,
-            types=types,
-            lanes=[place_of(head) for head in heads if head.due_in <= 0],
-            versions=known,
-        )
-        return claimed[0].jobs[0] if claimed else None
-
-    async def _attempt(self, engine: Engine, job: Job) -> Outcome:
+    async def _attempt(self, job: Job) -> Outcome:
         self._executor.start(job)
         try:
             await self._executor.drained()
@@ -164,7 +154,7 @@ class Drain:
                 if outcome.committed:
                     self._announce(JobSettled(PURPOSE, outcome, outcome.expected))
                 else:
-                    await uninterrupted(self._settle(engine, outcome))
+                    await uninterrupted(self._settle(outcome))
         return self._outcomes.pop()
 
     async def _stopped(self) -> None:
@@ -172,10 +162,10 @@ class Drain:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._executor.drained()
 
-    async def _settle(self, engine: Engine, outcome: Outcome) -> None:
+    async def _settle(self, outcome: Outcome) -> None:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
-            answer = next(iter(await engine.settle(self._holder, [outcome])), None)
+            answer = await self._claims.settle(outcome)
             if answer is None or answer.verdict is not Verdict.BUSY:
                 if answer is not None and answer.verdict is Verdict.FENCED:
                     self._announce(OutcomeRefused(PURPOSE, outcome))
@@ -191,8 +181,77 @@ class Drain:
                 )
             await asyncio.sleep(BUSY_PAUSE)
 
-    async def _leave(self, engine: Engine) -> None:
+
+class _Claims(Protocol):
+    """Claims one job at a time from a store, and writes outcomes."""
+
+    async def begin(self) -> None: ...
+
+    async def claim(self) -> Job | None: ...
+
+    async def settle(self, outcome: Outcome) -> Answer | None: ...
+
+    async def end(self) -> None: ...
+
+
+class _EngineClaims:
+    """Does so as a registered worker."""
+
+    def __init__(
+        self, store: WorkerStore, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
+    ) -> None:
+        self._engine = store.engine(PURPOSE)
+        self._queues = queues
+        self._types = types
+        self._versions = versions
+        self._holder = f"drain-{secrets.token_hex(4)}"
+
+    async def begin(self) -> None:
+        await self._engine.register(self._holder, PURPOSE, None, LEASE, {})
+
+    async def claim(self) -> Job | None:
+        heads = await self._engine.lanes(self._queues, self._types, versions=self._versions)
+        claimed, _ = await self._engine.claim(
+            self._holder,
+            1,
+            suspect=True,
+            queues=self._queues,
+            types=self._types,
+            lanes=[place_of(head) for head in heads if head.due_in <= 0],
+            versions=self._versions,
+        )
+        return claimed[0].jobs[0] if claimed else None
+
+    async def settle(self, outcome: Outcome) -> Answer | None:
+        return next(iter(await self._engine.settle(self._holder, [outcome])), None)
+
+    async def end(self) -> None:
         try:
-            await engine.unregister(self._holder)
+            await self._engine.unregister(self._holder)
         finally:
-            await engine.link.close()
+            await self._engine.link.close()
+
+
+class _MemoryClaims:
+    """Does so in memory."""
+
+    def __init__(
+        self, store: MemoryJobStore, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
+    ) -> None:
+        self._store = store
+        self._queues = queues
+        self._types = types
+        self._versions = versions
+        self._holder = f"drain-{secrets.token_hex(4)}"
+
+    async def begin(self) -> None:
+        """Do nothing: there are no workers in memory."""
+
+    async def claim(self) -> Job | None:
+        return await self._store.claim_due(self._holder, self._queues, self._types, self._versions)
+
+    async def settle(self, outcome: Outcome) -> Answer | None:
+        return await self._store.settle(outcome)
+
+    async def end(self) -> None:
+        """Do nothing."""

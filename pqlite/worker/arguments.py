@@ -50,8 +50,13 @@ def store_of(given: WorkerStore) -> WorkerStore:
     """Return the store that was given.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is none, or one without a database.
     """
+    if not isinstance(given, type) and hasattr(given, "claim_due"):
+        raise ConfigurationError(
+            f"A Worker needs PostgreSQL, and a {type(given).__name__} has none: run its jobs with drain() or inline() "
+            "of pqlite.testing, or test the worker on the pytest fixture pqlite_store, which starts a PostgreSQL"
+        )
     if isinstance(given, type) or not hasattr(given, "listening_engine"):
         # Not quoted: it may be an address, with a password.
         what = f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"
