@@ -125,7 +125,7 @@ class Engine(Protocol):
 
     @property
     def next_schedule(self) -> float | None:
-        """Return in how many seconds a schedule was due when the latest `renew` looked; None: there is none."""
+        """Return in how many seconds a schedule was due at the latest `register` or `renew`; None: there is none."""
         ...
 
     async def claim(

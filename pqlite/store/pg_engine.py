@@ -112,7 +112,8 @@ class PgEngine:
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
         """Announce the worker; from now on its lease speaks for its jobs."""
-        await self.link.fetch(self._sql.register, holder, label, lock_key, lease, to_json(info).decode(), deadline=5.0)
+        arguments = holder, label, lock_key, lease, to_json(info).decode()
+        self.next_schedule = (await self.link.fetch(self._sql.register, *arguments, deadline=5.0))[0][1]
 
     async def renew(
         self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float

@@ -56,7 +56,7 @@ class Statements:
     )
     disown: str = "select * from pqlite.disown($1, $2, $3, $4)"
     arm: str = "select pqlite.arm($1, $2)"
-    register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
+    register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb), pqlite.next_schedule()"
     renew: str = (
         "select id, claims, null::double precision from pqlite.renew($1, $2, $3) "
         "union all select null, null, s from pqlite.next_schedule() s where s is not null"

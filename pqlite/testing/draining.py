@@ -5,27 +5,30 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
-from pqlite.errors import NotStarted
+from pqlite.errors import ConfigurationError, NotStarted
 from pqlite.events import JobSettled, Observer, OutcomeRefused
 from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
+from pqlite.schedules import Schedule
 from pqlite.store.engine import Answer, WorkerStore
+from pqlite.store.scheduling import planned
 from pqlite.testing.memory import MemoryJobStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import served
+from pqlite.worker.arguments import definitions, served
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import place_of
 
 PURPOSE = "drain"
 LEASE = timedelta(hours=1)
+LOOKED_AT = 1000
 BUSY_PAUSE = 0.02
 BUSY_SECONDS = 5.0
 STOP_SECONDS = 3.0
@@ -51,6 +54,8 @@ async def drain(
     observers: Sequence[Observer] = (),
     resources: Mapping[str, Any] | None = None,
     middleware: Sequence[Middleware] = (),
+    schedules: Sequence[Schedule] = (),
+    now: datetime | None = None,
 ) -> list[Job]:
     """Run the jobs that are due, and those that they make due, until none is; return them as they are after each
     attempt, in the order in which they ran: suspects first, then best priority first, then by due time.
@@ -65,6 +70,13 @@ async def drain(
         queues, backoff, observers, middleware: as for Worker; resources: a mapping. When this returns or raises, the
             observers have heard everything, or a second has passed.
 
+    With a store in memory schedules fire as well, those of the handlers, of `schedules` and of the store. `now` moves
+    its clock to a later time, from slot to slot, and runs what each makes due: so a test can move through a month
+    (see `max_jobs`). Slots begin with the first call that has the schedule.
+
+        store = MemoryJobStore(clock=Clock(datetime(2026, 3, 1, tzinfo=UTC)))
+        await drain(store, handlers, now=datetime(2026, 4, 1, tzinfo=UTC))
+
     Cancelled, it gives back what it runs, unless the handler does not stop within 3 seconds.
 
     Raises:
@@ -72,10 +84,52 @@ async def drain(
         AssertionError: see `max_jobs`; or a transaction that has not ended keeps a job from being settled, for longer
             than 5 seconds: a handler completed it on a connection that nobody commits (see `bound`).
         NotStarted: the store was not.
+        ConfigurationError: `now` or `schedules` with a store that is not in memory; ValueError: `now` has passed.
     """
     if not store.started:
         raise NotStarted("The store is not started: 'await store.start()', or 'async with store:'.")
-    return await Drain(store, handlers, max_jobs, raises, queues, backoff, observers, resources or {}, middleware).run()
+    ran: list[Job] = []
+
+    async def run() -> None:
+        left = max_jobs - len(ran)
+        once = Drain(store, handlers, left, raises, queues, backoff, observers, resources or {}, middleware)
+        ran.extend(await once.run())
+
+    if isinstance(store, MemoryJobStore):
+        await through_time(store, definitions(schedules, handlers), now, run)
+    elif now is not None or schedules:
+        raise ConfigurationError("now= and schedules= are for a MemoryJobStore: on PostgreSQL a Worker fires schedules")
+    else:
+        await run()
+    return ran
+
+
+async def through_time(
+    store: MemoryJobStore,
+    defined: Sequence[Mapping[str, Any]],
+    until: datetime | None,
+    run: Callable[[], Awaitable[None]],
+) -> None:
+    """Fire the schedules of a store in memory from slot to slot, and call `run` after each."""
+    port = store._schedules()
+    await port.reconcile(defined, timedelta(0), disable=False)
+    end = store.clock.now() if until is None else until.astimezone(UTC)
+    if until is not None and end < store.clock.now():
+        raise ValueError(f"a clock is set forward: it is {store.clock.now()} already, later than now={until}")
+    while True:
+        waiting = await port.due(LOOKED_AT)
+        due = [each for each in waiting if each.next_at <= each.now]
+        if due:
+            await port.fire([planned(each) for each in due])
+            continue
+        await run()
+        soonest = min((each.next_at for each in waiting), default=None)
+        if soonest is None or soonest > end:
+            break
+        store.clock.advance(max(soonest - store.clock.now(), timedelta(0)))
+    if until is not None and end > store.clock.now():
+        store.clock.advance(end - store.clock.now())
+        await run()
 
 
 class Drain:

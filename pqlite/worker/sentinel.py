@@ -231,12 +231,12 @@ class Sentinel:
                 self._shows_lock = key is not None
                 if wanted:
                     self._tell(self._listener.cancel_requested, wanted)
-                if self._engine.next_schedule is not None:
-                    self._tell(self._listener.schedule_due, self._engine.next_schedule)
         self._last_renewal = sent
         if self._fenced:
             self._fenced = False
             self._tell(self._listener.registered, self._holder)
+        if self._engine.next_schedule is not None:
+            self._tell(self._listener.schedule_due, self._engine.next_schedule)
         return self._renew_every
 
     async def _register(self) -> None:

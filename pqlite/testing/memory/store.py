@@ -28,6 +28,7 @@ from pqlite.store.batches import CHUNK, IdTypes, checked_row, tell_cancelling, v
 from pqlite.store.by_hand import ByHand
 from pqlite.store.columns import KEY
 from pqlite.store.engine import Answer
+from pqlite.store.scheduling import ScheduleVerbs
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
@@ -42,6 +43,7 @@ from pqlite.store.validation import Row, checked_id, duration, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
 from pqlite.testing.memory.connection import MemoryConnection, transaction_of
+from pqlite.testing.memory.schedules import MemorySchedules
 from pqlite.testing.memory.settling import settle
 from pqlite.testing.memory.table import ACTIVE, Locked, Table, Transaction, read
 
@@ -54,7 +56,7 @@ MOST_PAUSE = 0.05
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 
 
-class MemoryJobStore:
+class MemoryJobStore(ScheduleVerbs):
     """Jobs in memory, for tests: what a PgJobStore promises, but for SQL and for surviving the process.
 
     What waits for a transaction of another raises TimeoutError after 10 seconds, where PostgreSQL would wait for ever,
@@ -84,6 +86,7 @@ class MemoryJobStore:
     ) -> None:
         self.clock = clock or Clock()
         self._table = Table(self.clock)
+        self._schedule_rows = MemorySchedules(self._table)
         self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
         self._strict = strict
         self._middleware = layers(middleware)
@@ -124,6 +127,12 @@ class MemoryJobStore:
     async def migrate(self) -> list[int]:
         """Do nothing: there is no schema."""
         return []
+
+    # Schedules
+
+    def _schedules(self) -> MemorySchedules:
+        self._see_started()
+        return self._schedule_rows
 
     # Connections
 
