@@ -15,7 +15,9 @@ PqliteError
 ├── JobTimeoutError         a job that was waited for has not ended in time
 ├── UnexpectedResult        a job's result is not what its handler's annotation says
 ├── DedupeKeyBusy           another open transaction holds the dedupe key
-├── DedupeConflict          a newer active job holds the dedupe key
+├── DedupeConflict          another active job holds the dedupe key, and its id is not the answer
+│   ├── HeldByCancelledJob  that job was asked to cancel and still runs
+│   └── HeldByThisJob       that job is the one whose handler enqueues
 ├── NotInTransaction        the caller's connection is in no transaction, and was required to be
 ├── NotCommitted            a handler completed its job in a transaction that was not committed
 ├── LeaseLost               the claim is no longer current: somebody else owns the job
@@ -123,7 +125,55 @@ class DedupeKeyBusy(PqliteError):
 
 
 class DedupeConflict(PqliteError):
-    """A newer active job holds the dedupe key, so this one cannot become active again."""
+    """An active job holds the dedupe key: a newer one, so that this one cannot become active again (`retry`); or one
+    that will not do the work, see the subclasses (`enqueue`).
+    """
+
+
+class HeldByCancelledJob(DedupeConflict):
+    """The job that holds the dedupe key, `job_id`, was asked to cancel and still runs, so nobody would do the work.
+    Nothing was enqueued. To get a new run, wait for its end and enqueue again:
+
+        except HeldByCancelledJob as held:
+            await store.wait_for(held.job_id, raise_on_failure=False)
+            job_id = await store.enqueue(...)
+    """
+
+    def __init__(self, dedupe_key: str, job_id: int) -> None:
+        super().__init__(
+            f"Job {job_id}, which holds the dedupe key {dedupe_key!r}, was asked to cancel and still runs; nothing was "
+            f"enqueued. Wait for its end (store.wait_for({job_id}, raise_on_failure=False)) and enqueue again."
+        )
+        self.dedupe_key = dedupe_key
+        self.job_id = job_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what it was made of."""
+        return type(self), (self.dedupe_key, self.job_id)
+
+
+class HeldByThisJob(DedupeConflict):
+    """A handler enqueued the dedupe key of the job that it runs, `job_id`, which holds that key until it has ended. The
+    follow-up was not enqueued; what the handler did before stays. Complete the job first, in the same transaction:
+
+        async with ctx.complete() as conn:
+            await ctx.store.enqueue(..., dedupe_key=ctx.job.dedupe_key, conn=conn)
+
+    or, on a connection of your own, `await ctx.complete(conn=session)`, and then enqueue with `conn=session`.
+    """
+
+    def __init__(self, dedupe_key: str, job_id: int) -> None:
+        super().__init__(
+            f"Job {job_id} itself holds the dedupe key {dedupe_key!r} until it has ended; the follow-up was not "
+            "enqueued. Complete the job first: enqueue with conn=conn inside 'async with ctx.complete() as conn', or "
+            "with conn=session after 'await ctx.complete(conn=session)'."
+        )
+        self.dedupe_key = dedupe_key
+        self.job_id = job_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what it was made of."""
+        return type(self), (self.dedupe_key, self.job_id)
 
 
 class NotInTransaction(PqliteError):

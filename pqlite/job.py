@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -170,6 +171,24 @@ class Enqueued(NamedTuple, Generic[Id_co]):
     id: Id_co
     inserted: bool
 
+    @property
+    def cancelling(self) -> bool:
+        """Return whether the job was not enqueued, and the active job with its key was asked to cancel and still runs:
+        then nobody will do the work, unless it is enqueued again after that job has ended.
+        """
+        return False
+
+
+class EnqueuedBehindCancelled(Enqueued[Id_co]):
+    """The verdict whose `cancelling` is True. A class of its own, so that a verdict stays a pair."""
+
+    __slots__ = ()
+
+    @property
+    def cancelling(self) -> bool:
+        """Return True."""
+        return True
+
 
 class TakenOver(NamedTuple):
     """A job that was taken from a dead or unknown holder, and what became of it."""
@@ -180,3 +199,7 @@ class TakenOver(NamedTuple):
     status: JobStatus
     attempts: int
     locked_by: str
+
+
+current_job: ContextVar[Job | None] = ContextVar("pqlite_job", default=None)
+"""The job whose attempt runs here, in the tasks and threads that its handler started as well; None elsewhere."""

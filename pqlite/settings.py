@@ -25,6 +25,7 @@ class WorkerSettings:
     enabled: bool = True
     concurrency: int = 10
     enable_reaper: bool = True
+    enable_scheduler: bool = True
     reap_stale_every: timedelta = timedelta(seconds=60)
     default_stale_after: timedelta = timedelta(minutes=20)
     shutdown_grace: timedelta = timedelta(seconds=10)
@@ -103,6 +104,7 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "WORKER_ENABLED": ("enabled", _boolean, _BOOLEAN),
     "WORKER_CONCURRENCY": ("concurrency", _count, "a whole number of 1 or more"),
     "WORKER_REAPER_ENABLED": ("enable_reaper", _boolean, _BOOLEAN),
+    "WORKER_SCHEDULER_ENABLED": ("enable_scheduler", _boolean, _BOOLEAN),
     "WORKER_REAP_INTERVAL": ("reap_stale_every", _duration, _SECONDS),
     "WORKER_STALE_TIMEOUT": ("default_stale_after", _duration, _SECONDS),
     "WORKER_SHUTDOWN_GRACE": ("shutdown_grace", _duration_or_zero, "a number of seconds, 0 or more"),

@@ -23,7 +23,7 @@ _TEMPLATE = f"pqlite_template_{os.getpid()}"
 _numbers = itertools.count(1)
 _WORTH_SHARING = 15
 """From this number of test files on, several processes run them."""
-_TOGETHER = ("faults", "bench", "poolers", "test_demo.py", "typing", "test_packaging.py")
+_TOGETHER = ("faults", "bench", "deploy", "test_demo.py", "typing", "test_packaging.py")
 """Files and folders whose tests run in one process, because they share a costly fixture or would disturb each other.
 The slowest comes first, so that no process ends long after the others.
 """

@@ -159,6 +159,16 @@ async def test_a_chain_runs_its_steps_in_order_and_each_once(store: PgJobStore) 
     assert [tuple(job) for job in jobs] == [("charge", "DONE", 1), ("pack", "DONE", 1), ("ship", "DONE", 1)]
 
 
+async def test_schedules_fire_at_their_slots_and_keep_what_the_code_says(store: PgJobStore) -> None:
+    output = await run("examples/schedules.py")
+
+    lines = output.splitlines()
+    assert [line[:11] for line in lines[:3]] == ["heartbeat 1", "heartbeat 2", "heartbeat 3"]
+    stored = {each.name: each for each in await store.schedules()}
+    assert stored.keys() == {"heartbeat", "report", "weekly_report"}
+    assert stored["weekly_report"].payload == {"days": 7}
+
+
 async def test_a_worker_without_an_app_runs_what_another_process_enqueued_and_stops_on_sigterm(
     store: PgJobStore,
 ) -> None:

@@ -1,5 +1,12 @@
-drop function if exists pqlite.enqueue(
-  text, jsonb, text, timestamptz, interval, int, int, double precision, text, text[], jsonb, text, timestamptz, interval);
+do $$ begin
+  -- Only the former one, without `cancelling`: who calls a function at the moment when it is dropped gets an error.
+  if not exists (select from pg_proc p where p.pronamespace = 'pqlite'::regnamespace and p.proname = 'enqueue'
+                   and 'cancelling' = any (p.proargnames)) then
+    drop function if exists pqlite.enqueue(
+      text, jsonb, text, timestamptz, interval, int, int, double precision, text, text[], jsonb, text, timestamptz,
+      interval);
+  end if;
+end $$;
 -- Enqueue one job in the caller's transaction. Returns its id, and whether it is new: with a dedupe_key that an
 -- active job (READY, RUNNING, BLOCKED) holds, the id is that job's, and nothing is written. `cancelling` says that the
 -- job which holds the key runs and was asked to cancel: it will not do the work. Wait for its end and enqueue again.

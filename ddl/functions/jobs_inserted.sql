@@ -14,10 +14,15 @@ begin
   return null;
 end $$;
 
--- Only once: it locks the table against writers, and this file is applied by every migration.
+-- Only once: it locks the table against writers, and this file is applied by every migration. A trigger that somebody
+-- has disabled (`alter table pqlite.jobs disable trigger all`, around a bulk load) is enabled again.
 do $$ begin
   if not exists (select from pg_trigger t where t.tgrelid = 'pqlite.jobs'::regclass and t.tgname = 'jobs_inserted') then
     create trigger jobs_inserted after insert on pqlite.jobs referencing new table as inserted
       for each statement execute function pqlite.jobs_inserted();
+  end if;
+  if exists (select from pg_trigger t
+             where t.tgrelid = 'pqlite.jobs'::regclass and t.tgname = 'jobs_inserted' and t.tgenabled in ('D', 'R')) then
+    alter table pqlite.jobs enable trigger jobs_inserted;
   end if;
 end $$;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
 from pqlite.job import Job, JobStatus, TakenOver
@@ -168,6 +169,44 @@ class JobsPruned(WorkerEvent):
     """Finished jobs beyond their retention were deleted."""
 
     deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFired(WorkerEvent):
+    """A slot of a schedule has become a job, `lateness` after it (by the server's clock)."""
+
+    name: str
+    slot: datetime
+    job_id: int
+    lateness: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSkipped(WorkerEvent):
+    """A slot found the schedule's previous job (`job_id`) active: it is given up; or `held`, and waits for its end."""
+
+    name: str
+    slot: datetime
+    job_id: int | None
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleMissed(WorkerEvent):
+    """So many slots of a schedule passed while no worker ran, and are given up. From 100 on they are not counted."""
+
+    name: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFailed(WorkerEvent):
+    """A schedule does not work: its row says something that cannot be computed or enqueued, or nobody handles its jobs.
+    Told once for each reason.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -53,6 +54,14 @@ class JobContext:
     def attempt(self) -> int:
         """Return the number of this attempt, 1 for the first."""
         return self.job.attempts
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """Return the slot that a schedule has enqueued the job for (of `run_schedule_now`, when that was called); None
+        if it was no schedule. However late it runs, and at each attempt, it is the same.
+        """
+        slot = (self.job.metadata or {}).get("scheduled_for")
+        return datetime.fromisoformat(slot) if isinstance(slot, str) else None
 
     @property
     def fence_token(self) -> str:
@@ -114,6 +123,8 @@ class JobContext:
             async with sessions.begin() as session:
                 session.add(Entry(...))
                 await ctx.complete(conn=session, result={"rows": 3})
+
+        The job's own `dedupe_key` may be enqueued again in that transaction: within the block, or after the call.
 
         The result is written by the handler's return annotation; what the handler returns afterwards is ignored. If it
         returns and that transaction was not committed, the attempt has failed (NotCommitted). A cancellation rolls

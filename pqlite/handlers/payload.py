@@ -93,6 +93,11 @@ class Payload:
                     ) from None
             raise ConfigurationError(f"The arguments of {self._job_type!r} cannot be a payload: {error}") from None
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether it is a pydantic model, and not an object of arguments."""
+        return self._whole is not None
+
     def of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the payload that calls the handler with these arguments: what was left out stays out.
 

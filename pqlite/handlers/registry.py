@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from pqlite.backoff import Backoff, policy_of
 from pqlite.errors import ConfigurationError
@@ -15,9 +15,11 @@ from pqlite.handlers.payload import Upgrade
 from pqlite.handlers.retrying import Errors, Retrying, error_classes
 from pqlite.handlers.typed import TypedHandler
 from pqlite.job import JobOptions
+from pqlite.schedules import Missed, Overlap
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Anything:
@@ -74,6 +76,7 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
 
     def __init__(self) -> None:
         self._handlers: dict[str, TypedHandler[..., Any, ..., Any]] = {}
+        self._scheduled: dict[Callable[..., Any], list[dict[str, Any]]] = {}
 
     def job(
         self,
@@ -135,10 +138,88 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
                 version=version,
                 upgrade=upgrade or {},
             )
+            for arguments in self._scheduled.get(function, ()):
+                handler.add_schedule(**arguments)
             self._add(dict.fromkeys((job_type, *old_names), handler))
+            self._scheduled.pop(function, None)
             return handler
 
         return declare  # type: ignore[return-value]  # one implementation of all its overloads
+
+    def cron(
+        self,
+        expression: str,
+        *,
+        timezone: str = "UTC",
+        name: str | None = None,
+        payload: Any = None,
+        overlap: Overlap = "skip",
+        missed: Missed = "latest",
+        jitter: float | timedelta = 0.0,
+        **options: Unpack[JobOptions],
+    ) -> Callable[[F], F]:
+        """Enqueue a job again and again, at the times of a cron expression: over `@handlers.job(...)`, or under it.
+
+            @handlers.cron("0 3 * * *", timezone="Europe/Berlin")
+            @handlers.cron("0 12 * * mon", name="weekly_report", payload={"days": 7})
+            @handlers.job("report")
+            async def report(ctx: JobContext, days: int = 1) -> None: ...
+
+        Args:
+            expression, timezone, overlap, missed, jitter: see pqlite.Schedule.
+            name: the schedule's; the job type's if it is left out.
+            payload: the handler's arguments by name, or its one argument if that is a pydantic model.
+            options: of the jobs, instead of the declaration's: queue, priority, max_attempts and so on.
+
+        Raises:
+            InvalidSchedule: it cannot work; the message says why. PayloadError: the payload does not fit the handler.
+        """
+        return self._declaring(
+            name=name, payload=payload, cron=expression, timezone=timezone, overlap=overlap, missed=missed,
+            jitter=jitter, **options,
+        )  # fmt: skip
+
+    def every(
+        self,
+        interval: float | timedelta,
+        *,
+        anchor: datetime | None = None,
+        name: str | None = None,
+        payload: Any = None,
+        overlap: Overlap = "skip",
+        missed: Missed = "latest",
+        jitter: float | timedelta = 0.0,
+        **options: Unpack[JobOptions],
+    ) -> Callable[[F], F]:
+        """Enqueue a job again and again, so many seconds after each other, from an anchor on that no restart shifts
+        (1970-01-01 00:00 UTC); the rest is as for `cron`.
+
+        Raises:
+            InvalidSchedule: it cannot work; the message says why. PayloadError: the payload does not fit the handler.
+        """
+        return self._declaring(
+            name=name, payload=payload, every=interval, anchor=anchor, overlap=overlap, missed=missed, jitter=jitter,
+            **options,
+        )  # fmt: skip
+
+    def _declaring(self, **arguments: Any) -> Callable[[F], F]:
+        def declare(target: F) -> F:
+            if isinstance(target, TypedHandler):
+                target.add_schedule(**arguments)
+            elif callable(target):
+                self._scheduled.setdefault(target, []).append(arguments)
+            else:
+                raise ConfigurationError(f"A schedule is declared of a handler, not of {target!r}")
+            return target
+
+        return declare
+
+    def refuse_undeclared(self) -> None:
+        """Raise ConfigurationError if a function has a schedule, and is no job."""
+        for function in self._scheduled:
+            raise ConfigurationError(
+                f"{function!r} has a schedule and is no job of this registry: put @handlers.job('job_type') beside it"
+            )
 
     def include(self, other: Handlers) -> None:
         """Add the jobs that another registry has now.

@@ -7,13 +7,14 @@ from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from pqlite.backoff import BackoffPolicy
-from pqlite.errors import ConfigurationError, InvalidJob
+from pqlite.errors import ConfigurationError, InvalidJob, InvalidSchedule
 from pqlite.handlers.dependencies import Injection
 from pqlite.handlers.payload import Payload, Upgrade
 from pqlite.handlers.result import Result
 from pqlite.handlers.retrying import Retrying
 from pqlite.handlers.signature import refuse_generator, signature_of
 from pqlite.job import JobId, JobOptions, TypedJob
+from pqlite.schedules import Schedule
 from pqlite.store.validation import name, row
 
 Call = ParamSpec("Call")
@@ -35,6 +36,7 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         job_type, aliases: the names under which workers claim its jobs.
         version: the version of the payloads that it makes.
         injection: how its dependencies are made from the next attempt on.
+        schedules: what `@handlers.cron` and `@handlers.every` have declared of it.
 
     Raises:
         ConfigurationError: something in the declaration cannot work; the message says what.
@@ -71,6 +73,7 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
             )
         self.payload = Payload(job_type, self.signature, version, upgrade)
         self.injection = Injection(self.signature.injected)
+        self.schedules: list[Schedule] = []
         self._defaults = defaults
         # A class of its own, and not an attribute of each id: of those there may be a million.
         self.result = Result(job_type, function)
@@ -105,6 +108,29 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         return TypedJob(
             job_type=self.job_type, payload=payload, version=self.version, id_type=self._id_type, **self._defaults
         )
+
+    def add_schedule(self, name: str | None, payload: Any, **arguments: Any) -> None:
+        """Declare a schedule of its jobs; `arguments` are those of Schedule.
+
+        Args:
+            name: None: the job type's name.
+            payload: the arguments of the handler by name, or its one argument, or None for none.
+
+        Raises:
+            InvalidSchedule: it cannot work, or has the name of another one.
+            PayloadError: the payload does not fit the handler's signature.
+        """
+        name = self.job_type if name is None else name
+        if any(each.name == name for each in self.schedules):
+            raise InvalidSchedule(f"{self.job_type!r} has a schedule {name!r} already: give this one another name=")
+        arguments_by_name = isinstance(payload, Mapping) and not self.payload.is_whole
+        if payload is None:
+            job = self.new()  # type: ignore[call-arg]  # it may have no arguments
+        elif arguments_by_name:
+            job = self.new(**payload)  # type: ignore[call-arg]
+        else:
+            job = self.new(payload)  # type: ignore[call-arg]
+        self.schedules.append(Schedule(name, job, **arguments))
 
     def job_id(self, number: int, /) -> JobId[Result_co]:
         """Return the id of one of its jobs as what `store.wait_for` gets the result's type from."""

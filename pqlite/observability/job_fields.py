@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pqlite.observability import current_job
+from pqlite.job import current_job
 
 
 class JobFields(logging.Filter):
@@ -16,18 +16,13 @@ class JobFields(logging.Filter):
         handler.addFilter(JobFields())
         handler.setFormatter(logging.Formatter("%(levelname)s [job %(job_id)s] %(message)s"))
 
-    Make it before the worker starts: attempts that run already are not known to it. A record that has a field already,
-    such as one of `ctx.log`, keeps it. Tasks and threads that a handler starts belong to its attempt as far as they
-    inherit its context, as asyncio's tasks and `to_thread` do.
+    A record that has a field already, such as one of `ctx.log`, keeps it. Tasks and threads that a handler starts
+    belong to its attempt as far as they inherit its context, as asyncio's tasks and `to_thread` do.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        current_job.want()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; let every record pass."""
-        job = current_job.job.get()
+        job = current_job.get()
         fields = record.__dict__
         fields.setdefault("job_id", None if job is None else job.id)
         fields.setdefault("job_type", None if job is None else job.job_type)

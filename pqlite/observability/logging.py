@@ -68,6 +68,23 @@ def log_event(event: e.Event) -> None:
                 logger.warning("... and %s more jobs.", len(jobs) - 20)
         case e.JobsPruned(deleted=deleted):
             logger.info("Deleted %s finished jobs.", deleted)
+        case e.ScheduleFired(name=name, slot=slot, job_id=job_id):
+            logger.debug("Schedule %s: job %s for %s.", name, job_id, slot.isoformat(), extra={"job_id": job_id})
+        case e.ScheduleSkipped(name=name, slot=slot, job_id=job_id, held=held):
+            logger.info(
+                "Schedule %s: the slot %s %s, because job %s is active.",
+                name,
+                slot.isoformat(),
+                "waits" if held else "is skipped",
+                job_id,
+                extra={"job_id": job_id},
+            )
+        case e.ScheduleMissed(name=name, slots=slots):
+            logger.warning(
+                "Schedule %s: %s slots passed without a worker.", name, f"{slots}+" if slots >= 100 else slots
+            )
+        case e.ScheduleFailed(name=name, reason=reason):
+            logger.error("Schedule %s does not work: %s", name, reason)
         case e.WorkerRegistered(holder=holder):
             logger.info("Worker %s is registered.", holder)
         case e.WorkerFenced(holder=holder, reason=reason):

@@ -112,8 +112,9 @@ async def migrate(
     return applied
 
 
-async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = None) -> None:
+async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = None) -> str | None:
     """Return if this pqlite can run on the database's schema: it is the one it needs, or newer and still serves it.
+    What works, but worse than it should, is returned as a sentence; None if there is nothing.
 
     Raises:
         SchemaError: it is missing, older, or too new; the message says what to run.
@@ -130,6 +131,13 @@ async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = 
             f"The database's schema {schema!r} is at version {present} and this pqlite needs {needed}; "
             f"run '{command}' or await store.migrate()."
         )
+    async with steps.looking(conn):
+        if await conn.fetchval(statement("disabled", schema)):
+            return (
+                f"The trigger jobs_inserted of {schema}.jobs is disabled: nothing wakes workers, which find jobs by "
+                f"polling. Run '{command}', or ALTER TABLE {schema}.jobs ENABLE TRIGGER jobs_inserted."
+            )
+    return None
 
 
 async def _refuse_newer(conn: Connection, present: int, schema: str, known: int) -> None:
@@ -204,5 +212,7 @@ async def _digests(conn: Connection, schema: str, root: Path | None) -> str:
 
 async def _installed(conn: Connection, schema: str, root: Path | None) -> str | None:
     """Return the digest of the functions if they are this pqlite's, and as it left them; else None."""
+    if await conn.fetchval(statement("disabled", schema)):
+        return None
     now = await _digests(conn, schema, root)
     return now if await conn.fetchval(statement("functions", schema)) == now else None

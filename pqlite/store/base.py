@@ -73,7 +73,11 @@ class JobStore(Protocol):
         Cancelled, a job that was not sent yet is not added, and none of the others notices.
 
         With a `dedupe_key` that an active job (READY, BLOCKED, RUNNING) holds, nothing is added and that job's id is
-        returned; exact also between racing transactions.
+        returned; exact also between racing transactions. It is an error if that job will not do the work: it was asked
+        to cancel and still runs, or it is the job whose handler calls this. A handler may enqueue its own job's key in
+        the transaction that completes the job: inside `ctx.complete()` with `conn=` its connection (the job is made
+        DONE before the follow-up is inserted, so progress and cancel wait for the end of the block), or after
+        `ctx.complete(conn=session)` with `conn=session`.
 
         Args:
             job_type: which handler runs it; 1 to 200 bytes. Or the whole job (`NewJob`, `handler.new(...)`), instead
@@ -101,6 +105,9 @@ class JobStore(Protocol):
             ConfigurationError: `conn` is none of these. NotInTransaction: see `strict`. Nothing was written.
             DedupeKeyBusy: a transaction that has not ended holds the key, for longer than 5 seconds. Not with `conn`,
                 where the connection's own lock_timeout rules.
+            HeldByCancelledJob: the key's job was asked to cancel and still runs. Nothing was written: wait for its end
+                (`wait_for(error.job_id, raise_on_failure=False)`) and enqueue again.
+            HeldByThisJob: the key's job is the one whose handler calls this. Nothing was written.
         """
         ...
 
@@ -133,7 +140,8 @@ class JobStore(Protocol):
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Enqueued[Any]]:
         """Add many jobs; return one verdict each, in the order given. All of them in one transaction, or on any error
-        none. The ids of jobs that `handler.new(...)` has made know their results' types; see `wait_for`.
+        none. Where the active job with a key was asked to cancel and still runs, the verdict is `cancelling`, and a
+        warning is logged. The ids of jobs that `handler.new(...)` has made know their results' types; see `wait_for`.
 
         Args:
             jobs: a list, or anything that can be iterated, also asynchronously. What is no list or tuple is drawn to

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     Mapping,
@@ -17,20 +20,21 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
-from itertools import islice, repeat
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-import asyncpg
-
-from pqlite.errors import DedupeKeyBusy, InvalidJob
-from pqlite.job import Enqueued, JobId, NewJob, NewJobs, TypedJob
+from pqlite.errors import DedupeKeyBusy, HeldByThisJob, InvalidJob
+from pqlite.job import Enqueued, EnqueuedBehindCancelled, JobId, NewJob, NewJobs, TypedJob, current_job
 from pqlite.store.columns import KEY, PAYLOAD, arguments
 from pqlite.store.deadlines import Timed
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row, row
+from pqlite.store.writer import Answer
 
 if TYPE_CHECKING:
     from pqlite.store.connections import Lent
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 2000
 KEYED_CHUNK = 1000
@@ -85,57 +89,89 @@ async def enqueue_batch(
     batch: Batch,
     progress: Callable[[int, int], None] | None = None,
     key_wait: timedelta | None = None,
+    free_key: Callable[[Sequence[str]], Awaitable[None]] | None = None,
 ) -> list[Enqueued[int]]:
     """Insert a batch in the connection's transaction; return one verdict each, in the order given.
 
     Args:
         progress: called with how many are written, and the total, after each chunk.
         key_wait: how long to wait for a key that another transaction holds; None: as long as the session says.
+        free_key: called with the keys of a chunk before it is sent; see completion.free_key.
 
     Raises:
         InvalidJob: one of them cannot be a job; the transaction has to be rolled back.
         DedupeKeyBusy: a transaction holds one of the keys for longer than `key_wait`.
+        HeldByThisJob: one of the keys is that of the job whose handler this is; the transaction has to be rolled back.
     """
     verdicts: list[Enqueued[int] | None] = [None] * batch.total
     written = 0
     async with aclosing(batch.chunks) as chunks, _one_ahead(chunks) as following:
         while (chunk := await following()) is not None:
             if chunk.keyed:
-                inserted = await _insert_keyed(conn, sql, chunk, key_wait)
+                if free_key is not None:
+                    await free_key(chunk.arguments[KEY])
+                for position, answer in await _insert_keyed(conn, sql, chunk, key_wait):
+                    if not answer.inserted:
+                        await refuse_own_key(conn, sql, chunk.arguments[KEY], answer.id)
+                    verdicts[position] = verdict_on(
+                        position, answer.id, answer.inserted, batch.id_types, cancelling=answer.cancelling
+                    )
             else:
                 ids = (await conn.fetch(sql.enqueue_keyless, *chunk.arguments))[0][0]
-                inserted = zip(chunk.positions, ids, repeat(True))
-            for position, job_id, is_new in inserted:
-                verdicts[position] = verdict_on(position, job_id, is_new, batch.id_types)
+                for position, job_id in zip(chunk.positions, ids, strict=True):
+                    verdicts[position] = verdict_on(position, job_id, True, batch.id_types)
             written += len(chunk.positions)
             if progress is not None:
                 progress(written, batch.total)
     return cast("list[Enqueued[int]]", verdicts)
 
 
-def verdict_on(position: int, job_id: int, inserted: bool, id_types: IdTypes) -> Enqueued[int]:
+def may_be_own(keys: Collection[str | None], holder: int) -> bool:
+    """Return whether the holder of one of the keys looks like the job whose handler this is."""
+    job = current_job.get()
+    return job is not None and job.id == holder and job.dedupe_key is not None and job.dedupe_key in keys
+
+
+async def refuse_own_key(conn: Timed | Lent, sql: Statements, keys: Collection[str | None], holder: int) -> None:
+    """Raise HeldByThisJob if the holder of one of the keys is the job whose handler this is."""
+    job = current_job.get()
+    if job is None or not may_be_own(keys, holder):
+        return
+    # Another database may have a job with that id and that key; but no other claim has this holder.
+    found = await conn.fetch(sql.holder, holder)
+    if found and found[0][0] == job.locked_by:
+        raise HeldByThisJob(job.dedupe_key or "", holder)
+
+
+def tell_cancelling(verdicts: Sequence[Enqueued[int]]) -> None:
+    """Log which jobs of a batch are behind one that was asked to cancel: such a verdict must not be overlooked."""
+    if behind := [verdict.id for verdict in verdicts if verdict.cancelling]:
+        logger.warning(
+            "%s of %s jobs were not enqueued: the active jobs with their dedupe keys were asked to cancel and still "
+            "run (the first is job %s). Wait for their end and enqueue again.",
+            len(behind),
+            len(verdicts),
+            behind[0],
+        )
+
+
+def verdict_on(
+    position: int, job_id: int, inserted: bool, id_types: IdTypes, *, cancelling: bool = False
+) -> Enqueued[int]:
     """Return the verdict on the job at a position of the batch."""
     if id_types and (id_type := id_types.get(position)) is not None:
         job_id = id_type(job_id)
-    return Enqueued(job_id, inserted)
+    return EnqueuedBehindCancelled(job_id, inserted) if cancelling else Enqueued(job_id, inserted)
 
 
 async def _insert_keyed(
     conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
-) -> Iterable[tuple[int, int, bool]]:
-    if key_wait is not None:
-        await conn.fetch(
-            "select pg_catalog.set_config('lock_timeout', $1, true)", f"{key_wait.total_seconds() * 1000:.0f}ms"
-        )
-    try:
-        rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, None)
-        return ((chunk.positions[ordinal - 1], job_id, inserted) for ordinal, job_id, inserted, _ in rows)
-    except asyncpg.LockNotAvailableError:
-        if key_wait is None:
-            raise
-        raise DedupeKeyBusy(
-            "A transaction that has not ended holds one of the dedupe keys; nothing was enqueued."
-        ) from None
+) -> Iterable[tuple[int, Answer]]:
+    rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, key_wait)
+    # With a wait, rows whose key is held come back without an id; a lock of the whole table is waited for.
+    if any(job_id is None for _, job_id, *_ in rows):
+        raise DedupeKeyBusy("A transaction that has not ended holds one of the dedupe keys; nothing was enqueued.")
+    return ((chunk.positions[ordinal - 1], Answer(*answer)) for ordinal, *answer in rows)
 
 
 # Rows and columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
@@ -32,23 +32,65 @@ async def completing(
 ) -> AsyncIterator[Any]:
     """Yield a connection in a transaction; at the end of the block make the job DONE in it, and commit.
 
-    The fence comes last, so that the job's row is locked for an instant only. Once the commit has begun a cancellation
-    waits for its end: a COMMIT that is cut in two would leave nobody knowing. If its answer is lost, the job's row
-    says what happened.
+    The fence comes last, so that the job's row is locked for an instant only; but where the block enqueues the job's
+    own dedupe key, DONE is written before that, because it frees the key (see `free_key`). Once the commit has begun a
+    cancellation waits for its end: a COMMIT that is cut in two would leave nobody knowing. If its answer is lost, the
+    job's row says what happened.
     """
     if job.locked_by is None:
         raise LeaseLost(f"Job {job.id} is not claimed.")
     async with AsyncExitStack() as stack:
         conn = await stack.enter_async_context(store.connection())
         transaction = await begin(conn, timeout)
+        completion = _open[id(conn)] = _Completion(Timed(conn, timeout), sql, job, result)
         try:
             yield conn
-            await Timed(conn, timeout).fetch(sql.complete, job.locked_by, job.id, job.claims, result)
+            await completion.write()
         except BaseException as error:
             await uninterrupted(roll_back(conn, transaction))
             _raise_if_refused(error, job)
             raise
+        finally:
+            del _open[id(conn)]
         await uninterrupted(_commit(store, stack, conn, transaction, sql, job))
+
+
+class _Completion:
+    """What `completing` will write, and may have written already."""
+
+    def __init__(self, conn: Timed, sql: Statements, job: Job, result: str | None) -> None:
+        self.job = job
+        self._conn = conn
+        self._sql = sql
+        self._result = result
+        self._written = False
+
+    async def write(self) -> None:
+        """Make the job DONE, unless it is: the block may have rolled back to a savepoint after it was written."""
+        job = self.job
+        if not self._written or (await self._conn.fetchrow(self._sql.end_of, job.id))[0] != JobStatus.DONE:
+            await self._conn.fetch(self._sql.complete, job.locked_by, job.id, job.claims, self._result)
+            self._written = True
+
+
+_open: dict[int, _Completion] = {}
+"""By the id of the connection that the block was given."""
+
+
+async def free_key(conn: Any, keys: Collection[str]) -> None:
+    """Before a job is enqueued on a connection of `completing` with the key of the job that is completed there: make
+    that DONE now. From then on its row is locked until the block ends, and progress and cancel wait for that.
+
+    Raises:
+        LeaseLost, JobCancelled: it cannot be completed any more; the transaction has failed.
+    """
+    completion = _open.get(id(conn))
+    if completion is not None and completion.job.dedupe_key in keys:
+        try:
+            await completion.write()
+        except asyncpg.PostgresError as error:
+            _raise_if_refused(error, completion.job)
+            raise
 
 
 async def complete_on(callers: Lent, sql: Statements, job: Job, result: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from pqlite.errors import StoreTimeout
+from pqlite.errors import SchemaError, StoreTimeout
 from pqlite.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ class Timed:
         except TimeoutError as error:
             abandon(self._conn)
             raise _no_answer(self._seconds) from error
+        except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
+            # Not that of a trigger of the user's, which the statement does not call.
+            called = str(error).partition("(")[0].removeprefix("function ")
+            if isinstance(error, asyncpg.InvalidSchemaNameError) or called in sql:
+                raise SchemaError(
+                    f"The database has no schema of pqlite, or an older one ({error}); run 'pqlite migrate' or await "
+                    "store.migrate()."
+                ) from error
+            raise
 
     async def fetchrow(self, sql: str, *args: Any) -> Any:
         """Run one statement and return its first row, None if there is none; it raises the same as `fetch`."""

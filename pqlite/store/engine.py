@@ -123,6 +123,11 @@ class Engine(Protocol):
         """Return the connection."""
         ...
 
+    @property
+    def next_schedule(self) -> float | None:
+        """Return in how many seconds a schedule was due at the latest `register` or `renew`; None: there is none."""
+        ...
+
     async def claim(
         self,
         holder: str,
@@ -259,7 +264,7 @@ class WorkerStore(JobStore, Protocol):
         """
         ...
 
-    async def check_schema(self) -> None:
+    async def check_schema(self) -> str | None:
         """Return if a worker can work here.
 
         Raises:

@@ -32,6 +32,7 @@ class PgEngine:
     def __init__(self, link: EngineLink, statements: Statements) -> None:
         self.link = link
         self._sql = statements
+        self.next_schedule: float | None = None
 
     async def claim(
         self,
@@ -111,7 +112,8 @@ class PgEngine:
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
         """Announce the worker; from now on its lease speaks for its jobs."""
-        await self.link.fetch(self._sql.register, holder, label, lock_key, lease, to_json(info).decode(), deadline=5.0)
+        arguments = holder, label, lock_key, lease, to_json(info).decode()
+        self.next_schedule = (await self.link.fetch(self._sql.register, *arguments, deadline=5.0))[0][1]
 
     async def renew(
         self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float
@@ -119,7 +121,8 @@ class PgEngine:
         """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
         with _fenced():
             rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
-        return [(r[0], r[1]) for r in rows]
+        self.next_schedule = next((r[2] for r in rows if r[0] is None), None)
+        return [(r[0], r[1]) for r in rows if r[0] is not None]
 
     async def unregister(self, holder: str) -> bool:
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""

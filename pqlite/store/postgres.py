@@ -22,6 +22,7 @@ from pqlite.codec import encode_clean
 from pqlite.errors import (
     ConfigurationError,
     DedupeConflict,
+    HeldByCancelledJob,
     JobNotFound,
     LeaseLost,
     NotStarted,
@@ -34,9 +35,9 @@ from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive, timeout_seconds
 from pqlite.store import writer
 from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
-from pqlite.store.batches import batch_of, enqueue_batch
+from pqlite.store.batches import batch_of, enqueue_batch, may_be_own, refuse_own_key, tell_cancelling
 from pqlite.store.by_hand import ByHand
-from pqlite.store.completion import complete_on, completing, was_completed
+from pqlite.store.completion import complete_on, completing, free_key, was_completed
 from pqlite.store.connecting import acquired, ask_about, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.deadlines import Timed, answered_within, in_transaction, while_answering
@@ -338,16 +339,17 @@ class PgJobStore(ScheduleVerbs):
             async with while_answering(self._timeout, conn, ask):
                 yield conn
 
-    async def check_schema(self) -> None:
+    async def check_schema(self) -> str | None:
         """Return if a worker of this pqlite can run on the database's schema: it is the version that this pqlite needs,
-        or a newer one that still serves it.
+        or a newer one that still serves it. What is returned is a sentence about what works worse than it should (the
+        trigger that wakes workers is disabled), None if there is nothing.
 
         Raises:
             SchemaError: it is missing, older or too new; the message says what to run.
         """
         async with self.connection() as conn:
             async with answered_within(self._timeout, conn):
-                await ddl.check(conn, self.schema)
+                return await ddl.check(conn, self.schema)
 
     # Schedules
 
@@ -402,13 +404,18 @@ class PgJobStore(ScheduleVerbs):
         if self._middleware:
             job = passed_through(self._middleware, job)
         values = row(job, self._max_payload_bytes)
+        callers = None
         if conn is not None:
             callers = await self._lent(conn, strict, "A job was enqueued")
+            if job.dedupe_key is not None:
+                await free_key(conn, (job.dedupe_key,))
             [answer] = [Answer(*found) for found in await callers.fetch(self._sql.enqueue, *values, None)]
         else:
             self._usable_pool()
             assert self._writer is not None  # made with the pool
             answer = await self._writer.write(values)
+        if not answer.inserted and job.dedupe_key is not None:
+            await self._see_holder(job.dedupe_key, answer, callers)
         if self.events.wanted:
             enqueued = EnqueuedJob(answer.id, job.job_type, job.queue, answer.inserted)
             self.events(JobsEnqueued([enqueued], committed=conn is None))
@@ -454,14 +461,26 @@ class PgJobStore(ScheduleVerbs):
             return []
         if callers is not None:
             async with nullcontext() if batch.single and progress is None else all_or_none(callers):
-                verdicts = await enqueue_batch(callers, self._sql, batch, progress)
+                verdicts = await enqueue_batch(callers, self._sql, batch, progress, free_key=partial(free_key, conn))
         else:
             async with self.transaction() as own:
                 verdicts = await enqueue_batch(Timed(own, self._timeout), self._sql, batch, progress, writer.KEY_WAIT)
             self._enqueued()
+        tell_cancelling(verdicts)
         if noted is not None:
             self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
         return verdicts
+
+    async def _see_holder(self, key: str, answer: Answer, callers: Lent | None) -> None:
+        """Raise if the job that holds a key will not do the work of the one that was to be enqueued."""
+        if may_be_own((key,), answer.id):
+            if callers is not None:
+                await refuse_own_key(callers, self._sql, (key,), answer.id)
+            else:
+                async with self.connection() as conn:
+                    await refuse_own_key(Timed(conn, self._timeout), self._sql, (key,), answer.id)
+        if answer.cancelling:
+            raise HeldByCancelledJob(key, answer.id)
 
     async def _lent(self, conn: Any, strict: bool | None, what: str) -> Lent:
         return await lent_in_transaction(conn, strict=self._strict if strict is None else strict, what=what)

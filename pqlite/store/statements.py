@@ -35,6 +35,7 @@ class Statements:
         r"select pqlite.enqueue_keyless($1, pg_catalog.string_to_array($2, E'\n'), $3, $4, $5, $6, $7, $8, "
         r"pg_catalog.string_to_array($9, E'\n'), pg_catalog.string_to_array($10, E'\n'), $11, $12)"
     )
+    holder: str = "select locked_by from pqlite.job($1)"
     get: str = f"select {JOB_COLUMNS} from pqlite.job($1)"  # noqa: S608 - constant text
     cancel: str = "select pqlite.cancel($1)"
     retry: str = "select pqlite.retry($1)"
@@ -55,8 +56,11 @@ class Statements:
     )
     disown: str = "select * from pqlite.disown($1, $2, $3, $4)"
     arm: str = "select pqlite.arm($1, $2)"
-    register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb)"
-    renew: str = "select id, claims from pqlite.renew($1, $2, $3)"
+    register: str = "select pqlite.register($1, $2, $3, $4, $5::text::jsonb), pqlite.next_schedule()"
+    renew: str = (
+        "select id, claims, null::double precision from pqlite.renew($1, $2, $3) "
+        "union all select null, null, s from pqlite.next_schedule() s where s is not null"
+    )
     unregister: str = "select pqlite.unregister($1)"
     reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1, $2)"
     reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"

@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
 from pqlite.backoff import Backoff, BackoffPolicy, policy_of
-from pqlite.errors import NotStarted
+from pqlite.errors import ConfigurationError, NotStarted
 from pqlite.events import JobSettled, Observer, OutcomeRefused
 from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.engine import Engine, WorkerStore
+from pqlite.schedules import Schedule
+from pqlite.store.engine import Answer, WorkerStore
+from pqlite.store.scheduling import planned
+from pqlite.testing.memory import MemoryJobStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import served
+from pqlite.worker.arguments import definitions, served
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import place_of
 
 PURPOSE = "drain"
 LEASE = timedelta(hours=1)
+LOOKED_AT = 1000
 BUSY_PAUSE = 0.02
 BUSY_SECONDS = 5.0
 STOP_SECONDS = 3.0
@@ -40,7 +44,7 @@ class AttemptFailed(AssertionError):
 
 
 async def drain(
-    store: WorkerStore,
+    store: WorkerStore | MemoryJobStore,
     handlers: Mapping[str, AnyHandler],
     *,
     max_jobs: int = 1000,
@@ -50,6 +54,8 @@ async def drain(
     observers: Sequence[Observer] = (),
     resources: Mapping[str, Any] | None = None,
     middleware: Sequence[Middleware] = (),
+    schedules: Sequence[Schedule] = (),
+    now: datetime | None = None,
 ) -> list[Job]:
     """Run the jobs that are due, and those that they make due, until none is; return them as they are after each
     attempt, in the order in which they ran: suspects first, then best priority first, then by due time.
@@ -64,6 +70,13 @@ async def drain(
         queues, backoff, observers, middleware: as for Worker; resources: a mapping. When this returns or raises, the
             observers have heard everything, or a second has passed.
 
+    With a store in memory schedules fire as well, those of the handlers, of `schedules` and of the store. `now` moves
+    its clock to a later time, from slot to slot, and runs what each makes due: so a test can move through a month
+    (see `max_jobs`). Slots begin with the first call that has the schedule.
+
+        store = MemoryJobStore(clock=Clock(datetime(2026, 3, 1, tzinfo=UTC)))
+        await drain(store, handlers, now=datetime(2026, 4, 1, tzinfo=UTC))
+
     Cancelled, it gives back what it runs, unless the handler does not stop within 3 seconds.
 
     Raises:
@@ -71,10 +84,52 @@ async def drain(
         AssertionError: see `max_jobs`; or a transaction that has not ended keeps a job from being settled, for longer
             than 5 seconds: a handler completed it on a connection that nobody commits (see `bound`).
         NotStarted: the store was not.
+        ConfigurationError: `now` or `schedules` with a store that is not in memory; ValueError: `now` has passed.
     """
     if not store.started:
         raise NotStarted("The store is not started: 'await store.start()', or 'async with store:'.")
-    return await Drain(store, handlers, max_jobs, raises, queues, backoff, observers, resources or {}, middleware).run()
+    ran: list[Job] = []
+
+    async def run() -> None:
+        left = max_jobs - len(ran)
+        once = Drain(store, handlers, left, raises, queues, backoff, observers, resources or {}, middleware)
+        ran.extend(await once.run())
+
+    if isinstance(store, MemoryJobStore):
+        await through_time(store, definitions(schedules, handlers), now, run)
+    elif now is not None or schedules:
+        raise ConfigurationError("now= and schedules= are for a MemoryJobStore: on PostgreSQL a Worker fires schedules")
+    else:
+        await run()
+    return ran
+
+
+async def through_time(
+    store: MemoryJobStore,
+    defined: Sequence[Mapping[str, Any]],
+    until: datetime | None,
+    run: Callable[[], Awaitable[None]],
+) -> None:
+    """Fire the schedules of a store in memory from slot to slot, and call `run` after each."""
+    port = store._schedules()
+    await port.reconcile(defined, timedelta(0), disable=False)
+    end = store.clock.now() if until is None else until.astimezone(UTC)
+    if until is not None and end < store.clock.now():
+        raise ValueError(f"a clock is set forward: it is {store.clock.now()} already, later than now={until}")
+    while True:
+        waiting = await port.due(LOOKED_AT)
+        due = [each for each in waiting if each.next_at <= each.now]
+        if due:
+            await port.fire([planned(each) for each in due])
+            continue
+        await run()
+        soonest = min((each.next_at for each in waiting), default=None)
+        if soonest is None or soonest > end:
+            break
+        store.clock.advance(max(soonest - store.clock.now(), timedelta(0)))
+    if until is not None and end > store.clock.now():
+        store.clock.advance(end - store.clock.now())
+        await run()
 
 
 class Drain:
@@ -82,7 +137,7 @@ class Drain:
 
     def __init__(
         self,
-        store: WorkerStore,
+        store: WorkerStore | MemoryJobStore,
         handlers: Mapping[str, AnyHandler],
         max_jobs: int,
         raises: bool,
@@ -96,8 +151,12 @@ class Drain:
         self._handlers = checked(handlers)
         self._max_jobs = max_jobs
         self._raises = raises
-        self._queues = served(queues)
-        self._holder = f"drain-{secrets.token_hex(4)}"
+        wanted = served(queues), list(self._handlers), versions(self._handlers)
+        self._claims: _Claims
+        if isinstance(store, MemoryJobStore):
+            self._claims = _MemoryClaims(store, *wanted)
+        else:
+            self._claims = _EngineClaims(store, *wanted)
         self._outcomes: list[Outcome] = []
         self._announce = Announcer(observers)
         self._executor = Executor(
@@ -115,43 +174,28 @@ class Drain:
 
     async def run(self) -> list[Job]:
         """Run what is due; see `drain`."""
-        engine = self._store.engine(PURPOSE)
         ran: list[Job] = []
         try:
-            await engine.register(self._holder, PURPOSE, None, LEASE, {})
-            while (job := await self._claim(engine)) is not None:
+            await self._claims.begin()
+            while (job := await self._claims.claim()) is not None:
                 if len(ran) >= self._max_jobs:
-                    await self._settle(engine, Outcome(job, Verb.RELEASED))
+                    await self._settle(Outcome(job, Verb.RELEASED))
                     raise AssertionError(
                         f"{self._max_jobs} attempts were made and a job of type {job.job_type!r} is still due: does "
                         "it enqueue itself, or retry at once, for ever? (max_jobs=)"
                     )
-                outcome = await self._attempt(engine, job)
+                outcome = await self._attempt(job)
                 ran.append(await self._store.get(job.id))
                 if self._raises and outcome.verb in (Verb.RETRY, Verb.FAILED):
                     raise AttemptFailed(outcome)
         finally:
             try:
-                await uninterrupted(self._leave(engine))
+                await uninterrupted(self._claims.end())
             finally:
                 await self._announce.finish()
         return ran
 
-    async def _claim(self, engine: Engine) -> Job | None:
-        types, known = list(self._handlers), versions(self._handlers)
-        heads = await engine.lanes(self._queues, types, versions=known)
-        claimed, _ = await engine.claim(
-            self._holder,
-            1,
-            suspect=True,
-            queues=self._queues,
-            types=types,
-            lanes=[place_of(head) for head in heads if head.due_in <= 0],
-            versions=known,
-        )
-        return claimed[0].jobs[0] if claimed else None
-
-    async def _attempt(self, engine: Engine, job: Job) -> Outcome:
+    async def _attempt(self, job: Job) -> Outcome:
         self._executor.start(job)
         try:
             await self._executor.drained()
@@ -164,7 +208,7 @@ class Drain:
                 if outcome.committed:
                     self._announce(JobSettled(PURPOSE, outcome, outcome.expected))
                 else:
-                    await uninterrupted(self._settle(engine, outcome))
+                    await uninterrupted(self._settle(outcome))
         return self._outcomes.pop()
 
     async def _stopped(self) -> None:
@@ -172,10 +216,10 @@ class Drain:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._executor.drained()
 
-    async def _settle(self, engine: Engine, outcome: Outcome) -> None:
+    async def _settle(self, outcome: Outcome) -> None:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
-            answer = next(iter(await engine.settle(self._holder, [outcome])), None)
+            answer = await self._claims.settle(outcome)
             if answer is None or answer.verdict is not Verdict.BUSY:
                 if answer is not None and answer.verdict is Verdict.FENCED:
                     self._announce(OutcomeRefused(PURPOSE, outcome))
@@ -191,8 +235,77 @@ class Drain:
                 )
             await asyncio.sleep(BUSY_PAUSE)
 
-    async def _leave(self, engine: Engine) -> None:
+
+class _Claims(Protocol):
+    """Claims one job at a time from a store, and writes outcomes."""
+
+    async def begin(self) -> None: ...
+
+    async def claim(self) -> Job | None: ...
+
+    async def settle(self, outcome: Outcome) -> Answer | None: ...
+
+    async def end(self) -> None: ...
+
+
+class _EngineClaims:
+    """Does so as a registered worker."""
+
+    def __init__(
+        self, store: WorkerStore, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
+    ) -> None:
+        self._engine = store.engine(PURPOSE)
+        self._queues = queues
+        self._types = types
+        self._versions = versions
+        self._holder = f"drain-{secrets.token_hex(4)}"
+
+    async def begin(self) -> None:
+        await self._engine.register(self._holder, PURPOSE, None, LEASE, {})
+
+    async def claim(self) -> Job | None:
+        heads = await self._engine.lanes(self._queues, self._types, versions=self._versions)
+        claimed, _ = await self._engine.claim(
+            self._holder,
+            1,
+            suspect=True,
+            queues=self._queues,
+            types=self._types,
+            lanes=[place_of(head) for head in heads if head.due_in <= 0],
+            versions=self._versions,
+        )
+        return claimed[0].jobs[0] if claimed else None
+
+    async def settle(self, outcome: Outcome) -> Answer | None:
+        return next(iter(await self._engine.settle(self._holder, [outcome])), None)
+
+    async def end(self) -> None:
         try:
-            await engine.unregister(self._holder)
+            await self._engine.unregister(self._holder)
         finally:
-            await engine.link.close()
+            await self._engine.link.close()
+
+
+class _MemoryClaims:
+    """Does so in memory."""
+
+    def __init__(
+        self, store: MemoryJobStore, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
+    ) -> None:
+        self._store = store
+        self._queues = queues
+        self._types = types
+        self._versions = versions
+        self._holder = f"drain-{secrets.token_hex(4)}"
+
+    async def begin(self) -> None:
+        """Do nothing: there are no workers in memory."""
+
+    async def claim(self) -> Job | None:
+        return await self._store.claim_due(self._holder, self._queues, self._types, self._versions)
+
+    async def settle(self, outcome: Outcome) -> Answer | None:
+        return await self._store.settle(outcome)
+
+    async def end(self) -> None:
+        """Do nothing."""

@@ -15,6 +15,7 @@ from pqlite.handlers import AnyHandler, Middleware
 from pqlite.job import Job
 from pqlite.store.engine import WorkerStore
 from pqlite.testing.draining import drain
+from pqlite.testing.memory import MemoryJobStore
 
 _inside: ContextVar[Sequence[str]] = ContextVar("pqlite_inline", default=())
 """Empty, but in the handlers of a drain that goes on."""
@@ -22,7 +23,7 @@ _inside: ContextVar[Sequence[str]] = ContextVar("pqlite_inline", default=())
 
 @asynccontextmanager
 async def inline(
-    store: WorkerStore,
+    store: WorkerStore | MemoryJobStore,
     handlers: Mapping[str, AnyHandler],
     *,
     max_jobs: int = 1000,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import inspect
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from pqlite.callables import listed
 from pqlite.errors import ConfigurationError, InvalidJob
-from pqlite.handlers import Hooks, Middleware, with_hooks
+from pqlite.handlers import AnyHandler, Handlers, Hooks, Middleware, TypedHandler, with_hooks
+from pqlite.schedules import Schedule
 from pqlite.store.engine import WorkerStore
+from pqlite.store.scheduling import defined
 from pqlite.store.validation import name, names
 
 Duration = float | timedelta
+
+MAX_PAYLOAD_BYTES = 1024 * 1024
 
 T = TypeVar("T")
 
@@ -46,8 +50,13 @@ def store_of(given: WorkerStore) -> WorkerStore:
     """Return the store that was given.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is none, or one without a database.
     """
+    if not isinstance(given, type) and hasattr(given, "claim_due"):
+        raise ConfigurationError(
+            f"A Worker needs PostgreSQL, and a {type(given).__name__} has none: run its jobs with drain() or inline() "
+            "of pqlite.testing, or test the worker on the pytest fixture pqlite_store, which starts a PostgreSQL"
+        )
     if isinstance(given, type) or not hasattr(given, "listening_engine"):
         # Not quoted: it may be an address, with a password.
         what = f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"
@@ -95,6 +104,25 @@ def served(queues: Iterable[str] | None) -> list[str] | None:
     if not several:
         raise ConfigurationError("queues is empty: name those to serve, or leave it out to serve all")
     return several
+
+
+def definitions(schedules: Sequence[Schedule], handlers: Mapping[str, AnyHandler]) -> list[dict[str, Any]]:
+    """Return the schedules that the code defines, as the database gets them.
+
+    Raises:
+        ConfigurationError: one is no schedule, or of a function that is no job.
+        InvalidSchedule: two have one name. InvalidJob: a job could not be enqueued.
+    """
+    several = list(listed("schedules", schedules))
+    for each in several:
+        if not isinstance(each, Schedule):
+            raise ConfigurationError(f"schedules must be Schedule objects, not {each!r}")
+    if isinstance(handlers, Handlers):
+        handlers.refuse_undeclared()
+    for handler in {id(each): each for each in handlers.values()}.values():
+        if isinstance(handler, TypedHandler):
+            several += handler.schedules
+    return defined(several, MAX_PAYLOAD_BYTES)
 
 
 def around(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:

@@ -16,8 +16,7 @@ from pqlite.events import JobEnded, JobStarted, JobStopping, JobStuck
 from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, JobContext, Middleware, Retrying, TypedHandler, compiled
 from pqlite.handlers.middleware import CallNext
-from pqlite.job import Job, JobStatus
-from pqlite.observability import current_job
+from pqlite.job import Job, JobStatus, current_job
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
 from pqlite.store.rows import Undecodable
@@ -170,8 +169,7 @@ class Executor:
         """Call the handler, and end the attempt with whatever becomes of it; nothing leaves here but an outcome."""
         attempt.entered, context = True, attempt.context
         attempt.task = asyncio.current_task()
-        if current_job.wanted:
-            current_job.job.set(context.job)
+        current_job.set(context.job)
         result: Any = None
         error: BaseException | None = None
         try:

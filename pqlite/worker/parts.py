@@ -8,6 +8,7 @@ import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pqlite.backoff import BackoffPolicy, IdlePollPolicy, LoopErrorPolicy
@@ -27,6 +28,8 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
 from pqlite.store.engine import Head, WorkerStore
+from pqlite.store.scheduling import PgSchedules
+from pqlite.store.statements import for_schema
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState
 from pqlite.worker.executor import Executor
@@ -35,6 +38,7 @@ from pqlite.worker.maintenance import Maintenance
 from pqlite.worker.once import Once
 from pqlite.worker.pruner import Pruner
 from pqlite.worker.reaper import Reaper
+from pqlite.worker.scheduler import STATEMENT_SECONDS, Scheduler
 from pqlite.worker.scout import PATIENCE_AT_MOST, Scout
 from pqlite.worker.sentinel import Sentinel
 from pqlite.worker.settler import Settler
@@ -61,6 +65,7 @@ class Plan:
     loop_errors: LoopErrorPolicy
     announce: Announcer
     resources: Mapping[str, Any] = field(default_factory=dict)
+    definitions: Sequence[Mapping[str, Any]] = ()
 
 
 class Parts:
@@ -154,11 +159,22 @@ class Parts:
             worker_id=plan.worker_id,
             announce=plan.announce,
         )
+        self.schedule_link = plan.store.engine("scheduler").link
+        self.scheduler = Scheduler(
+            port=PgSchedules(
+                partial(self.schedule_link.fetch, deadline=STATEMENT_SECONDS), for_schema(plan.store.schema)
+            ),
+            definitions=plan.definitions,
+            worker_id=plan.worker_id,
+            announce=plan.announce,
+            fired=self.notified,
+        )
         self.claiming = self.loop("claimer", self.claimer.once)
         self.scouting = self.loop("scout", self._scout, overdue_after=2 * PATIENCE_AT_MOST)
         self.settling = self.loop("settler", self.settler.once)
         self.reaping = self.loop("reaper", self.reaper.once)
         self.pruning = self.loop("pruner", self.pruner.once)
+        self.scheduling = self.loop("scheduler", self.scheduler.once)
         self.settler.on_submit(self.settling.wake)
 
     def once(self) -> Once:
@@ -277,6 +293,8 @@ class Parts:
         self.notified(everywhere=True)
         self.scouting.wake()
         self.reaping.wake()
+        self.scheduler.allowed = True
+        self.scheduling.wake()
 
     def fenced(self, holder: str, reason: str) -> None:
         """Stop everything that runs: others may take it over."""
@@ -289,6 +307,11 @@ class Parts:
         """Stop attempts whose jobs somebody asked to cancel."""
         for job_id, number in claims:
             self.executor.cancel(job_id, number)
+
+    def schedule_due(self, seconds: float) -> None:
+        """Look at the schedules then."""
+        if self.scheduler.soonest(seconds):
+            self.scheduling.wake()
 
     def blocked(self, seconds: float, stack: str) -> None:
         """The event loop turns again."""

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 TICK = 0.1
 START_SECONDS = 5.0
+SCHEMA_SECONDS = 60.0
+"""How often a worker looks whether the schema still serves it."""
 HURRY_SECONDS = 3.0
 
 
@@ -34,7 +36,9 @@ class Running:
         self._drain = drain
         self._parts = Parts(plan, drain)
         self._once = self._parts.once() if once else None
-        self._starting = self._parts.loop("startup", self._see_schema_later)
+        self._starting = self._parts.loop("startup", self._watch_schema)
+        self._flaw: str | None = None
+        self._looked = 0
         self._started = self._stopping = self._stopped = False
         self._tasks: dict[str, tuple[Loop, asyncio.Task[None]]] = {}
 
@@ -55,6 +59,7 @@ class Running:
         if self._once is None:
             loops += [parts.scouting, parts.pruning]
             loops += [parts.reaping] if self._plan.settings.enable_reaper else []
+            loops += [parts.scheduling] if self._plan.settings.enable_scheduler else []
         for loop in loops:
             self._tasks[loop.name] = loop, asyncio.create_task(loop.run(), name=f"pqlite {loop.name}")
         await self._unless_draining(parts.registered_now.wait(), START_SECONDS if parts.may_claim else 0.0)
@@ -79,7 +84,7 @@ class Running:
             self._plan.announce(WorkerStopping(self._plan.worker_id, len(parts.executor.running)))
         parts.executor.waiting.clear()
         await self._end(["claimer"], min(reserve * 0.6, 3.0), moment)
-        await self._end(["startup", "scout", "pruner"], moment, moment)
+        await self._end(["startup", "scout", "pruner", "scheduler"], moment, moment)
 
         grace = min(settings.shutdown_grace.total_seconds(), _left(ends) - reserve)
         if not await self._drained(grace, hurry):
@@ -116,7 +121,7 @@ class Running:
         for loop, _ in self._tasks.values():
             if reason := loop.trouble():
                 return reason
-        return self._parts.sentinel.trouble()
+        return self._parts.sentinel.trouble() or self._flaw
 
     def diagnosis(self) -> Diagnosis:
         """Return the state of the parts."""
@@ -137,8 +142,8 @@ class Running:
 
     async def _close_links(self, seconds: float) -> None:
         parts = self._parts
-        closes = (parts.claim_engine.link.close, parts.settle_engine.link.close, parts.maintenance.close)
-        await asyncio.wait([asyncio.create_task(close(seconds)) for close in closes])
+        links = (parts.claim_engine.link, parts.settle_engine.link, parts.schedule_link, parts.maintenance)
+        await asyncio.wait([asyncio.create_task(link.close(seconds)) for link in links])
 
     async def _give_back_unknown(self, seconds: float) -> None:
         """Release jobs whose claim was cut off: they have not started, and must not count as lost to a death."""
@@ -188,16 +193,32 @@ class Running:
 
     async def _see_schema(self) -> None:
         async with asyncio.timeout(2 * START_SECONDS):
-            await self._plan.store.check_schema()
+            flaw = await self._plan.store.check_schema()
+        if flaw is not None and flaw != self._flaw:
+            logger.warning("%s", flaw)
+        self._flaw = flaw
         self._parts.may_claim = True
 
-    async def _see_schema_later(self) -> float:
-        """Check the schema before anything is claimed, if the database was away at the start."""
-        if not self._parts.may_claim:
+    async def _watch_schema(self) -> float:
+        """Check the schema before anything is claimed, if the database was away at the start; and now and then, because
+        it may be migrated to a version that no longer serves this pqlite: then nothing is claimed any more.
+        """
+        parts, self._looked = self._parts, self._looked + 1
+        if parts.may_claim and self._looked == 1:
+            return SCHEMA_SECONDS
+        could = parts.may_claim
+        try:
             await self._see_schema()
-            self._parts.claiming.wake()
-        self._starting.stop()
-        return 0.0
+        except SchemaError:
+            parts.may_claim = False
+            raise
+        except Exception:
+            if not could:
+                raise
+            return SCHEMA_SECONDS  # the other loops say that the database is away
+        if not could:
+            parts.claiming.wake()
+        return SCHEMA_SECONDS
 
     def _tick(self) -> None:
         self._parts.sentinel.tick()

@@ -52,6 +52,9 @@ class Listener(Protocol):
     def cancel_requested(self, claims: list[tuple[int, int]]) -> None:
         """Somebody asked to cancel these claims."""
 
+    def schedule_due(self, seconds: float) -> None:
+        """The next schedule is due in so many seconds."""
+
     def notified(self, everywhere: bool) -> None:
         """There may be something to claim; `everywhere`: also among what was looked at before."""
 
@@ -91,7 +94,7 @@ class Sentinel:
             info["queues"],
             pooling=pooling,
             notified=lambda everywhere: self._tell(listener.notified, everywhere),
-            cancelled=lambda: self._renewing.wake(),
+            renew=lambda: self._renewing.wake(),
         )
         self._shows_lock = False  # whether others may know of the lock, and judge the worker by it
         self._holder: str | None = None
@@ -232,6 +235,8 @@ class Sentinel:
         if self._fenced:
             self._fenced = False
             self._tell(self._listener.registered, self._holder)
+        if self._engine.next_schedule is not None:
+            self._tell(self._listener.schedule_due, self._engine.next_schedule)
         return self._renew_every
 
     async def _register(self) -> None:

@@ -31,7 +31,7 @@ class Session:
         queues: which queues the worker serves; None: all.
         pooling: says what stands between here and the server, once there is a connection.
         notified: there may be something to claim; True: also among what was looked at before.
-        cancelled: somebody asked to cancel a job.
+        renew: somebody asked to cancel a job, or changed a schedule: a renewal hears of both.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Session:
         *,
         pooling: Callable[[], Pooling | None],
         notified: Callable[[bool], None],
-        cancelled: Callable[[], None],
+        renew: Callable[[], None],
     ) -> None:
         self._channel = channel
         self._queues = None if queues is None else set(queues)
         self._pooling = pooling
         self._notified = notified
-        self._cancelled = cancelled
+        self._renew = renew
         self._key = secrets.randbits(63)
         self._direct = False
         self._warned = False
@@ -101,8 +101,8 @@ class Session:
         return error is not None and says_server_is_down(error, direct=self._direct)
 
     def _on_notification(self, _conn: Any, _pid: int, _channel: str, payload: object) -> None:
-        if payload == "cancel":
-            self._cancelled()
+        if payload in {"cancel", "schedules"}:
+            self._renew()
         elif self._concerns(str(payload)):
             self._notified(payload == "rewind")
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -20,10 +22,11 @@ from pqlite.events import Observer
 from pqlite.events.announcer import Announcer
 from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
+from pqlite.schedules import Schedule
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.engine import WorkerStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import Duration, around, duration, label, one_of, served, sleeping, store_of
+from pqlite.worker.arguments import Duration, around, definitions, duration, label, one_of, served, sleeping, store_of
 from pqlite.worker.diagnosis import Diagnosis
 from pqlite.worker.parts import Plan
 from pqlite.worker.resources import Resources, held, resources_of
@@ -49,6 +52,10 @@ class Worker:
         concurrency: how many jobs run at once in this process.
         enabled: False runs nothing (the store still works): the same code serves an API-only process.
         enable_reaper: whether this process takes over what dead workers held.
+        enable_scheduler: whether this process fires schedules, those of the code and those that were added at run time.
+        schedules: more of them than `@handlers.cron` and `@handlers.every` declare, also of plain handlers. They are
+            written to the database when the worker starts, where a newer release wins over an older one; what no
+            release defines any more is disabled after 5 minutes.
         idle_policy, backoff, loop_error_policy: how long to wait when idle, before a retry (a policy, or a function of
             the number of the attempt that failed), after an error.
         reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are given back, if they are
@@ -74,11 +81,12 @@ class Worker:
         hooks: called before and after each attempt, outside of the middleware.
         middleware: `async def middleware(ctx, call_next)` around each attempt, the first one outermost.
 
-    The environment wins over `enabled`, `concurrency`, `enable_reaper`, `reap_stale_every_seconds`,
+    The environment wins over `enabled`, `concurrency`, `enable_reaper`, `enable_scheduler`, `reap_stale_every_seconds`,
     `default_stale_after`, `shutdown_grace` and `shutdown_timeout`: see pqlite.settings.
 
     Raises:
         ConfigurationError: an argument or a WORKER_* variable cannot work.
+        InvalidSchedule: two schedules have one name.
     """
 
     def __init__(
@@ -89,6 +97,8 @@ class Worker:
         concurrency: int = 10,
         enabled: bool = True,
         enable_reaper: bool = True,
+        enable_scheduler: bool = True,
+        schedules: Sequence[Schedule] = (),
         idle_policy: IdlePollPolicy | None = None,
         backoff: Backoff | None = None,
         loop_error_policy: LoopErrorPolicy | None = None,
@@ -116,6 +126,7 @@ class Worker:
                 enabled=enabled,
                 concurrency=concurrency,
                 enable_reaper=enable_reaper,
+                enable_scheduler=enable_scheduler,
                 reap_stale_every=duration("reap_stale_every_seconds", reap_stale_every_seconds),
                 default_stale_after=duration("default_stale_after", default_stale_after),
                 shutdown_grace=duration("shutdown_grace", shutdown_grace),
@@ -140,6 +151,7 @@ class Worker:
             loop_errors=sleeping("loop_error_policy", loop_error_policy, LoopErrorPolicy),
             announce=self.events,
             middleware=around(hooks, middleware),
+            definitions=definitions(schedules, handlers),
         )
         self._resources = resources_of(resources)
         self._task: asyncio.Task[None] | None = None
@@ -254,7 +266,8 @@ class Worker:
         return self.settings.enabled or self._forced
 
     async def run(self) -> None:
-        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says.
+        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says. SIGTERM begins
+        the shutdown, too, if this runs in the main thread and nobody handles that signal.
 
         It handles no signals. `asyncio.run` cancels it on SIGINT, but a SIGTERM ends the process at once, which costs
         each running job its attempt: `pqlite worker` handles both, and so does a program with
@@ -282,8 +295,9 @@ class Worker:
     async def _run(self, *, once: bool) -> None:
         self._forced, self._once, self._failure, self._lost, self._attempts = True, once, None, None, 0
         try:
-            async with self:
-                await self.wait_stopping()
+            with _sigterm(self.begin_shutdown):
+                async with self:
+                    await self.wait_stopping()
         finally:
             self._forced = self._once = False
         if self._failure is not None:
@@ -369,3 +383,21 @@ class Worker:
         if cancelled is not None:
             raise cancelled
         stopping.result()
+
+
+@contextmanager
+def _sigterm(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` when the process is told to end, unless its host has a handler for that, or there can be none."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    try:
+        loop.add_signal_handler(signal.SIGTERM, stop)
+    except (NotImplementedError, RuntimeError):  # Windows; an interpreter without signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

@@ -20,7 +20,7 @@ from pqlite.bench.server import Server as BenchServer
 from tests.cli.process import COMMAND, Ran, environment
 from tests.conftest import Server, dsn_of
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 # What one process does, so that the processor's cores are used; the sizes are the smallest that there are.
 SHARES = (
     ("enqueue", "drain", "latency"),

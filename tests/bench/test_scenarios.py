@@ -16,6 +16,8 @@ from pqlite.bench.run import Run
 from pqlite.bench.scenarios import drain, features
 from tests.bench.conftest import SHARES, Measured
 
+pytestmark = pytest.mark.timeout(240)  # The first test waits for every scenario to be measured.
+
 SVG = "{http://www.w3.org/2000/svg}"
 # What may be nothing: processor time too short to be seen, and what did not grow or fall due in so short a time.
 MAY_BE_NOTHING = {"cpu", "server_cpu", "transactions", "slope", "p50", "p99", "first", "last"}

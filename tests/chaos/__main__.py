@@ -2,6 +2,7 @@
 
 python -m tests.chaos --minutes 10 --processes 3 --seed 7 --jobs-per-second 50
 python -m tests.chaos --kills 20 --jobs 20000
+python -m tests.chaos crash-loop --runs 20 --jobs 40000
 """
 
 import argparse
@@ -18,6 +19,7 @@ import asyncpg
 
 from pqlite import schema
 from pqlite.embedded import EmbeddedPostgres
+from tests.chaos.crash_loop import crash_loop
 from tests.chaos.storm import Storm
 from tests.conftest import fast_directory
 from tests.faults.auditor import Audit, Violation, overlapping
@@ -29,6 +31,13 @@ RECOVERY = 10.0
 
 async def main(args: argparse.Namespace) -> int:
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
+    broken = [found for number in range(args.runs) if (found := await run(args, seed + number))]
+    print("BROKEN\n" + "\n".join(broken) if broken else "Every promise was kept.")
+    return 1 if broken else 0
+
+
+async def run(args: argparse.Namespace, seed: int) -> str:
+    """Make one run on a server of its own; return what was broken, nothing if all was kept."""
     begins = time.monotonic()
     broken = ""
     faults: Counter[str] = Counter()
@@ -40,11 +49,14 @@ async def main(args: argparse.Namespace) -> int:
                 print(f"seed {seed}, {args.processes} processes")
                 audit = Audit()
                 try:
-                    if args.kills:
-                        faults["SIGKILL"] = args.kills
-                        audit = await drain_with_kills(
-                            scene, jobs=args.jobs, kills=args.kills, every=5.0, processes=args.processes, seed=seed
-                        )
+                    if args.kills or args.scenario == "crash-loop":
+                        if args.kills:
+                            audit = await drain_with_kills(
+                                scene, jobs=args.jobs, kills=args.kills, every=5.0, processes=args.processes, seed=seed
+                            )
+                        else:
+                            audit = await crash_loop(scene, jobs=args.jobs, processes=args.processes, seed=seed)
+                        faults["SIGKILL"] = len(scene.processes) - args.processes
                         slow = [seconds for seconds in audit.recoveries if seconds > RECOVERY]
                         audit.require(f"every kill is recovered within {RECOVERY:g} s", slow)
                         audit.check()
@@ -58,8 +70,7 @@ async def main(args: argparse.Namespace) -> int:
                 except AssertionError as stuck:
                     broken = str(stuck)
                 await _report(scene, faults, audit, time.monotonic() - begins)
-    print("BROKEN\n" + broken if broken else "Every promise was kept.")
-    return 1 if broken else 0
+    return broken
 
 
 async def _migrate(dsn: str) -> None:
@@ -102,6 +113,8 @@ async def _report(scene: Scene, faults: Counter[str], audit: Audit, seconds: flo
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("scenario", nargs="?", choices=["storm", "crash-loop"], default="storm")
+    made.add_argument("--runs", type=int, default=1, help="this often, each on a server of its own")
     made.add_argument("--minutes", type=float, default=2.0)
     made.add_argument("--processes", type=int, default=3)
     made.add_argument("--seed", type=int)

@@ -14,7 +14,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
 COMMAND = (sys.executable, "-m", "pqlite")
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 
 class Ran(NamedTuple):

@@ -30,7 +30,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namesp
     return replace
 
 
-@pytest.mark.parametrize("command", [[], ["migrate"], ["worker"], ["demo"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["migrate"], ["worker"], ["schedules"], ["demo"], ["bench"]])
 def test_help_fits_a_narrow_terminal_and_ends_with_an_example(
     command: list[str], demo: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -240,3 +240,15 @@ async def assert_given_back(store: PgJobStore, conn: asyncpg.Connection, job_id:
     job = await store.get(job_id)
     assert (job.status, job.attempts, job.locked_by, job.crashes) == (JobStatus.READY, 0, None, 0)
     assert await conn.fetchval("select count(*) from pqlite.workers") == 0
+
+
+async def test_run_without_the_command_obeys_sigterm_too(store: PgJobStore, dsn: str, app: Path) -> None:
+    (app / "script.py").write_text("import asyncio\nfrom main import worker\nasyncio.run(worker.run())\n")
+    await store.enqueue("obliging")
+    process = await anyio.open_process([COMMAND[0], "script.py"], cwd=app, env=environment(APP_DSN=dsn))
+    async with process:
+        with anyio.fail_after(PATIENCE):
+            assert process.stdout is not None
+            await process.stdout.receive()  # obliging has started
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
-from pqlite import PgJobStore
+from pqlite import Job, PgJobStore
+from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.testing.memory import MemoryJobStore
 from tests.store.workers import RegisteredWorker
 
@@ -30,6 +31,47 @@ class Scene(Protocol):
         """Take an advisory lock in the session of the worker's connection."""
 
 
+class Holder(Protocol):
+    """Claims jobs and settles them."""
+
+    async def claim(self, limit: int = 100) -> list[Job]: ...
+
+    async def claim_one(self) -> Job: ...
+
+    async def claim_due(self) -> Job | None:
+        """Claim the job that comes first: suspects, then by priority and due time."""
+
+    async def settle(self, job: Job, verb: Verb, **fields: Any) -> Verdict | None: ...
+
+
+class MemoryHolder:
+    """Does so as `drain` does in memory."""
+
+    def __init__(self, store: MemoryJobStore) -> None:
+        self._store = store
+
+    async def claim(self, limit: int = 100) -> list[Job]:
+        types = {job.job_type for job in await self._store.jobs()}
+        claimed: list[Job] = []
+        while (
+            len(claimed) < limit and (job := await self._store.claim_due("holder", None, list(types), {})) is not None
+        ):
+            claimed.append(job)
+        return claimed
+
+    async def claim_one(self) -> Job:
+        [job] = await self.claim(1)
+        return job
+
+    async def claim_due(self) -> Job | None:
+        claimed = await self.claim(1)
+        return claimed[0] if claimed else None
+
+    async def settle(self, job: Job, verb: Verb, **fields: Any) -> Verdict | None:
+        answer = await self._store.settle(Outcome(job, verb, **fields))
+        return None if answer.verdict is Verdict.WRITTEN else answer.verdict
+
+
 class MemoryScene:
     def __init__(self, store: MemoryJobStore) -> None:
         self._store = store
@@ -38,13 +80,10 @@ class MemoryScene:
         self._store.clock.advance(by)
 
     async def make_steady(self, worker: RegisteredWorker) -> None:
-        row = self._store._table.workers[worker.id]
-        await worker.engine.link.connect(5.0)
-        await worker.engine.renew(worker.id, timedelta(seconds=20), row.lock_key, deadline=5.0)
-        row.steady_since -= timedelta(minutes=1)
+        raise NotImplementedError("in memory there are no workers")
 
     async def take_lock(self, worker: RegisteredWorker, key: int) -> None:
-        assert (await worker.engine.link.fetch("", key, deadline=5.0))[0][0]
+        raise NotImplementedError("in memory there are no workers")
 
 
 class PgScene:

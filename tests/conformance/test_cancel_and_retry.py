@@ -5,6 +5,7 @@ import pytest
 from pqlite import DedupeConflict, JobNotFound, JobStatus
 from pqlite.outcome import Verb
 from tests.conformance.conftest import Store
+from tests.conformance.scene import Holder
 from tests.store.workers import RegisteredWorker
 
 
@@ -25,34 +26,32 @@ async def test_a_running_job_is_asked_to_cancel_and_its_worker_told_at_its_next_
     assert (await store.get(wanted.id)).cancel_requested_at == first
 
 
-async def test_a_retried_job_with_attempts_left_gets_no_more(store: Store, worker: RegisteredWorker) -> None:
+async def test_a_retried_job_with_attempts_left_gets_no_more(store: Store, holder: Holder) -> None:
     await store.enqueue("t", max_attempts=3)
-    job = await worker.claim_one()
-    await worker.settle(job, Verb.FAILED)
+    job = await holder.claim_one()
+    await holder.settle(job, Verb.FAILED)
 
     await store.retry(job.id)
 
     assert (await store.get(job.id)).max_attempts == 3
 
 
-async def test_a_waiting_job_becomes_due_by_retry(store: Store, worker: RegisteredWorker) -> None:
+async def test_a_waiting_job_becomes_due_by_retry(store: Store, holder: Holder) -> None:
     job_id = await store.enqueue("t", run_after=timedelta(hours=1))
-    assert await worker.claim() == []
+    assert await holder.claim() == []
 
     assert await store.retry(job_id) is JobStatus.READY
 
-    assert [job.id for job in await worker.claim()] == [job_id]
+    assert [job.id for job in await holder.claim()] == [job_id]
 
 
-async def test_an_outcome_told_after_the_job_was_retried_changes_nothing(
-    store: Store, worker: RegisteredWorker
-) -> None:
+async def test_an_outcome_told_after_the_job_was_retried_changes_nothing(store: Store, holder: Holder) -> None:
     await store.enqueue("t")
-    job = await worker.claim_one()
-    await worker.settle(job, Verb.FAILED)
+    job = await holder.claim_one()
+    await holder.settle(job, Verb.FAILED)
     await store.retry(job.id)
 
-    assert await worker.settle(job, Verb.FAILED) is not None
+    assert await holder.settle(job, Verb.FAILED) is not None
 
     assert (await store.get(job.id)).status is JobStatus.READY
 
@@ -63,23 +62,23 @@ async def test_a_job_that_does_not_exist_is_named(store: Store) -> None:
             await verb(404)
 
 
-async def test_a_waiting_job_is_cancelled_at_once(store: Store, worker: RegisteredWorker) -> None:
+async def test_a_waiting_job_is_cancelled_at_once(store: Store, holder: Holder) -> None:
     job_id = await store.enqueue("t")
 
     assert await store.cancel(job_id) is JobStatus.CANCELLED
 
     after = await store.get(job_id)
     assert (after.status, after.finished_at is None) == (JobStatus.CANCELLED, False)
-    assert await worker.claim() == []
+    assert await holder.claim() == []
 
 
 @pytest.mark.parametrize("verb", [Verb.DONE, Verb.FAILED, Verb.CANCELLED])
 async def test_a_finished_job_is_left_alone_by_cancel_and_runs_again_by_retry(
-    store: Store, worker: RegisteredWorker, verb: Verb
+    store: Store, holder: Holder, verb: Verb
 ) -> None:
     await store.enqueue("t", max_attempts=1)
-    job = await worker.claim_one()
-    await worker.settle(job, verb, error="why")
+    job = await holder.claim_one()
+    await holder.settle(job, verb, error="why")
     finished = await store.get(job.id)
 
     assert await store.cancel(job.id) is finished.status
@@ -88,12 +87,12 @@ async def test_a_finished_job_is_left_alone_by_cancel_and_runs_again_by_retry(
 
     after = await store.get(job.id)
     assert (after.status, after.attempts, after.max_attempts, after.finished_at) == (JobStatus.READY, 1, 2, None)
-    assert (await worker.claim_one()).id == job.id
+    assert (await holder.claim_one()).id == job.id
 
 
-async def test_a_running_job_is_left_alone_by_retry(store: Store, worker: RegisteredWorker) -> None:
+async def test_a_running_job_is_left_alone_by_retry(store: Store, holder: Holder) -> None:
     await store.enqueue("t")
-    job = await worker.claim_one()
+    job = await holder.claim_one()
     before = await store.get(job.id)
 
     assert await store.retry(job.id) is JobStatus.RUNNING
@@ -101,12 +100,10 @@ async def test_a_running_job_is_left_alone_by_retry(store: Store, worker: Regist
     assert await store.get(job.id) == before
 
 
-async def test_a_job_whose_key_a_newer_active_job_holds_cannot_be_retried(
-    store: Store, worker: RegisteredWorker
-) -> None:
+async def test_a_job_whose_key_a_newer_active_job_holds_cannot_be_retried(store: Store, holder: Holder) -> None:
     await store.enqueue("t", dedupe_key="k")
-    old = await worker.claim_one()
-    await worker.settle(old, Verb.FAILED)
+    old = await holder.claim_one()
+    await holder.settle(old, Verb.FAILED)
     await store.enqueue("t", dedupe_key="k")
 
     with pytest.raises(DedupeConflict, match="A newer active job holds the dedupe key"):

@@ -15,6 +15,8 @@ from tests.conformance.scene import locked, make_suspect
 from tests.store.conftest import Register
 from tests.store.workers import BEGINNING, RegisteredWorker
 
+pytestmark = pytest.mark.usefixtures("postgres_only")
+
 
 async def test_lanes_are_served_in_the_order_they_are_asked_up_to_the_limit(
     store: Store, worker: RegisteredWorker

@@ -12,19 +12,19 @@ from pqlite.outcome import Verb, Verdict
 from pqlite.store import completion
 from pqlite.testing.memory import store as memory
 from tests.conformance.conftest import Store
-from tests.conformance.scene import RolledBack
+from tests.conformance.scene import Holder, RolledBack
 from tests.store.workers import RegisteredWorker
 
 
 @pytest.fixture
-async def job(store: Store, worker: RegisteredWorker) -> Job:
+async def job(store: Store, holder: Holder) -> Job:
     await store.enqueue("t")
-    return await worker.claim_one()
+    return await holder.claim_one()
 
 
-async def lose(store: Store, worker: RegisteredWorker, job: Job) -> None:
+async def lose(store: Store, holder: Holder, job: Job) -> None:
     """Let the worker give the job back behind the handler's back."""
-    assert await worker.settle(job, Verb.RELEASED) is None
+    assert await holder.settle(job, Verb.RELEASED) is None
 
 
 async def test_what_is_enqueued_and_done_are_committed_together(store: Store, job: Job) -> None:
@@ -45,7 +45,7 @@ async def test_what_is_enqueued_and_done_are_committed_together(store: Store, jo
 
 
 async def test_a_block_that_raises_undoes_what_it_did_and_the_job_goes_on(
-    store: Store, worker: RegisteredWorker, job: Job
+    store: Store, holder: Holder, job: Job
 ) -> None:
     with suppress(RolledBack):
         async with store.complete(job) as conn:
@@ -56,7 +56,7 @@ async def test_a_block_that_raises_undoes_what_it_did_and_the_job_goes_on(
     assert (await store.get(job.id)).status is JobStatus.RUNNING
     assert job.status is JobStatus.RUNNING
     assert not await store.was_completed(job)
-    assert await worker.settle(job, Verb.DONE) is None
+    assert await holder.settle(job, Verb.DONE) is None
 
 
 async def test_a_cancellation_in_the_block_undoes_what_it_did(store: Store, job: Job) -> None:
@@ -78,10 +78,8 @@ async def test_a_cancellation_in_the_block_undoes_what_it_did(store: Store, job:
     assert (await store.get(job.id)).status is JobStatus.RUNNING
 
 
-async def test_a_lost_claim_cannot_complete_and_what_it_did_is_undone(
-    store: Store, worker: RegisteredWorker, job: Job
-) -> None:
-    await lose(store, worker, job)
+async def test_a_lost_claim_cannot_complete_and_what_it_did_is_undone(store: Store, holder: Holder, job: Job) -> None:
+    await lose(store, holder, job)
 
     with pytest.raises(LeaseLost, match="no longer current; nothing was written"):
         async with store.complete(job) as conn:
@@ -155,8 +153,10 @@ async def test_completing_on_a_connection_without_a_transaction_is_refused(store
 
 
 async def test_while_a_completion_is_on_its_way_nobody_else_settles_or_takes_the_job(
-    store: Store, worker: RegisteredWorker, job: Job
+    store: Store, worker: RegisteredWorker, postgres_only: None
 ) -> None:
+    await store.enqueue("t")
+    job = await worker.claim_one()
     async with store.transaction() as tx:
         await store.complete_on(tx, job)
         assert await worker.settle(job, Verb.RETRY) is Verdict.BUSY
@@ -179,17 +179,18 @@ async def test_whether_a_job_was_completed_is_known_when_the_transaction_has_end
 
 
 async def test_a_job_completed_and_run_again_was_not_completed_by_the_later_claim(
-    store: Store, worker: RegisteredWorker, job: Job
+    store: Store, holder: Holder, job: Job
 ) -> None:
     async with store.complete(job):
         pass
     await store.retry(job.id)
-    again = await worker.claim_one()
+    again = await holder.claim_one()
 
     assert not await store.was_completed(job)
     assert not await store.was_completed(again)
 
 
+@pytest.mark.usefixtures("postgres_only")
 async def test_whether_a_job_was_completed_is_known_also_when_it_was_pruned(store: Store, job: Job) -> None:
     async with store.complete(job):
         pass

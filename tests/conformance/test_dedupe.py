@@ -11,8 +11,7 @@ from pqlite.outcome import Verb
 from pqlite.store import writer
 from pqlite.testing.memory import store as memory
 from tests.conformance.conftest import Store
-from tests.conformance.scene import RolledBack
-from tests.store.workers import RegisteredWorker
+from tests.conformance.scene import Holder, RolledBack
 
 
 async def test_the_verdicts_of_a_batch_are_in_the_order_given_and_say_what_is_new(store: Store) -> None:
@@ -36,27 +35,27 @@ async def test_the_first_of_two_equal_keys_in_a_batch_is_the_one_that_is_stored(
     assert (await store.get(verdicts[0].id)).payload == 0
 
 
-async def test_a_job_that_is_retried_keeps_its_key(store: Store, worker: RegisteredWorker) -> None:
+async def test_a_job_that_is_retried_keeps_its_key(store: Store, holder: Holder) -> None:
     job_id = await store.enqueue("t", dedupe_key="k")
-    await worker.settle(await worker.claim_one(), Verb.RETRY, delay=3600)
+    await holder.settle(await holder.claim_one(), Verb.RETRY, delay=3600)
 
     assert await store.enqueue("t", dedupe_key="k") == job_id
 
 
 @pytest.mark.parametrize("claimed", [False, True])
-async def test_an_active_jobs_id_is_returned_for_its_key(store: Store, worker: RegisteredWorker, claimed: bool) -> None:
+async def test_an_active_jobs_id_is_returned_for_its_key(store: Store, holder: Holder, claimed: bool) -> None:
     first = await store.enqueue("t", {"n": 1}, dedupe_key="k")
     if claimed:
-        await worker.claim_one()
+        await holder.claim_one()
 
     assert await store.enqueue("other", {"n": 2}, dedupe_key="k", priority=9) == first
     assert (await store.get(first)).payload == {"n": 1}
 
 
 @pytest.mark.parametrize("verb", [Verb.DONE, Verb.FAILED, Verb.CANCELLED])
-async def test_a_finished_jobs_key_is_free(store: Store, worker: RegisteredWorker, verb: Verb) -> None:
+async def test_a_finished_jobs_key_is_free(store: Store, holder: Holder, verb: Verb) -> None:
     first = await store.enqueue("t", dedupe_key="k")
-    await worker.settle(await worker.claim_one(), verb)
+    await holder.settle(await holder.claim_one(), verb)
 
     assert await store.enqueue("t", dedupe_key="k") != first
 

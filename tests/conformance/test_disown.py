@@ -2,12 +2,16 @@
 
 from datetime import timedelta
 
+import pytest
+
 from pqlite import JobStatus
 from pqlite.store.engine import Unknown
 from tests.conformance.conftest import Store
 from tests.conformance.scene import Scene
 from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker
+
+pytestmark = pytest.mark.usefixtures("postgres_only")
 
 
 async def test_another_workers_jobs_are_never_disowned(store: Store, register: Register) -> None:

@@ -142,6 +142,7 @@ async def test_a_job_out_of_bounds_is_refused_in_a_sentence_and_nothing_is_writt
     assert await store.pickup("me") is None
 
 
+@pytest.mark.usefixtures("postgres_only")
 async def test_a_listener_hears_of_committed_enqueues_of_this_store_until_it_is_removed(store: Store) -> None:
     heard: list[str] = []
     remove = store.on_enqueue(lambda: heard.append("once"))

@@ -5,8 +5,8 @@ import pytest
 from pqlite import LeaseLost
 from pqlite.outcome import Verb, Verdict
 from tests.conformance.conftest import Store
+from tests.conformance.scene import Holder
 from tests.store.conftest import Register
-from tests.store.workers import RegisteredWorker
 
 
 async def test_the_right_claim_number_is_not_enough_without_the_right_worker(store: Store, register: Register) -> None:
@@ -19,16 +19,14 @@ async def test_the_right_claim_number_is_not_enough_without_the_right_worker(sto
     assert await mine.settle(job, Verb.DONE) is None
 
 
-async def test_the_right_worker_is_not_enough_without_the_right_claim_number(
-    store: Store, worker: RegisteredWorker
-) -> None:
+async def test_the_right_worker_is_not_enough_without_the_right_claim_number(store: Store, holder: Holder) -> None:
     await store.enqueue("t")
-    first = await worker.claim_one()
-    await worker.settle(first, Verb.RELEASED)
-    second = await worker.claim_one()
+    first = await holder.claim_one()
+    await holder.settle(first, Verb.RELEASED)
+    second = await holder.claim_one()
 
-    assert await worker.settle(first, Verb.DONE) is Verdict.FENCED
+    assert await holder.settle(first, Verb.DONE) is Verdict.FENCED
     with pytest.raises(LeaseLost):
         async with store.complete(first):
             pass
-    assert await worker.settle(second, Verb.DONE) is None
+    assert await holder.settle(second, Verb.DONE) is None

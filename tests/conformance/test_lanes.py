@@ -1,7 +1,11 @@
 from datetime import timedelta
 
+import pytest
+
 from tests.conformance.conftest import Store
 from tests.store.workers import RegisteredWorker
+
+pytestmark = pytest.mark.usefixtures("postgres_only")
 
 
 async def test_a_lane_comes_with_its_first_job_and_the_seconds_until_it_is_due(

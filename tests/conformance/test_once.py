@@ -19,6 +19,8 @@ from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker
 from tests.support import EventLog
 
+pytestmark = pytest.mark.usefixtures("postgres_only")
+
 
 class AtOnce(BackoffPolicy):
     def retry_delay(self, attempts: int) -> float:

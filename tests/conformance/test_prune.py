@@ -10,6 +10,8 @@ from tests.conformance.conftest import Store
 from tests.conformance.scene import Scene, locked
 from tests.store.workers import RegisteredWorker
 
+pytestmark = pytest.mark.usefixtures("postgres_only")
+
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 ENDS = {Verb.DONE: JobStatus.DONE, Verb.FAILED: JobStatus.FAILED, Verb.CANCELLED: JobStatus.CANCELLED}
 

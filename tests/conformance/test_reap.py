@@ -12,6 +12,8 @@ from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker
 from tests.support import until
 
+pytestmark = pytest.mark.usefixtures("postgres_only")
+
 LEASE = timedelta(seconds=20)
 KEY, JUDGES_KEY = 4711, 4712
 

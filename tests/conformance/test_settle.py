@@ -9,7 +9,7 @@ import pytest
 from pqlite import JobNotFound, JobStatus, NewJob
 from pqlite.outcome import Outcome, Verb, Verdict
 from tests.conformance.conftest import Register, Store
-from tests.conformance.scene import locked
+from tests.conformance.scene import Holder, locked
 from tests.store.workers import RegisteredWorker
 
 VERBS = list(Verb)
@@ -37,23 +37,23 @@ async def test_settling_tells_the_status_of_every_job_that_is_not_done(
 
 
 async def test_snoozing_and_releasing_never_use_up_attempts_but_always_raise_the_fence(
-    store: Store, worker: RegisteredWorker
+    store: Store, holder: Holder
 ) -> None:
     await store.enqueue("t", max_attempts=1)
     for claims in range(1, 6):
-        job = await worker.claim_one()
+        job = await holder.claim_one()
         assert (job.attempts, job.claims) == (1, claims)
-        await worker.settle(job, Verb.SNOOZED if claims % 2 else Verb.RELEASED)
+        await holder.settle(job, Verb.SNOOZED if claims % 2 else Verb.RELEASED)
 
 
 async def test_done_keeps_the_result_and_forgets_the_last_error_but_not_the_history(
-    store: Store, worker: RegisteredWorker
+    store: Store, holder: Holder
 ) -> None:
     await store.enqueue("t")
-    await worker.settle(await worker.claim_one(), Verb.RETRY, error="boom")
-    job = await worker.claim_one()
+    await holder.settle(await holder.claim_one(), Verb.RETRY, error="boom")
+    job = await holder.claim_one()
 
-    await worker.settle(job, Verb.DONE, result='{"rows": 3}')
+    await holder.settle(job, Verb.DONE, result='{"rows": 3}')
 
     done = await store.get(job.id)
     assert (done.result, done.last_error) == ({"rows": 3}, None)
@@ -61,14 +61,12 @@ async def test_done_keeps_the_result_and_forgets_the_last_error_but_not_the_hist
     assert done.finished_at is not None
 
 
-async def test_the_history_of_errors_keeps_the_latest_twenty_and_the_end_of_each(
-    store: Store, worker: RegisteredWorker
-) -> None:
+async def test_the_history_of_errors_keeps_the_latest_twenty_and_the_end_of_each(store: Store, holder: Holder) -> None:
     await store.enqueue("t", max_attempts=100)
     for attempt in range(1, 26):
-        await worker.settle(await worker.claim_one(), Verb.RETRY, error="x" * 3000 + f" the end of {attempt}")
+        await holder.settle(await holder.claim_one(), Verb.RETRY, error="x" * 3000 + f" the end of {attempt}")
 
-    [job] = await worker.claim()
+    [job] = await holder.claim()
     job = await store.get(job.id)
 
     assert [error["attempt"] for error in job.errors] == list(range(6, 26))
@@ -82,13 +80,13 @@ async def test_the_history_of_errors_keeps_the_latest_twenty_and_the_end_of_each
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("max_attempts", [1, 5])
 async def test_a_job_asked_to_cancel_is_cancelled_unless_it_is_done_first(
-    store: Store, worker: RegisteredWorker, verb: Verb, max_attempts: int
+    store: Store, holder: Holder, verb: Verb, max_attempts: int
 ) -> None:
     await store.enqueue("t", max_attempts=max_attempts)
-    job = await worker.claim_one()
+    job = await holder.claim_one()
     await store.cancel(job.id)
 
-    assert await worker.settle(job, verb, error=None if verb is Verb.DONE else "why", delay=60.0) is None
+    assert await holder.settle(job, verb, error=None if verb is Verb.DONE else "why", delay=60.0) is None
 
     after = await store.get(job.id)
     assert after.status == ("DONE" if verb is Verb.DONE else "CANCELLED")
@@ -98,12 +96,12 @@ async def test_a_job_asked_to_cancel_is_cancelled_unless_it_is_done_first(
 
 @pytest.mark.parametrize("fields", [{"result": "null"}, {"result": '"x"'}, {"result": "[1]"}])
 async def test_a_result_of_any_json_type_is_kept_whatever_the_outcome(
-    store: Store, worker: RegisteredWorker, fields: dict[str, Any]
+    store: Store, holder: Holder, fields: dict[str, Any]
 ) -> None:
     await store.enqueue("t")
-    job = await worker.claim_one()
+    job = await holder.claim_one()
 
-    await worker.settle(job, Verb.FAILED, **fields)
+    await holder.settle(job, Verb.FAILED, **fields)
 
     assert (await store.get(job.id)).result == json.loads(fields["result"])
 
@@ -120,12 +118,12 @@ async def test_a_result_of_any_json_type_is_kept_whatever_the_outcome(
     ],
 )
 async def test_each_outcome_leaves_its_status_and_its_count_of_attempts(
-    store: Store, worker: RegisteredWorker, verb: Verb, status: str, attempts: int
+    store: Store, holder: Holder, verb: Verb, status: str, attempts: int
 ) -> None:
     before = await store.get(await store.enqueue("t"))
-    job = await worker.claim_one()
+    job = await holder.claim_one()
 
-    assert await worker.settle(job, verb, delay=90.0, duration_ms=12) is None
+    assert await holder.settle(job, verb, delay=90.0, duration_ms=12) is None
 
     after = await store.get(job.id)
     assert (after.status, after.attempts, after.claims, after.crashes) == (status, attempts, 1, 0)
@@ -136,13 +134,11 @@ async def test_each_outcome_leaves_its_status_and_its_count_of_attempts(
     assert after.run_after == (after.updated_at + timedelta(seconds=90) if waits else before.run_after)
 
 
-async def test_the_last_attempt_of_a_job_that_is_to_be_retried_makes_it_failed(
-    store: Store, worker: RegisteredWorker
-) -> None:
+async def test_the_last_attempt_of_a_job_that_is_to_be_retried_makes_it_failed(store: Store, holder: Holder) -> None:
     await store.enqueue("t", max_attempts=2)
     for attempt, status in ((1, "READY"), (2, "FAILED")):
-        job = await worker.claim_one()
-        assert await worker.settle(job, Verb.RETRY, error=f"error {attempt}") is None
+        job = await holder.claim_one()
+        assert await holder.settle(job, Verb.RETRY, error=f"error {attempt}") is None
         after = await store.get(job.id)
         assert (after.status, after.attempts, after.claims) == (status, attempt, attempt)
         assert (after.last_error, after.finished_at is None) == (f"error {attempt}", status == "READY")
@@ -164,15 +160,15 @@ async def test_an_outcome_told_twice_was_written_already_and_changes_nothing(
 
 @pytest.mark.parametrize("verb", VERBS)
 async def test_an_outcome_told_again_after_the_job_was_claimed_anew_is_fenced(
-    store: Store, worker: RegisteredWorker, verb: Verb
+    store: Store, holder: Holder, verb: Verb
 ) -> None:
     await store.enqueue("t")
-    stale = await worker.claim_one()
-    await worker.settle(stale, Verb.RELEASED)
-    await worker.claim_one()
+    stale = await holder.claim_one()
+    await holder.settle(stale, Verb.RELEASED)
+    await holder.claim_one()
     before = await store.get(stale.id)
 
-    assert await worker.settle(stale, verb) is Verdict.FENCED
+    assert await holder.settle(stale, verb) is Verdict.FENCED
 
     assert await store.get(stale.id) == before
 
@@ -216,11 +212,11 @@ async def test_a_job_that_is_done_and_not_kept_is_gone_and_any_other_stays(
             assert (await store.get(job.id)).status is not JobStatus.RUNNING
 
 
-async def test_an_attempt_of_many_weeks_can_still_be_settled(store: Store, worker: RegisteredWorker) -> None:
+async def test_an_attempt_of_many_weeks_can_still_be_settled(store: Store, holder: Holder) -> None:
     await store.enqueue("t")
-    job = await worker.claim_one()
+    job = await holder.claim_one()
 
-    assert await worker.settle(job, Verb.DONE, duration_ms=10**12) is None
+    assert await holder.settle(job, Verb.DONE, duration_ms=10**12) is None
 
     assert (await store.get(job.id)).duration_ms == 2**31 - 1
 
@@ -240,23 +236,23 @@ async def test_a_claim_of_the_same_number_by_another_worker_is_not_ones_own(
     assert (await store.get(job_id)).status is JobStatus.RUNNING
 
 
-async def test_a_job_that_has_failed_keeps_the_time_it_was_due(store: Store, worker: RegisteredWorker) -> None:
+async def test_a_job_that_has_failed_keeps_the_time_it_was_due(store: Store, holder: Holder) -> None:
     await store.enqueue("t", max_attempts=1)
-    job = await worker.claim_one()
+    job = await holder.claim_one()
 
-    await worker.settle(job, Verb.RETRY, error="boom", delay=3600.0)
+    await holder.settle(job, Verb.RETRY, error="boom", delay=3600.0)
 
     failed = await store.get(job.id)
     assert (failed.status, failed.run_after) == (JobStatus.FAILED, job.run_after)
 
 
 async def test_an_outcome_without_result_or_error_leaves_the_earlier_ones_and_done_leaves_neither(
-    store: Store, worker: RegisteredWorker
+    store: Store, holder: Holder
 ) -> None:
     job_id = await store.enqueue("t")
-    await worker.settle(await worker.claim_one(), Verb.RETRY, error="boom", result="1")
+    await holder.settle(await holder.claim_one(), Verb.RETRY, error="boom", result="1")
     for verb, result, error in ((Verb.SNOOZED, 1, "boom"), (Verb.DONE, None, None)):
-        await worker.settle(await worker.claim_one(), verb)
+        await holder.settle(await holder.claim_one(), verb)
         job = await store.get(job_id)
         assert (job.result, job.last_error) == (result, error)
 

@@ -11,7 +11,7 @@ from pqlite import InvalidJob, JobNotFound, JobStatus, NewJob
 from pqlite.events import CancelRequested, EnqueuedJob, Event, JobsEnqueued, RetryRequested, StoreEvent
 from pqlite.testing import EventLog
 from tests.conformance.conftest import Store
-from tests.store.workers import RegisteredWorker
+from tests.conformance.scene import Holder
 
 
 @pytest.fixture
@@ -76,10 +76,10 @@ async def test_what_a_transaction_of_the_callers_decides_is_not_called_committed
 
 
 async def test_who_cancels_and_retries_is_heard_and_what_came_of_it(
-    store: Store, log: EventLog, worker: RegisteredWorker
+    store: Store, log: EventLog, holder: Holder
 ) -> None:
     running, waiting = await store.enqueue("t"), await store.enqueue("u")
-    assert [job.id for job in await worker.claim(1)] == [running]
+    assert [job.id for job in await holder.claim(1)] == [running]
     await store.cancel(running)
     await store.retry(running)
     await store.cancel(waiting)

@@ -11,25 +11,22 @@ from pqlite import ConfigurationError, JobNotFound, JobStatus, LeaseLost, NotInT
 from pqlite.testing import jobs_of
 from pqlite.testing.memory import MemoryJobStore
 from tests.conformance.conftest import Store
-from tests.conformance.scene import RolledBack
-from tests.store.workers import RegisteredWorker
+from tests.conformance.scene import Holder, RolledBack
 
 FAILED = (NotInTransaction, asyncpg.InFailedSQLTransactionError)
 """What is raised by what is done in a transaction that has failed: in memory, and by the database."""
 
 
-async def test_what_is_enqueued_in_a_transaction_exists_when_it_is_committed(
-    store: Store, worker: RegisteredWorker
-) -> None:
+async def test_what_is_enqueued_in_a_transaction_exists_when_it_is_committed(store: Store, holder: Holder) -> None:
     async with store.transaction() as tx:
         job_id = await store.enqueue("t", conn=tx)
         [verdict] = await store.enqueue_many([{"job_type": "t"}], conn=tx)
         for unseen in (job_id, verdict.id):
             with pytest.raises(JobNotFound):
                 await store.get(unseen)
-        assert await worker.claim() == []
+        assert await holder.claim() == []
 
-    assert {job.id for job in await worker.claim()} == {job_id, verdict.id}
+    assert {job.id for job in await holder.claim()} == {job_id, verdict.id}
 
 
 async def test_what_is_enqueued_or_cancelled_in_a_transaction_is_undone_with_it(store: Store) -> None:

@@ -126,6 +126,7 @@ async def test_ids_of_undeclared_jobs_are_plain_ints(store: Store) -> None:
     assert {type(each) for each in (await store.enqueue("t"), *(verdict.id for verdict in verdicts))} == {int}
 
 
+@pytest.mark.usefixtures("postgres_only")
 async def test_waiting_ends_when_the_job_does(store: Store) -> None:
     started, finish = asyncio.Event(), asyncio.Event()
 
@@ -228,6 +229,7 @@ async def test_a_job_that_is_not_committed_yet_is_not_waited_for(store: Store) -
             await store.wait_for(job_id, timeout=None)
 
 
+@pytest.mark.usefixtures("postgres_only")
 async def test_a_job_that_is_deleted_as_it_ends_is_not_found_by_who_waits(store: Store) -> None:
     async def work(_ctx: Any) -> None: ...
 
@@ -250,6 +252,7 @@ async def test_who_stops_waiting_disturbs_nobody(store: Store) -> None:
     assert waiting[0].cancelled()
 
 
+@pytest.mark.usefixtures("postgres_only")
 async def test_many_wait_for_many(store: Store) -> None:
     async def work(ctx: Any) -> int:
         return int(ctx.job.payload["n"])

@@ -16,6 +16,8 @@ from tests.conformance.scene import locked, make_suspect
 from tests.store.conftest import Register
 from tests.support import EventLog, ended, settled, until
 
+pytestmark = pytest.mark.usefixtures("postgres_only")
+
 
 class Never(IdlePollPolicy):
     """Sleeps for ever when idle: only a wake-up, or a job that becomes due, ends it."""

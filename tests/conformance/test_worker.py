@@ -19,6 +19,8 @@ from tests.store.conftest import Register
 from tests.store.workers import RegisteredWorker
 from tests.support import EventLog, ended, settled, until
 
+pytestmark = pytest.mark.usefixtures("postgres_only")
+
 Run = Callable[..., AbstractAsyncContextManager[Worker]]
 
 

@@ -6,10 +6,14 @@ import signal
 import time
 from contextlib import suppress
 
+import pytest
+
 from tests.faults.kills import drain_with_kills
 from tests.faults.process import POISON_EXIT
 from tests.faults.scene import STEADY, Process, Scene, side_by_side
 from tests.support import until
+
+pytestmark = pytest.mark.timeout(240)  # Scenes share the processor: alone each takes a quarter of this at most.
 
 RECOVERY = 10.0
 START_SLACK = 1.0

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from pqlite import JobStatus, PgJobStore
 from pqlite.events.announcer import Announcer
 from pqlite.outcome import Outcome, Verb
@@ -10,6 +12,8 @@ from pqlite.worker.settler import Settler
 from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene, side_by_side
 from tests.support import until
+
+pytestmark = pytest.mark.timeout(240)  # Scenes share the processor: alone each takes a quarter of this at most.
 
 NOTICED = 15.0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import pytest
 from fastapi import FastAPI, Response
 
 from pqlite import JobContext, PgJobStore, Worker
@@ -20,6 +21,8 @@ from pqlite.events import JobAdopted, JobStarted
 from tests.faults.process import QuickBackoff, handlers
 from tests.faults.scene import Scene
 from tests.support import EventLog, until
+
+pytestmark = pytest.mark.timeout(240)  # Scenes share the processor: alone each takes a quarter of this at most.
 
 Breakable = Callable[..., AbstractAsyncContextManager[tuple[EmbeddedPostgres, Scene]]]
 

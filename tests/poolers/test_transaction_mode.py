@@ -184,7 +184,7 @@ async def test_a_killed_workers_jobs_are_taken_over_after_one_lease(
     pooler = await bounce(**settings)
     async with Scene(dsn, tmp_path) as scene:
         killed = await scene.spawn("killed", dsn=pooler.dsn(dsn), lease=12)
-        job = await scene.enqueue("slow", seconds=3.0)
+        job = await scene.enqueue("slow", seconds=[60.0, 0.1])
         await scene.line("start", job=job)
         await scene.spawn("judge", dsn=pooler.dsn(dsn), lease=12)
         killed.kill()

@@ -151,3 +151,25 @@ async def test_a_store_that_is_closed_ends_the_wait_for_a_key(
     assert [str(end) for end in ends] == [
         "The store was closed before the database said that the job was enqueued."
     ] * crowd
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_lock_of_the_whole_table_is_waited_for_and_not_taken_for_one_of_a_key(
+    many: bool, store: PgJobStore, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "KEY_WAIT", timedelta(milliseconds=20))
+    monkeypatch.setattr(writer, "SHARED_WAIT", timedelta(milliseconds=20))
+    async with conn.transaction():
+        await conn.execute("lock table pqlite.jobs in share mode")  # as CREATE INDEX does
+        job = {"job_type": "t", "dedupe_key": "k"}
+        enqueueing = asyncio.create_task(store.enqueue_many([job]) if many else store.enqueue("t", dedupe_key="k"))
+        waiting = "select count(*) from pg_locks where not granted and relation = 'pqlite.jobs'::regclass"
+
+        async def has_waited() -> bool:
+            return bool(await conn.fetchval(waiting)) and bool(await conn.fetchval("select true from pg_sleep(0.05)"))
+
+        await until(has_waited, "the enqueue to wait for the table")
+        assert not enqueueing.done()
+    await enqueueing
+
+    assert await conn.fetchval("select count(*) from pqlite.jobs") == 1

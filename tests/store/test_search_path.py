@@ -59,7 +59,7 @@ async def test_a_schema_in_front_that_shadows_functions_and_operators_changes_no
 
 
 @pytest.mark.usefixtures("evil")
-async def test_nor_does_it_change_what_workers_do(
+async def test_a_schema_in_front_that_shadows_functions_changes_nothing_for_workers(
     dsn: str,
     conn: asyncpg.Connection,
     store: PgJobStore,

@@ -11,6 +11,7 @@ import asyncpg
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.store.engine import Engine, Lane, Mark, Unknown
+from pqlite.worker.lanes import place_of
 
 BEGINNING = Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
 
@@ -55,6 +56,12 @@ class RegisteredWorker:
     async def claim_one(self) -> Job:
         [job] = await self.claim(1, suspect=True)
         return job
+
+    async def claim_due(self) -> Job | None:
+        """Claim the job that comes first: suspects, then by priority and due time."""
+        lanes = [place_of(head) for head in await self.engine.lanes(None, None) if head.due_in <= 0]
+        claimed, _ = await self.engine.claim(self.id, 1, suspect=True, queues=None, types=None, lanes=lanes)
+        return claimed[0].jobs[0] if claimed else None
 
     async def settle(self, job: Job, verb: Verb, **fields: Any) -> Verdict | None:
         """Settle one claim; return why it was not written, None if it was."""

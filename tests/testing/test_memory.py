@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pqlite import JobContext, JobStatus, Worker
+from pqlite import ConfigurationError, JobContext, JobStatus, Worker
 from pqlite.testing import Clock, MemoryJobStore
 from pqlite.testing.memory import store as memory
-from tests.support import ended, until
+from tests.support import until
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -48,22 +48,9 @@ def test_a_clock_is_not_set_back() -> None:
         Clock().advance(timedelta(seconds=-1))
 
 
-async def test_a_sleeping_worker_notices_that_the_clock_was_set_forward() -> None:
-    async with MemoryJobStore() as store, Worker(store=store, handlers={"t": nothing}):
-        await ended(store, await store.enqueue("t"))
-        job_id = await store.enqueue("t", run_after=timedelta(days=3))
-
-        store.clock.advance(timedelta(days=3))
-
-        assert (await ended(store, job_id, patience=1.0)).status is JobStatus.DONE
-
-
-async def test_a_worker_that_runs_alone_survives_any_jump_of_the_clock() -> None:
-    async with MemoryJobStore() as store, Worker(store=store, handlers={"t": nothing}) as worker:
-        for _ in range(5):
-            store.clock.advance(timedelta(days=100))
-            assert (await ended(store, await store.enqueue("t"))).attempts == 1
-        assert worker.healthy()
+def test_a_worker_refuses_it_and_says_what_to_do_instead() -> None:
+    with pytest.raises(ConfigurationError, match=r"A Worker needs PostgreSQL.*drain\(\).*pqlite_store"):
+        Worker(MemoryJobStore(), {"t": nothing})  # type: ignore[arg-type]
 
 
 async def test_what_was_enqueued_is_there_when_the_store_is_started_again() -> None:
@@ -72,28 +59,6 @@ async def test_what_was_enqueued_is_there_when_the_store_is_started_again() -> N
         job_id = await store.enqueue("t")
     async with store:
         assert (await store.get(job_id)).status is JobStatus.READY
-
-
-async def test_a_worker_in_another_event_loop_runs_what_is_enqueued_in_this_one() -> None:
-    store = MemoryJobStore()
-    ready, over = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with Worker(store=store, handlers={"t": nothing}):
-            ready.set()
-            await asyncio.to_thread(over.wait)
-
-    async with store:
-        thread = threading.Thread(target=asyncio.run, args=(serve(),))
-        thread.start()
-        try:
-            assert await asyncio.to_thread(ready.wait, 10)
-            jobs = [await ended(store, await store.enqueue("t"), patience=5.0) for _ in range(20)]
-        finally:
-            over.set()
-            await asyncio.to_thread(thread.join)
-
-    assert {job.status for job in jobs} == {JobStatus.DONE}
 
 
 def test_threads_that_enqueue_and_pick_up_at_once_lose_and_share_nothing() -> None:

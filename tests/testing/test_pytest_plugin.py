@@ -47,9 +47,8 @@ async def test_memory(pqlite_memory_store):
     await pqlite_memory_store.enqueue("t")
     await assert_enqueued(pqlite_memory_store, "t", count=1)
 
-@pytest.mark.parametrize("kind", ["pqlite_store", "pqlite_memory_store"])
-async def test_an_app_behind_asgi_transport(request, kind):
-    store, log = request.getfixturevalue(kind), EventLog()
+async def test_an_app_behind_asgi_transport(pqlite_store):
+    store, log = pqlite_store, EventLog()
     worker = Worker(store=store, handlers={"t": nothing}, observers=[log])
     app = FastAPI(lifespan=worker.lifespan)
 
@@ -120,9 +119,8 @@ from starlette.testclient import TestClient
 from pqlite import JobStatus, Worker
 from pqlite.testing import inline
 
-@pytest.mark.parametrize("kind", ["pqlite_store", "pqlite_memory_store"])
-def test_the_apps_lifespan_runs_its_worker(request, kind):
-    store = request.getfixturevalue(kind)
+def test_the_apps_lifespan_runs_its_worker(pqlite_store):
+    store = pqlite_store
 
     async def handler(ctx):
         return "done"
@@ -243,7 +241,7 @@ async def test_the_fixtures_work_in_every_kind_of_test_and_leave_nothing_behind(
 
     ran = run_pytest(project, "-o", "asyncio_default_fixture_loop_scope=function", PQLITE_TEST_DSN=server.dsn)
 
-    assert passed(ran, 16)
+    assert passed(ran, 14)
     conn = await asyncpg.connect(server.dsn)
     left = await conn.fetch("select datname from pg_database where datname ~ '^pqlite_(test|template)_'")
     await conn.close()

@@ -250,7 +250,7 @@ async def test_an_observer_may_subscribe_another_and_leave() -> None:
     assert numbers(late.events) == numbers(hearts.events) == [2]
 
 
-async def test_hot_paths_are_told_whether_anybody_wants_to_know(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_announcer_says_whether_anybody_observes_it(caplog: pytest.LogCaptureFixture) -> None:
     log, observer = Book(), Book()
     announce = Announcer(log=log.plain)
     assert not announce.wanted
@@ -266,7 +266,7 @@ async def test_hot_paths_are_told_whether_anybody_wants_to_know(caplog: pytest.L
         assert not Announcer().wanted
 
 
-async def test_the_log_hears_at_once_and_what_it_raises_is_no_concern_of_anybodys() -> None:
+async def test_the_log_is_written_at_once_and_its_errors_reach_nobody() -> None:
     log, observer = Book(), Book()
 
     def failing(event: Event) -> None:

@@ -18,6 +18,25 @@ def log() -> EventLog:
 
 
 @pytest.fixture
+async def store(store: PgJobStore) -> AsyncIterator[PgJobStore]:
+    """The test's store; connections that were made for the parts of a worker are closed after the test."""
+    engines: list[Any] = []
+
+    def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+        def making(*args: Any) -> Any:
+            engines.append(make(*args))
+            return engines[-1]
+
+        return making
+
+    store.engine = kept(store.engine)  # type: ignore[method-assign]
+    store.listening_engine = kept(store.listening_engine)  # type: ignore[method-assign]
+    yield store
+    for engine in engines:
+        await engine.link.close()
+
+
+@pytest.fixture
 def run(store: PgJobStore, log: EventLog) -> Run:
     """Run a worker on the test's store with these handlers, by job type; options go to Worker."""
 

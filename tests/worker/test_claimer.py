@@ -9,30 +9,19 @@ import pytest
 from pqlite import IdlePollPolicy, Job, JobStatus, LeaseLost, WorkerError
 from pqlite.events import ClaimsReleased
 from pqlite.events.announcer import Announcer
-from pqlite.store.engine import Claimed, Engine, Head, Lane, Mark, Unknown
-from pqlite.testing import EventLog, MemoryJobStore
+from pqlite.store.engine import Claimed, Head, Lane, Mark, Unknown
+from pqlite.testing import EventLog
 from pqlite.worker import claimer, lanes
 from pqlite.worker.claimer import ARM_BEYOND, AUDIT_EVERY, DISCOVERY_SECONDS, NOT_AT_ALL, STRANGE, Claimer
 from pqlite.worker.lanes import Lanes, place_of
 from pqlite.worker.supervisor import FOREVER
-
-
-class Way:
-    """A connection that can be lost."""
-
-    def __init__(self) -> None:
-        self.connected = False
-        self.generation = 0
-
-    async def connect(self, deadline: float) -> None:
-        self.connected = True
-        self.generation += 1
+from tests.worker.memory import MemoryEngine, StoreWithEngine, Way
 
 
 class Watched:
     """The engine's verbs over a connection that can be lost, and what was asked of them."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: MemoryEngine) -> None:
         self._engine = engine
         self.link = Way()
         self.claims: list[dict[str, Any]] = []
@@ -92,7 +81,7 @@ class Streak(IdlePollPolicy):
 class Desk:
     """A claimer, and whom it calls."""
 
-    def __init__(self, store: MemoryJobStore) -> None:
+    def __init__(self, store: StoreWithEngine) -> None:
         self.log = EventLog()
         self.announce = Announcer([self.log])
         self.engine = Watched(store.engine("claimer"))
@@ -137,8 +126,8 @@ class Desk:
 
 
 @pytest.fixture
-async def store() -> MemoryJobStore:
-    store = MemoryJobStore()
+async def store() -> StoreWithEngine:
+    store = StoreWithEngine()
     await store.start()
     for holder in ("me", "another"):
         await store.engine("test").register(holder, "worker", None, timedelta(seconds=20), {})
@@ -146,11 +135,11 @@ async def store() -> MemoryJobStore:
 
 
 @pytest.fixture
-def desk(store: MemoryJobStore) -> Desk:
+def desk(store: StoreWithEngine) -> Desk:
     return Desk(store)
 
 
-async def claim_all(store: MemoryJobStore, holder: str) -> list[int]:
+async def claim_all(store: StoreWithEngine, holder: str) -> list[int]:
     """Claim whatever is due, by another hand than the claimer's."""
     engine = store.engine("test")
     asked = [place_of(head) for head in await engine.lanes(None, None)]
@@ -158,7 +147,7 @@ async def claim_all(store: MemoryJobStore, holder: str) -> list[int]:
     return [job.id for _, jobs in claimed for job in jobs]
 
 
-async def suspect(store: MemoryJobStore, job_type: str = "t", queue: str = "default") -> int:
+async def suspect(store: StoreWithEngine, job_type: str = "t", queue: str = "default") -> int:
     """Enqueue a job, let a worker that holds it die, and return it."""
     engine = store.engine("test")
     await engine.register("victim", "worker", None, timedelta(seconds=20), {})
@@ -176,7 +165,7 @@ async def test_without_a_registration_it_asks_nothing_until_it_is_woken(desk: De
     assert (desk.engine.link.connected, desk.engine.claims) == (False, [])
 
 
-async def test_without_room_nothing_is_claimed_and_audits_go_on(store: MemoryJobStore, desk: Desk) -> None:
+async def test_without_room_nothing_is_claimed_and_audits_go_on(store: StoreWithEngine, desk: Desk) -> None:
     await store.enqueue("t")
     desk.room = 0
 
@@ -184,7 +173,7 @@ async def test_without_room_nothing_is_claimed_and_audits_go_on(store: MemoryJob
     assert (desk.engine.link.connected, desk.engine.claims) == (True, [])
 
 
-async def test_with_every_slot_taken_jobs_are_claimed_to_wait(store: MemoryJobStore, desk: Desk) -> None:
+async def test_with_every_slot_taken_jobs_are_claimed_to_wait(store: StoreWithEngine, desk: Desk) -> None:
     for _ in range(3):
         await store.enqueue("t")
     desk.room, desk.prefetch = 0, 2
@@ -194,7 +183,7 @@ async def test_with_every_slot_taken_jobs_are_claimed_to_wait(store: MemoryJobSt
 
 
 async def test_jobs_of_other_queues_and_types_are_left_alone_be_they_suspects_or_not(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     for job_type, queue in (("t", "elsewhere"), ("unknown", "default")):
         await suspect(store, job_type, queue)
@@ -209,7 +198,7 @@ async def test_jobs_of_other_queues_and_types_are_left_alone_be_they_suspects_or
 
 
 async def test_its_sleep_grows_while_there_is_nothing_and_a_job_or_a_wake_up_makes_it_short_again(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     assert [await desk.claimer.once() for _ in range(4)] == [0, 60, 120, 180]
 
@@ -232,7 +221,7 @@ async def test_no_policy_makes_it_sleep_for_ever_or_less_than_nothing(desk: Desk
     assert [duration.total_seconds() for duration, _ in desk.engine.armed] == [sleep + ARM_BEYOND] * 2
 
 
-async def test_it_sleeps_no_longer_than_until_the_next_job_is_due(store: MemoryJobStore, desk: Desk) -> None:
+async def test_it_sleeps_no_longer_than_until_the_next_job_is_due(store: StoreWithEngine, desk: Desk) -> None:
     await store.enqueue("u", run_after=timedelta(seconds=50))
     await store.enqueue("t", run_after=timedelta(seconds=30))
 
@@ -240,7 +229,7 @@ async def test_it_sleeps_no_longer_than_until_the_next_job_is_due(store: MemoryJ
 
 
 async def test_a_job_that_another_worker_was_quicker_to_claim_is_no_reason_to_hurry(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     await desk.asleep()
     await store.enqueue("t")
@@ -278,7 +267,7 @@ async def test_on_a_new_connection_it_asks_anew_to_be_notified_and_looks_everywh
 
 
 async def test_wake_ups_that_lead_to_nothing_make_it_deaf_for_a_while_and_those_that_lead_to_jobs_do_not(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     for _ in range(10):
         await store.enqueue("t")
@@ -299,7 +288,7 @@ async def test_wake_ups_that_lead_to_nothing_make_it_deaf_for_a_while_and_those_
 
 
 async def test_a_wake_up_asks_the_lane_that_served_last_before_it_looks_around_but_not_twice_in_a_row(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claimer, "DISCOVER_EVERY", 0.0)
     await store.enqueue("t")
@@ -317,7 +306,7 @@ async def test_a_wake_up_asks_the_lane_that_served_last_before_it_looks_around_b
     assert [asked["suspect"] for asked in desk.engine.claims] == [True, False, True, False, True]
 
 
-async def test_payloads_that_are_too_new_are_neither_claimed_nor_looked_for(store: MemoryJobStore, desk: Desk) -> None:
+async def test_payloads_that_are_too_new_are_neither_claimed_nor_looked_for(store: StoreWithEngine, desk: Desk) -> None:
     await store.enqueue("t", 1)
     await store.enqueue("t", 2, metadata={"payload_version": 2})
 
@@ -329,7 +318,7 @@ async def test_payloads_that_are_too_new_are_neither_claimed_nor_looked_for(stor
 
 
 async def test_while_known_lanes_have_jobs_it_looks_for_others_only_now_and_then(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.room = 1
     for _ in range(5):
@@ -344,7 +333,7 @@ async def test_while_known_lanes_have_jobs_it_looks_for_others_only_now_and_then
 
 
 async def test_lanes_that_were_not_asked_yet_are_asked_at_once(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "MOST", 1)
     await desk.asleep()
@@ -356,7 +345,7 @@ async def test_lanes_that_were_not_asked_yet_are_asked_at_once(
 
 
 async def test_a_lane_whose_next_job_may_not_wait_is_asked_again_without_a_look(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     desk.room, desk.prefetch = 1, 5
     for _ in range(3):
@@ -371,7 +360,7 @@ async def test_a_lane_whose_next_job_may_not_wait_is_asked_again_without_a_look(
 
 
 async def test_a_job_that_may_not_wait_keeps_no_others_from_being_claimed_to_wait(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     desk.room = 1
     for _ in range(2):
@@ -386,7 +375,7 @@ async def test_a_job_that_may_not_wait_keeps_no_others_from_being_claimed_to_wai
 
 
 async def test_while_a_suspect_waits_for_room_the_lanes_stay_known_and_nothing_is_asked_in_a_hurry(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     await suspect(store)
     await store.enqueue("t")
@@ -400,7 +389,7 @@ async def test_while_a_suspect_waits_for_room_the_lanes_stay_known_and_nothing_i
     assert (len(desk.accepted), len(desk.engine.looks)) == (2, 1)
 
 
-async def test_a_name_that_is_no_more_is_told_and_is_no_error(store: MemoryJobStore, desk: Desk) -> None:
+async def test_a_name_that_is_no_more_is_told_and_is_no_error(store: StoreWithEngine, desk: Desk) -> None:
     await store.enqueue("t")
     desk.claimer.holder = "gone"
 
@@ -413,7 +402,7 @@ async def test_a_name_that_is_no_more_is_told_and_is_no_error(store: MemoryJobSt
 
 
 async def test_a_name_that_is_refused_again_and_again_is_an_error_and_one_that_was_accepted_meanwhile_is_not(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     await store.enqueue("t")
     for holder in ("gone", "gone too"):
@@ -463,7 +452,7 @@ async def test_when_it_is_too_early_to_look_for_lanes_it_waits_for_that_and_can_
 
 
 @pytest.mark.usefixtures("looks_are_dear")
-async def test_a_busy_worker_too_leaves_it_alone_after_dear_looks(store: MemoryJobStore, desk: Desk) -> None:
+async def test_a_busy_worker_too_leaves_it_alone_after_dear_looks(store: StoreWithEngine, desk: Desk) -> None:
     desk.room = 1
     for _ in range(9):
         await store.enqueue("t")
@@ -474,7 +463,7 @@ async def test_a_busy_worker_too_leaves_it_alone_after_dear_looks(store: MemoryJ
 
 
 async def test_after_a_look_that_took_long_the_next_claim_begins_where_it_found_something(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "SLOW", 0.0)
     await store.enqueue("t")
@@ -488,7 +477,7 @@ async def test_after_a_look_that_took_long_the_next_claim_begins_where_it_found_
 
 
 async def test_a_claim_that_took_long_and_got_nothing_leaves_its_lane_without_hope(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "SLOW", 0.0)
     await store.enqueue("t")
@@ -500,7 +489,7 @@ async def test_a_claim_that_took_long_and_got_nothing_leaves_its_lane_without_ho
     assert [len(asked["lanes"]) for asked in desk.engine.claims] == [1, 1, 0]
 
 
-async def test_a_clock_that_was_set_back_is_a_reason_to_look_everywhere(store: MemoryJobStore, desk: Desk) -> None:
+async def test_a_clock_that_was_set_back_is_a_reason_to_look_everywhere(store: StoreWithEngine, desk: Desk) -> None:
     await store.enqueue("t")
     await desk.claimer.once()
     await desk.asleep()
@@ -512,7 +501,7 @@ async def test_a_clock_that_was_set_back_is_a_reason_to_look_everywhere(store: M
 
 
 async def test_claims_whose_answers_were_lost_with_the_connection_are_given_back_before_the_next_claim(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     await desk.asleep()
     await store.enqueue("t")
@@ -528,7 +517,7 @@ async def test_claims_whose_answers_were_lost_with_the_connection_are_given_back
 
 
 async def test_an_audit_is_not_due_at_every_call_and_is_made_once(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
         await desk.claimer.once()
@@ -544,7 +533,7 @@ async def test_an_audit_is_not_due_at_every_call_and_is_made_once(
 
 
 async def test_an_audit_gives_back_what_was_unknown_when_it_was_due_and_nothing_that_was_claimed_since(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     await desk.asleep()
     await store.enqueue("t")
@@ -560,7 +549,7 @@ async def test_an_audit_gives_back_what_was_unknown_when_it_was_due_and_nothing_
     assert desk.everywhere == everywhere + 1
 
 
-async def test_an_audit_leaves_alone_what_the_worker_knows_of(store: MemoryJobStore, desk: Desk) -> None:
+async def test_an_audit_leaves_alone_what_the_worker_knows_of(store: StoreWithEngine, desk: Desk) -> None:
     job_id = await store.enqueue("t")
     await desk.claimer.once()
     desk.claimer._next_audit, everywhere = 0.0, desk.everywhere
@@ -573,7 +562,7 @@ async def test_an_audit_leaves_alone_what_the_worker_knows_of(store: MemoryJobSt
 
 
 async def test_an_audit_that_was_due_on_a_lost_connection_gives_back_nothing_by_the_clock_of_another_server(
-    store: MemoryJobStore, desk: Desk
+    store: StoreWithEngine, desk: Desk
 ) -> None:
     await desk.asleep()
     desk.claimer._next_audit, desk.engine.clock_ahead = 0.0, timedelta(seconds=30)
@@ -590,7 +579,7 @@ async def test_an_audit_that_was_due_on_a_lost_connection_gives_back_nothing_by_
 
 
 async def test_after_an_audit_that_failed_the_next_covers_the_same_time(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claimer, "AUDIT_MARGIN", 0.0)
     monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.0)
@@ -611,7 +600,7 @@ async def test_after_an_audit_that_failed_the_next_covers_the_same_time(
 
 
 async def test_a_claim_that_commits_only_after_an_audit_is_given_back_by_the_next(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claimer, "AUDIT_MARGIN", 0.0)
     monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.0)
@@ -627,7 +616,7 @@ async def test_a_claim_that_commits_only_after_an_audit_is_given_back_by_the_nex
     assert (await store.get(late)).status is JobStatus.READY
 
 
-async def test_an_audit_that_becomes_due_during_another_is_made_after_it(store: MemoryJobStore, desk: Desk) -> None:
+async def test_an_audit_that_becomes_due_during_another_is_made_after_it(store: StoreWithEngine, desk: Desk) -> None:
     await desk.asleep()
     desk.claimer._next_audit = 0.0
     await desk.claimer.once()

@@ -283,7 +283,7 @@ async def test_a_generator_cannot_make_a_failure_a_success(
 
 @pytest.mark.parametrize("dependency", [swallowing, swallowing_later])
 @pytest.mark.parametrize("in_thread", [False, True])
-async def test_nor_a_failure_of_another_dependency(
+async def test_a_generator_cannot_hide_a_failure_of_another_dependency(
     run: Run, store: PgJobStore, dependency: Callable[..., Any], in_thread: bool
 ) -> None:
     handlers = Handlers()
@@ -303,7 +303,7 @@ async def test_nor_a_failure_of_another_dependency(
 
 @pytest.mark.parametrize("dependency", [swallowing, swallowing_later])
 @pytest.mark.parametrize("in_thread", [False, True])
-async def test_nor_can_it_hide_a_failure_from_a_transaction_around_it(
+async def test_a_generator_cannot_hide_a_failure_from_a_transaction_around_it(
     run: Run, store: PgJobStore, book: Book, dependency: Callable[..., Any], in_thread: bool
 ) -> None:
     handlers = Handlers()

@@ -88,14 +88,14 @@ async def test_while_jobs_come_and_go_it_looks_back_every_second_and_sweeps_ever
     assert looks == [(n, what) for n in range(11) for what in (["back"] if n % 5 else ["sweep", "back"])]
 
 
-async def test_idle_it_looks_less_and_less_and_sweeps_every_ten_seconds(watch: Watch) -> None:
+async def test_an_idle_scout_looks_less_and_less_often_and_sweeps_every_ten_seconds(watch: Watch) -> None:
     looks = await watch.watch(60)
 
     assert looks[:5] == [(0, "sweep"), (1, "back"), (3, "back"), (5, "sweep"), (13, "sweep")]
     assert looks[5:] == [(n, "sweep") for n in (23, 33, 43, 53)]
 
 
-async def test_after_a_long_rest_news_are_looked_after_at_once_and_often(watch: Watch) -> None:
+async def test_after_a_long_rest_the_first_new_job_makes_it_look_at_once_and_often(watch: Watch) -> None:
     await watch.watch(60)
     began = watch.now - 1000
     assert watch.scout.stir()
@@ -114,7 +114,7 @@ async def test_it_is_woken_for_the_first_news_and_for_the_first_that_may_be_anyw
     assert told == [True, False, True, False, False]
 
 
-async def test_what_was_given_back_anywhere_is_swept_for_at_once_and_only_once(watch: Watch) -> None:
+async def test_a_job_given_back_in_any_lane_causes_one_sweep_at_once(watch: Watch) -> None:
     await watch.watch(3, news=True)
     watch.scout.stir(everywhere=True)
     watch.scout.stir()
@@ -123,7 +123,7 @@ async def test_what_was_given_back_anywhere_is_swept_for_at_once_and_only_once(w
     assert [what for _, what in looks] == ["sweep", "back", "back", "back"]
 
 
-async def test_while_a_dear_sweep_must_wait_it_looks_back_and_sweeps_when_it_may(watch: Watch) -> None:
+async def test_an_expensive_sweep_is_postponed_and_recent_jobs_are_looked_for_meanwhile(watch: Watch) -> None:
     watch.takes["sweep"] = 0.1
     await watch.watch(5.5, news=True)
     watch.scout.stir(everywhere=True)
@@ -134,7 +134,7 @@ async def test_while_a_dear_sweep_must_wait_it_looks_back_and_sweeps_when_it_may
     assert {what for when, what in looks if when < earliest - 0.1} == {"back"}
 
 
-async def test_dear_looks_take_a_twentieth_of_the_time(watch: Watch) -> None:
+async def test_expensive_looks_take_a_twentieth_of_the_time(watch: Watch) -> None:
     watch.takes = {"sweep": 1.0, "back": 1.0}
     looks = await watch.watch(400, news=True)
 

@@ -238,11 +238,11 @@ async def test_a_worker_that_runs_again_in_another_event_loop_is_heard_again(dsn
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with")
-def test_a_test_client_that_is_closed_has_let_the_observers_hear_everything() -> None:
+def test_a_test_client_that_is_closed_has_let_the_observers_hear_everything(pqlite_store: PgJobStore) -> None:
     from starlette.testclient import TestClient  # warns already when it is imported
 
     log = EventLog()
-    store = MemoryJobStore()
+    store = pqlite_store
     worker = Worker(store, {"t": nothing}, observers=[log])
     app = FastAPI(lifespan=worker.lifespan)
 

@@ -7,7 +7,6 @@ import pytest
 
 from pqlite import Job, LeaseLost, PgJobStore
 from pqlite.store.engine import Engine
-from pqlite.testing import MemoryJobStore
 from pqlite.worker import once
 from pqlite.worker.once import Once
 from pqlite.worker.supervisor import FOREVER
@@ -52,20 +51,18 @@ class Pass:
 
 
 @pytest.fixture
-async def store() -> MemoryJobStore:
-    store = MemoryJobStore()
-    await store.start()
+async def store(store: PgJobStore) -> PgJobStore:
     await store.engine("test").register("me", "worker", None, timedelta(seconds=20), {})
     return store
 
 
 @pytest.fixture
-def single(store: MemoryJobStore) -> Pass:
+def single(store: PgJobStore) -> Pass:
     return Pass(store.engine("test"))
 
 
 async def test_without_a_registration_it_waits_for_one_but_not_for_ever(
-    store: MemoryJobStore, single: Pass, monkeypatch: pytest.MonkeyPatch
+    store: PgJobStore, single: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.enqueue("t")
     single.holder = None
@@ -80,7 +77,7 @@ async def test_without_a_registration_it_waits_for_one_but_not_for_ever(
 
 
 async def test_a_name_that_is_no_more_is_told_and_is_neither_an_error_nor_the_end(
-    store: MemoryJobStore, single: Pass
+    store: PgJobStore, single: Pass
 ) -> None:
     await store.enqueue("t")
     single.holder = "gone"
@@ -93,7 +90,7 @@ async def test_a_name_that_is_no_more_is_told_and_is_neither_an_error_nor_the_en
     assert [job.job_type for job in single.accepted] == ["t"]
 
 
-async def test_without_room_it_does_not_look_until_it_is_woken(store: MemoryJobStore, single: Pass) -> None:
+async def test_without_room_it_does_not_look_until_it_is_woken(store: PgJobStore, single: Pass) -> None:
     await store.enqueue("t")
     single.room, single.running = 0, True
 
@@ -128,7 +125,7 @@ async def test_an_outcome_that_was_written_during_a_look_is_looked_after(single:
 
 
 async def test_a_database_that_is_away_ends_it_when_it_was_away_for_too_long_without_a_break(
-    store: MemoryJobStore, single: Pass, monkeypatch: pytest.MonkeyPatch
+    store: PgJobStore, single: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = PgJobStore(dsn="postgresql://127.0.0.1:1/nothing").engine("test")
     there, single.once._engine = single.once._engine, nowhere
@@ -150,7 +147,7 @@ async def test_a_database_that_is_away_ends_it_when_it_was_away_for_too_long_wit
     await nowhere.link.close()
 
 
-async def test_payloads_that_are_too_new_are_left_alone(store: MemoryJobStore, single: Pass) -> None:
+async def test_payloads_that_are_too_new_are_left_alone(store: PgJobStore, single: Pass) -> None:
     await store.enqueue("t", 1)
     await store.enqueue("t", 2, metadata={"payload_version": 2})
 

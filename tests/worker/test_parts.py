@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from pqlite import BackoffPolicy, IdlePollPolicy, Job, JobContext, JobStatus, LoopErrorPolicy
+from pqlite import BackoffPolicy, IdlePollPolicy, Job, JobContext, JobStatus, LoopErrorPolicy, PgJobStore
 from pqlite.events import JobAdopted, WorkerFenced
 from pqlite.events.announcer import Announcer
 from pqlite.job import TakenOver
 from pqlite.outcome import Outcome, Verb
 from pqlite.settings import WorkerSettings
 from pqlite.store.engine import Head
-from pqlite.testing import EventLog, MemoryJobStore
+from pqlite.testing import EventLog, jobs_of
 from pqlite.worker.claimer import AUDIT_EVERY
 from pqlite.worker.lanes import Asked
 from pqlite.worker.parts import GATE, Parts, Plan
@@ -24,7 +24,7 @@ from pqlite.worker.supervisor import FOREVER, Loop
 class Desk:
     """The parts of a worker with two slots that is registered as `me`; its handler goes on when told to."""
 
-    def __init__(self, store: MemoryJobStore, unknown_job_types: str = "wait", **settings: Any) -> None:
+    def __init__(self, store: PgJobStore, unknown_job_types: str = "wait", **settings: Any) -> None:
         self.store, self.log = store, EventLog()
         self.announce = Announcer([self.log])
         self.drain, self.go_on = asyncio.Event(), asyncio.Event()
@@ -100,9 +100,7 @@ async def once(loop: Loop) -> float:
 
 
 @pytest.fixture
-async def desk() -> Desk:
-    store = MemoryJobStore()
-    await store.start()
+async def desk(store: PgJobStore) -> Desk:
     return Desk(store)
 
 
@@ -406,7 +404,7 @@ async def test_done_jobs_are_kept_unless_they_are_to_be_kept_for_no_time(
     await other.parts.executor.drained()
     await once(other.parts.settling)
 
-    assert len(await desk.store.jobs()) == kept
+    assert len(await jobs_of(desk.store)) == kept
 
 
 @pytest.mark.parametrize(("unknown", "held"), [("wait", 0), ("fail", 1)])

@@ -9,9 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pqlite import LeaseLost
+from pqlite import LeaseLost, PgJobStore
 from pqlite.store.route import Pooling
-from pqlite.testing import MemoryJobStore
 from pqlite.worker import sentinel
 from pqlite.worker.sentinel import LEASE_MARGIN, RECONNECT_SECONDS, SILENCE, Sentinel
 from pqlite.worker.session import Session
@@ -34,7 +33,7 @@ class Heard:
 class Desk:
     """A sentinel in the test's own thread, without its loops."""
 
-    def __init__(self, store: MemoryJobStore) -> None:
+    def __init__(self, store: PgJobStore) -> None:
         self.now = 1000.0
         self.heard = Heard()
         self.store = store
@@ -80,9 +79,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
-    store = MemoryJobStore()
-    await store.start()
+async def desk(store: PgJobStore, monkeypatch: pytest.MonkeyPatch) -> Desk:
     desk = Desk(store)
     monkeypatch.setattr(sentinel, "time", desk)
     return desk
@@ -301,7 +298,7 @@ async def test_a_lock_that_is_not_shown_any_more_does_not_count(desk: Desk) -> N
 
 async def test_a_lock_that_could_not_be_had_is_shown_from_the_first_renewal_on_that_has_it(desk: Desk) -> None:
     await desk.registered()
-    old, desk.engine.link.session = desk.engine.link.session, None
+    old, desk.engine.link._conn = desk.engine.link._conn, None
     shown: list[object] = []
     renew = desk.engine.renew
 
@@ -311,8 +308,7 @@ async def test_a_lock_that_could_not_be_had_is_shown_from_the_first_renewal_on_t
 
     desk.renewals(seen)
     await desk.sentinel._renew()
-    assert old is not None
-    old.locks.clear()
+    await end_session(desk.store, old)
     await desk.sentinel._renew()
 
     assert shown == [False, True]
@@ -340,7 +336,7 @@ async def test_only_the_loss_of_the_connection_in_use_is_a_reason_to_renew_at_on
     desk.sentinel._on_lost(object())
     assert not desk.sentinel._renewing._woken.is_set()
 
-    desk.sentinel._on_lost(desk.engine.link.session)
+    desk.sentinel._on_lost(desk.engine.link._conn)
     assert desk.sentinel._renewing._woken.is_set()
 
 
@@ -364,10 +360,19 @@ async def test_a_farewell_takes_the_registration_away_and_one_that_fails_is_said
         await desk.engine.renew(holder, timedelta(seconds=LEASE), None, deadline=1.0)
 
 
+async def end_session(store: PgJobStore, conn: Any) -> None:
+    """Close a connection; return when the server has freed its advisory locks."""
+    pid = conn.get_server_pid()
+    await conn.close()
+    async with store.connection() as own:
+        while await own.fetchval("select exists (select from pg_catalog.pg_locks where pid = $1)", pid):
+            await asyncio.sleep(0.01)
+
+
 class Ears:
     """A session, and what it passes on."""
 
-    def __init__(self, store: MemoryJobStore, queues: list[str] | None = None) -> None:
+    def __init__(self, store: PgJobStore, queues: list[str] | None = None) -> None:
         self.heard: list[object] = []
         self.pooling: Pooling | None = None
         self.session = Session(
@@ -375,7 +380,7 @@ class Ears:
             queues,
             pooling=lambda: self.pooling,
             notified=self.heard.append,
-            cancelled=lambda: self.heard.append("cancel"),
+            renew=lambda: self.heard.append("cancel"),
         )
         self.link = store.listening_engine("test", self._on_connect).link
 
@@ -413,14 +418,13 @@ async def test_with_each_connection_the_worker_listens_anew_and_looks_for_what_i
 async def test_a_lock_that_the_old_connection_still_holds_is_taken_once_it_is_free(desk: Desk) -> None:
     ears = Ears(desk.store)
     await ears.link.connect(1.0)
-    old, ears.link.session = ears.link.session, None
+    old, ears.link._conn = ears.link._conn, None
     await ears.link.connect(1.0)
     assert (ears.session.hears, ears.session.lock_key) == (True, None)
 
     await ears.session.lock(ears.link)
     assert ears.session.lock_key is None
-    assert old is not None
-    old.locks.clear()
+    await end_session(desk.store, old)
     await ears.session.lock(ears.link)
     assert ears.session.lock_key is not None
 

@@ -14,7 +14,7 @@ from pqlite.events import JobSettled, OutcomeRefused
 from pqlite.events.announcer import Announcer
 from pqlite.outcome import Outcome, Verb
 from pqlite.store.engine import Answer, Engine
-from pqlite.testing import EventLog, MemoryJobStore
+from pqlite.testing import EventLog
 from pqlite.worker import settler
 from pqlite.worker.settler import BUSY_PAUSE, Settler
 from pqlite.worker.supervisor import FOREVER
@@ -25,7 +25,7 @@ from tests.store.workers import RegisteredWorker
 class Desk:
     """A settler, and whom it calls."""
 
-    def __init__(self, store: MemoryJobStore, limit: int) -> None:
+    def __init__(self, store: PgJobStore, limit: int) -> None:
         self.log = EventLog()
         self.announce = Announcer([self.log])
         self.wakes = self.rooms = 0
@@ -51,18 +51,11 @@ class Desk:
 
 
 @pytest.fixture
-async def store() -> MemoryJobStore:
-    store = MemoryJobStore()
-    await store.start()
-    return store
-
-
-@pytest.fixture
-def desk(store: MemoryJobStore) -> Desk:
+def desk(store: PgJobStore) -> Desk:
     return Desk(store, limit=3)
 
 
-async def claimed(store: MemoryJobStore, count: int, holder: str = "me") -> list[Job]:
+async def claimed(store: PgJobStore, count: int, holder: str = "me") -> list[Job]:
     """Return jobs that a worker of that name has just claimed."""
     worker = RegisteredWorker(store.engine("test"), holder)
     await worker.engine.register(holder, "worker", None, timedelta(seconds=20), {})
@@ -70,7 +63,7 @@ async def claimed(store: MemoryJobStore, count: int, holder: str = "me") -> list
     return await worker.claim()
 
 
-async def test_an_outcome_that_was_committed_already_is_told_and_not_offered(store: MemoryJobStore, desk: Desk) -> None:
+async def test_an_outcome_that_was_committed_already_is_told_and_not_offered(store: PgJobStore, desk: Desk) -> None:
     [job] = await claimed(store, 1)
     desk.settler.submit(Outcome(job, Verb.DONE, committed=True))
 
@@ -79,9 +72,7 @@ async def test_an_outcome_that_was_committed_already_is_told_and_not_offered(sto
     assert [event.outcome.job.id for event in desk.log.of(JobSettled)] == [job.id]
 
 
-async def test_each_outcome_is_offered_in_the_name_that_its_claim_was_made_in(
-    store: MemoryJobStore, desk: Desk
-) -> None:
+async def test_each_outcome_is_offered_in_the_name_that_its_claim_was_made_in(store: PgJobStore, desk: Desk) -> None:
     [first], [second] = await claimed(store, 1, "me"), await claimed(store, 1, "me, registered anew")
     desk.settler.submit(Outcome(first, Verb.DONE))
     desk.settler.submit(Outcome(second, Verb.DONE))
@@ -95,7 +86,7 @@ async def test_each_outcome_is_offered_in_the_name_that_its_claim_was_made_in(
 
 
 async def test_no_more_than_a_batch_is_written_at_once(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: PgJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settler, "BATCH", 2)
     for job in await claimed(store, 3):
@@ -107,7 +98,7 @@ async def test_no_more_than_a_batch_is_written_at_once(
 
 
 async def test_what_is_to_be_claimed_again_is_told_once_it_is_written_and_nothing_else_is(
-    store: MemoryJobStore, desk: Desk
+    store: PgJobStore, desk: Desk
 ) -> None:
     verbs = [Verb.RETRY, Verb.SNOOZED, Verb.RELEASED, Verb.DONE, Verb.FAILED, Verb.CANCELLED]
     for job, verb in zip(await claimed(store, 6), verbs, strict=True):
@@ -123,7 +114,7 @@ async def test_what_is_to_be_claimed_again_is_told_once_it_is_written_and_nothin
 
 
 async def test_one_that_is_locked_goes_behind_the_others(
-    store: MemoryJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    store: PgJobStore, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settler, "BATCH", 1)
     first, second = await claimed(store, 2)
@@ -137,7 +128,7 @@ async def test_one_that_is_locked_goes_behind_the_others(
     assert (await store.get(second.id)).status is JobStatus.DONE
 
 
-async def test_without_observers_the_log_hears_of_what_did_not_go_well(store: MemoryJobStore, desk: Desk) -> None:
+async def test_without_observers_the_log_hears_of_what_did_not_go_well(store: PgJobStore, desk: Desk) -> None:
     done, failed = await claimed(store, 2)
     heard = EventLog()
     desk.settler._announce = Announcer(log=heard)
@@ -150,7 +141,7 @@ async def test_without_observers_the_log_hears_of_what_did_not_go_well(store: Me
 
 
 async def test_while_all_that_is_left_is_locked_it_rests_and_is_woken_by_the_next(
-    store: MemoryJobStore, desk: Desk
+    store: PgJobStore, desk: Desk
 ) -> None:
     first, second, third = await claimed(store, 3)
     desk.settler.submit(Outcome(first, Verb.DONE))
@@ -167,9 +158,9 @@ async def test_while_all_that_is_left_is_locked_it_rests_and_is_woken_by_the_nex
     assert [(await store.get(job.id)).status for job in (first, second, third)] == [JobStatus.DONE] * 3
 
 
-async def test_room_is_told_of_once_when_enough_has_been_written(store: MemoryJobStore, desk: Desk) -> None:
+async def test_room_is_told_of_once_when_enough_has_been_written(store: PgJobStore, desk: Desk) -> None:
     for count, rooms in ((2, 0), (3, 1)):
-        for job in await claimed(store, count):
+        for job in await claimed(store, count, f"me, {count}"):
             desk.settler.submit(Outcome(job, Verb.DONE))
         assert desk.settler.full == (rooms == 1)
 
@@ -179,7 +170,7 @@ async def test_room_is_told_of_once_when_enough_has_been_written(store: MemoryJo
 
 
 async def test_the_outcome_of_a_claim_that_was_undone_is_offered_for_the_same_claim_made_again(
-    store: MemoryJobStore, desk: Desk
+    store: PgJobStore, desk: Desk
 ) -> None:
     [job] = await claimed(store, 1)
     desk.settler.submit(Outcome(job, Verb.DONE, result="1"))
@@ -221,7 +212,7 @@ def lose() -> None:
 
 
 async def test_an_outcome_whose_claim_is_made_again_while_it_is_written_is_offered_once_more(
-    store: MemoryJobStore, desk: Desk
+    store: PgJobStore, desk: Desk
 ) -> None:
     [job] = await claimed(store, 1)
     again = await store.get(job.id)
@@ -234,7 +225,7 @@ async def test_an_outcome_whose_claim_is_made_again_while_it_is_written_is_offer
 
 
 async def test_a_connection_that_is_lost_among_refusals_makes_no_outcome_a_failure(
-    store: MemoryJobStore, desk: Desk
+    store: PgJobStore, desk: Desk
 ) -> None:
     [job] = await claimed(store, 1)
     desk.settler.submit(Outcome(job, Verb.DONE, result="1"))
@@ -249,7 +240,7 @@ async def test_a_connection_that_is_lost_among_refusals_makes_no_outcome_a_failu
 
 
 async def test_what_cannot_even_fail_is_an_error_so_that_it_is_offered_less_often(
-    store: MemoryJobStore, desk: Desk
+    store: PgJobStore, desk: Desk
 ) -> None:
     [job] = await claimed(store, 1)
     desk.settler.submit(Outcome(job, Verb.DONE, result="1"))
@@ -263,18 +254,19 @@ async def test_what_cannot_even_fail_is_an_error_so_that_it_is_offered_less_ofte
     assert (outcome.verb, outcome.result) == (Verb.FAILED, None)
 
 
-async def test_a_last_flush_says_how_many_outcomes_could_not_be_written(store: MemoryJobStore, desk: Desk) -> None:
+async def test_a_last_flush_says_how_many_outcomes_could_not_be_written(store: PgJobStore, desk: Desk) -> None:
     first, second = await claimed(store, 2)
     desk.settler.submit(Outcome(first, Verb.DONE))
     desk.settler.submit(Outcome(second, Verb.DONE))
 
+    await desk.settler._engine.link.connect(5.0)
     async with locked(store, first.id):
-        assert await desk.settler.flush(0.02) == 1
+        assert await desk.settler.flush(0.3) == 1
     async with asyncio.timeout(5):  # it ends when nothing is left to write
         assert await desk.settler.flush(3600.0) == 0
 
 
-async def test_a_last_flush_without_a_database_is_an_error_of_nobodys(store: MemoryJobStore, desk: Desk) -> None:
+async def test_a_last_flush_without_a_database_is_an_error_of_nobodys(store: PgJobStore, desk: Desk) -> None:
     [job] = await claimed(store, 1)
     desk.settler.submit(Outcome(job, Verb.DONE))
     nowhere = PgJobStore(dsn="postgresql://127.0.0.1:1/nothing").engine("settler")

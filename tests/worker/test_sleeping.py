@@ -2,24 +2,24 @@
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from pqlite import IdlePollPolicy
 from pqlite.events.announcer import Announcer
 from pqlite.testing.memory import MemoryJobStore
-from pqlite.testing.memory.engine import MemoryEngine, MemoryLink
 from pqlite.worker import claimer as claiming
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.lanes import Lanes
+from tests.worker.memory import MemoryEngine
 
 
 class Asked(MemoryEngine):
     """Remembers for how long it was asked to notify, and takes its time to answer."""
 
-    def __init__(self, store: MemoryJobStore) -> None:
-        super().__init__(store._table, MemoryLink(store._table))
+    def __init__(self) -> None:
+        super().__init__(MemoryJobStore()._table, {"w-1"})
         self.asked: list[timedelta] = []
         self.seconds = 0.0
 
@@ -31,13 +31,13 @@ class Asked(MemoryEngine):
 
 @pytest.fixture
 def engine() -> Asked:
-    return Asked(MemoryJobStore())
+    return Asked()
 
 
 def claimer_of(engine: Asked, pause: float = 1000.0, hears: Any = lambda: True) -> Claimer:
     """Return a claimer that has room and finds nothing."""
     claimer = Claimer(
-        engine=engine,
+        engine=cast(Any, engine),
         worker_id="w",
         queues=None,
         types=None,

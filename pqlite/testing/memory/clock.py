@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
@@ -16,14 +15,13 @@ class Clock:
     def __init__(self, start: datetime | None = None) -> None:
         self._stands_at = None if start is None else start.astimezone(UTC)
         self._ahead = timedelta(0)
-        self._listeners: list[Callable[[], None]] = []
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
         return datetime.now(UTC) + self._ahead if self._stands_at is None else self._stands_at
 
     def advance(self, by: timedelta) -> datetime:
-        """Set the clock forward and tell workers that something may be due; return the new time.
+        """Set the clock forward; return the new time.
 
         Raises:
             ValueError: it would go back.
@@ -34,10 +32,4 @@ class Clock:
             self._ahead += by
         else:
             self._stands_at += by
-        for listener in tuple(self._listeners):
-            listener()
         return self.now()
-
-    def on_advance(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever the clock was set forward."""
-        self._listeners.append(listener)

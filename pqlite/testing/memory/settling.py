@@ -1,8 +1,7 @@
-"""Outcomes to rows, under the fence; ddl/functions/settle.sql in memory. Called with the table's lock held."""
+"""Writes an outcome to its row if the claim is current, as settle.sql does. Called with the table's lock held."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,57 +12,26 @@ from pqlite.store.pg_engine import MAX_DURATION_MS
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.table import Table
 
-READY, RUNNING = JobStatus.READY, JobStatus.RUNNING
+READY = JobStatus.READY
 
 
-def settle(
-    table: Table, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, statuses: bool = False
-) -> list[Answer]:
-    """Write outcomes of one holder's claims; return those that were not written, and with `statuses` those that were
-    and are not DONE.
-    """
-    now = table.clock.now()
-    answers = []
-    for outcome in sorted(outcomes, key=lambda o: (o.job.id, o.job.claims)):
-        job, row = outcome.job, table.get(outcome.job.id)
-        if row is not None and (row.locked_by, row.claims) == (holder, job.claims):
-            if table.locked_by(row.id) is not None:
-                answers.append(Answer(job.id, job.claims, Verdict.BUSY, row.status))
-            elif outcome.verb is Verb.DONE and not keep_done:
-                del table.jobs[row.id]
-            else:
-                settled = _settled(row, outcome, now)
-                table.put(settled)
-                if statuses and outcome.verb is not Verb.DONE:
-                    answers.append(Answer(job.id, job.claims, Verdict.WRITTEN, settled.status))
-        elif row is None and outcome.verb is Verb.DONE and not keep_done:
-            answers.append(Answer(job.id, job.claims, Verdict.ALREADY, JobStatus.DONE))
-        else:
-            status = JobStatus.DONE if row is None else row.status
-            answers.append(Answer(job.id, job.claims, _verdict(table, holder, job, row), status))
-    if any(outcome.verb is Verb.RELEASED for outcome in outcomes):
-        table.notify("rewind")
-    return answers
-
-
-def settle_one(table: Table, outcome: Outcome) -> list[Answer]:
-    """Write the outcome of a claim; return it if it was not written.
+def settle(table: Table, outcome: Outcome) -> Answer:
+    """Write the outcome of a claim, or say why not; see Engine.settle.
 
     Raises:
         Locked: a transaction that has not ended has the row.
     """
-    refused = settle(table, outcome.job.locked_by or "", [outcome])
-    if refused and refused[0].verdict is Verdict.BUSY:
-        table.see_free(outcome.job.id)
-    return refused
-
-
-def _verdict(table: Table, holder: str, job: Job, row: Job | None) -> Verdict:
-    if row is None or row.claims != job.claims:
-        return Verdict.FENCED
-    worker = table.workers.get(holder)
-    lives = worker is not None and worker.dead_at is None
-    return Verdict.ALREADY if row.status is JobStatus.DONE or (row.status is not RUNNING and lives) else Verdict.FENCED
+    job, row = outcome.job, table.get(outcome.job.id)
+    if row is None:
+        return Answer(job.id, job.claims, Verdict.FENCED, JobStatus.DONE)
+    if row.locked_by is None or (row.locked_by, row.claims) != (job.locked_by, job.claims):
+        told_before = row.status is not JobStatus.RUNNING and job.locked_by in table.draining
+        already = row.claims == job.claims and (told_before or row.status is JobStatus.DONE)
+        return Answer(job.id, job.claims, Verdict.ALREADY if already else Verdict.FENCED, row.status)
+    table.see_free(row.id)
+    settled = _settled(row, outcome, table.clock.now())
+    table.put(settled)
+    return Answer(job.id, job.claims, Verdict.WRITTEN, settled.status)
 
 
 def _settled(row: Job, outcome: Outcome, now: datetime) -> Job:

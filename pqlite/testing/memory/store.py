@@ -1,4 +1,4 @@
-"""MemoryJobStore: the contract of JobStore, and the engine's, without a database. The verbs are in verbs.py.
+"""MemoryJobStore: what JobStore promises, without a database. The verbs are in verbs.py.
 
 (Over 300 lines because it is a whole public store, half of it signatures and docstrings.)
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
@@ -17,16 +17,18 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from pydantic_core import to_json
 
 from pqlite.codec import encode_clean
-from pqlite.errors import DedupeKeyBusy, JobNotFound, LeaseLost, NotStarted
+from pqlite.errors import DedupeKeyBusy, HeldByCancelledJob, JobNotFound, LeaseLost, NotStarted
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive
 from pqlite.store.awaiting import Ended, Poller, outcome_of, patience
-from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
+from pqlite.store.batches import CHUNK, IdTypes, checked_row, tell_cancelling, verdict_on
 from pqlite.store.by_hand import ByHand
 from pqlite.store.columns import KEY
+from pqlite.store.engine import Answer
+from pqlite.store.scheduling import ScheduleVerbs
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,
@@ -41,8 +43,8 @@ from pqlite.store.validation import Row, checked_id, duration, name, names, row
 from pqlite.testing.memory import verbs
 from pqlite.testing.memory.clock import Clock
 from pqlite.testing.memory.connection import MemoryConnection, transaction_of
-from pqlite.testing.memory.engine import MemoryEngine, MemoryLink
-from pqlite.testing.memory.settling import settle_one
+from pqlite.testing.memory.schedules import MemorySchedules
+from pqlite.testing.memory.settling import settle
 from pqlite.testing.memory.table import ACTIVE, Locked, Table, Transaction, read
 
 R = TypeVar("R")
@@ -54,14 +56,15 @@ MOST_PAUSE = 0.05
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 
 
-class MemoryJobStore:
+class MemoryJobStore(ScheduleVerbs):
     """Jobs in memory, for tests: what a PgJobStore promises, but for SQL and for surviving the process.
 
     What waits for a transaction of another raises TimeoutError after 10 seconds, where PostgreSQL would wait for ever,
     or find a deadlock: a test must not hang.
 
-    A Worker runs on it as it is. It may be used from several event loops and threads at once. What it holds stays
-    when it is closed, and is there when it is started again.
+    Its jobs are run by `drain` and `inline`; a Worker refuses it, and is tested on PostgreSQL (the fixture
+    `pqlite_store`). It may be used from several event loops and threads at once. What it holds stays when it is closed,
+    and is there when it is started again.
 
     Args:
         clock: the store's time; `store.clock.advance(timedelta(hours=1))` makes due what is due in an hour.
@@ -71,9 +74,6 @@ class MemoryJobStore:
         middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
         observers: hear of what is enqueued, cancelled and retried; see PgJobStore.
     """
-
-    schema = "memory"
-    pooling = listen_pooling = None
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class MemoryJobStore:
     ) -> None:
         self.clock = clock or Clock()
         self._table = Table(self.clock)
+        self._schedule_rows = MemorySchedules(self._table)
         self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
         self._strict = strict
         self._middleware = layers(middleware)
@@ -93,8 +94,6 @@ class MemoryJobStore:
         self._by_hand = ByHand(max_payload_bytes)
         self._poller = Poller(self._ended)
         self._started = False
-        self._enqueue_listeners: list[tuple[asyncio.AbstractEventLoop | None, Callable[[], None]]] = []
-        self.clock.on_advance(lambda: self._table.notify("rewind"))
 
     def __repr__(self) -> str:
         """Say how many jobs there are."""
@@ -129,8 +128,11 @@ class MemoryJobStore:
         """Do nothing: there is no schema."""
         return []
 
-    async def check_schema(self) -> None:
-        """Do nothing: there is no schema."""
+    # Schedules
+
+    def _schedules(self) -> MemorySchedules:
+        self._see_started()
+        return self._schedule_rows
 
     # Connections
 
@@ -150,26 +152,7 @@ class MemoryJobStore:
         async with self.connection() as conn, conn.transaction():
             yield conn
 
-    def engine(self, purpose: str) -> MemoryEngine:
-        """Return the engine's verbs; see WorkerStore.engine."""
-        return MemoryEngine(self._table, MemoryLink(self._table))
-
-    def listening_engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]]) -> MemoryEngine:
-        """Return the same, for the sentinel; see WorkerStore.listening_engine."""
-        return MemoryEngine(self._table, MemoryLink(self._table, on_connect))
-
     # Enqueue
-
-    def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each act of this store that has enqueued jobs, on the event loop that runs now (without
-        one: in the enqueuing thread); return a function that stops that.
-        """
-        loop = None
-        with suppress(RuntimeError):
-            loop = asyncio.get_running_loop()
-        entry = (loop, listener)
-        self._enqueue_listeners.append(entry)
-        return lambda: self._enqueue_listeners.remove(entry)
 
     @overload
     async def enqueue(
@@ -205,8 +188,8 @@ class MemoryJobStore:
         job = passed_through(self._middleware, specified(job_type, payload, options))
         tx = self._lent(conn, strict, "A job was enqueued")
         enqueued = await self._add(row(job, self._max_payload_bytes), tx)
-        if conn is None:
-            self._enqueued()
+        if enqueued.cancelling:
+            raise HeldByCancelledJob(job.dedupe_key or "", enqueued.id)
         if self.events.wanted:
             one = EnqueuedJob(enqueued.id, job.job_type, job.queue, enqueued.inserted)
             self.events(JobsEnqueued([one], committed=conn is None))
@@ -255,10 +238,10 @@ class MemoryJobStore:
         else:
             async with self.transaction() as own:
                 verdicts = await self._add_all(rows, own, progress)
-            self._enqueued()
         if noted is not None:
             self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
-        return [verdict_on(at, verdict.id, verdict.inserted, id_types) for at, verdict in enumerate(verdicts)]
+        tell_cancelling(verdicts)
+        return [verdict_on(at, v.id, v.inserted, id_types, cancelling=v.cancelling) for at, v in enumerate(verdicts)]
 
     async def _drawn(self, jobs: NewJobs, id_types: IdTypes) -> list[Row]:
         if not isinstance(jobs, AsyncIterable):
@@ -294,15 +277,6 @@ class MemoryJobStore:
         if conn is None:
             return None
         return transaction_of(conn, self._table, strict=self._strict if strict is None else strict, what=what)
-
-    def _enqueued(self) -> None:
-        running = asyncio.get_running_loop()
-        for loop, listener in tuple(self._enqueue_listeners):
-            if loop is None or loop is running:
-                listener()
-            else:
-                with suppress(RuntimeError):  # that loop is closed
-                    loop.call_soon_threadsafe(listener)
 
     # Look and act
 
@@ -365,9 +339,6 @@ class MemoryJobStore:
         ended = await self._poller.wait(checked_id(job_id), longest, min(most, MOST_PAUSE))
         return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
 
-    def look_again(self, job_ids: Iterable[int]) -> None:
-        """Do nothing: a look costs so little that who waits looks all the time."""
-
     async def _ended(self, job_ids: list[int]) -> list[Ended]:
         self._see_started()
         with self._table.lock:
@@ -387,8 +358,6 @@ class MemoryJobStore:
         self._see_started()
         before = await self._when_free(partial(verbs.retry, self._table, checked_id(job_id)))
         status = before if before in (JobStatus.RUNNING, JobStatus.BLOCKED) else JobStatus.READY
-        if status is JobStatus.READY:
-            self._enqueued()
         if self.events.wanted:
             self.events(RetryRequested(job_id, status))
         return status
@@ -437,9 +406,9 @@ class MemoryJobStore:
     async def _settle_one(self, outcome: Outcome) -> None:
         self._see_started()
         claimed = outcome.job
-        refused = await self._when_free(partial(settle_one, self._table, outcome))
+        answer = await self._when_free(partial(settle, self._table, outcome))
         self._by_hand.settled(claimed)
-        if refused and refused[0].verdict is Verdict.FENCED:
+        if answer.verdict is Verdict.FENCED:
             raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
@@ -449,13 +418,22 @@ class MemoryJobStore:
         with self._table.lock:
             return len(verbs.reap_stale(self._table, older_than))
 
-    async def prune(
-        self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
-    ) -> tuple[int | None, int]:
-        """Delete one chunk of finished jobs; see WorkerStore.prune."""
+    async def claim_due(
+        self, holder: str, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
+    ) -> Job | None:
+        """Claim the job that `drain` runs next, None if nothing is due."""
         self._see_started()
         with self._table.lock:
-            return verbs.prune(self._table, done, failed, cursor, chunk)
+            found = verbs.claim_due(self._table, holder, queues, types, versions)
+        return None if found is None else read(found)
+
+    async def settle(self, outcome: Outcome) -> Answer:
+        """Write the outcome of a claim, or say why not; see Engine.settle."""
+        with self._table.lock:
+            try:
+                return settle(self._table, outcome)
+            except Locked:
+                return Answer(outcome.job.id, outcome.job.claims, Verdict.BUSY, JobStatus.RUNNING)
 
     # Completion in a transaction
 

@@ -1,18 +1,15 @@
-"""What is kept: rows by id, workers, sessions, and the transactions that have not ended. It knows no verb.
+"""What is kept: rows by id, and the transactions that have not ended. It knows no verb.
 
 Rows are never changed, only replaced: whoever has one keeps what it has seen. Their JSON columns hold text.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -36,17 +33,15 @@ class Transaction:
 
     def __init__(self) -> None:
         self.rows: dict[int, Job] = {}
-        self.notes: list[str] = []
-        """What to notify at the commit."""
         self.failed = False
         self.ended: Future[None] = Future()
         """Done at its end, or when it goes back to a savepoint; to be waited for from any event loop."""
 
-        self._savepoints: list[tuple[dict[int, Job], list[str]]] = [({}, [])]
+        self._savepoints: list[dict[int, Job]] = [{}]
 
     def savepoint(self) -> None:
         """Remember what is there now."""
-        self._savepoints.append((self.rows.copy(), self.notes.copy()))
+        self._savepoints.append(self.rows.copy())
 
     def forget_savepoint(self) -> None:
         """Forget the latest savepoint."""
@@ -54,8 +49,7 @@ class Transaction:
 
     def go_back(self) -> None:
         """Go back to the latest savepoint, or to the beginning, and let go of the rows that were locked since."""
-        rows, notes = self._savepoints[-1]
-        self.rows, self.notes, self.failed = rows.copy(), notes.copy(), False
+        self.rows, self.failed = self._savepoints[-1].copy(), False
         ended, self.ended = self.ended, Future()
         ended.set_result(None)
 
@@ -65,59 +59,18 @@ class Transaction:
         self.failed = True
 
 
-@dataclass(slots=True)
-class Registration:
-    """A worker, as the workers table has it."""
-
-    id: str
-    lock_key: int | None
-    renewed_at: datetime
-    steady_since: datetime
-    lease_until: datetime
-    dead_at: datetime | None = None
-
-
-class Session:
-    """What a worker's sentinel has of a connection: an advisory lock, and ears."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self._loop = asyncio.get_running_loop()
-        self._callbacks: list[tuple[Callable[..., None], str]] = []
-        self.connected_at = table.clock.now()
-        self.locks: set[int] = set()
-
-    async def fetchrow(self, sql: str, lock_key: int) -> tuple[bool, None, None, str]:
-        """Take the lock, which is all that is ever asked; say whether it was free, that there is no server, and that
-        triggers fire.
-        """
-        return self._table.try_lock(self, lock_key), None, None, "origin"
-
-    async def add_listener(self, channel: str, callback: Callable[..., None]) -> None:
-        """Call `callback(session, pid, channel, payload)` with each notification."""
-        self._callbacks.append((callback, channel))
-
-    def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
-        """Never call it: memory is not lost."""
-
-    def hear(self, payload: str) -> None:
-        """Deliver a notification, on the session's event loop."""
-        for callback, channel in self._callbacks:
-            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-                self._loop.call_soon_threadsafe(callback, self, 0, channel, payload)
-
-
 class Table:
-    """Everything a store in memory holds. `lock` is held while any of it is read or changed, and never awaited under:
-    a worker's sentinel calls from a thread of its own.
+    """Everything a store in memory holds. `lock` is held while any of it is read or changed, and nothing is awaited
+    meanwhile: other threads have event loops of their own.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.lock = threading.RLock()
         self.clock = clock
         self.jobs: dict[int, Job] = {}
-        self.workers: dict[str, Registration] = {}
-        self.sessions: list[Session] = []
+        self.draining: set[str] = set()
+        """Holders that are no strangers: what a drain runs is never taken over by age."""
+
         self._open: list[Transaction] = []
         self._ids = itertools.count(1)
 
@@ -196,31 +149,7 @@ class Table:
         self._open.remove(transaction)
         if commit and not transaction.failed:
             self.jobs.update(transaction.rows)
-            for payload in transaction.notes:
-                self.notify(payload)
         transaction.ended.set_result(None)
-
-    # Sessions
-
-    def notify(self, payload: str, tx: Transaction | None = None) -> None:
-        """Tell every session, when the transaction commits."""
-        if tx is not None:
-            tx.notes.append(payload)
-            return
-        for session in tuple(self.sessions):
-            session.hear(payload)
-
-    def try_lock(self, session: Session, key: int) -> bool:
-        """Take an advisory lock for a session; return False if another has it."""
-        with self.lock:
-            free = self.is_free(key, session)
-            if free:
-                session.locks.add(key)
-            return free
-
-    def is_free(self, key: int, session: Session | None = None) -> bool:
-        """Return whether no (other) session has an advisory lock."""
-        return not any(key in other.locks for other in self.sessions if other is not session)
 
 
 def _holds(row: Job, key: str) -> bool:

@@ -4,15 +4,14 @@ ddl/functions has the same in SQL.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pqlite.codec import decode
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
-from pqlite.job import PAYLOAD_VERSION, Enqueued, Job, JobStatus, TakenOver
+from pqlite.job import PAYLOAD_VERSION, Enqueued, EnqueuedBehindCancelled, Job, JobStatus, TakenOver
 from pqlite.store.validation import COLUMNS, Row
 from pqlite.testing.memory.table import Table, Transaction
 
@@ -33,7 +32,8 @@ def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueue
     given = dict(zip(COLUMNS, values, strict=True))
     key = given["dedupe_key"]
     if key is not None and (holder := table.holder_of(key, tx)) is not None:
-        return Enqueued(holder.id, False)
+        cancelling = holder.status is RUNNING and holder.cancel_requested_at is not None
+        return EnqueuedBehindCancelled(holder.id, False) if cancelling else Enqueued(holder.id, False)
     now = table.clock.now()
     run_after, delay = given.pop("run_after"), given.pop("delay")
     row = Job(
@@ -50,7 +50,6 @@ def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueue
         **given,
     )
     table.put(row, tx)
-    table.notify(json.dumps([row.queue]), tx)
     return Enqueued(row.id, True)
 
 
@@ -63,7 +62,6 @@ def cancel(table: Table, job_id: int, tx: Transaction | None = None) -> JobStatu
         return CANCELLED
     if row.status is RUNNING:
         table.put(replace(row, cancel_requested_at=row.cancel_requested_at or now, updated_at=now), tx)
-        table.notify("cancel", tx)
     return row.status
 
 
@@ -87,7 +85,6 @@ def retry(table: Table, job_id: int) -> JobStatus:
             cancel_requested_at=None,
         )
     )
-    table.notify("")
     return row.status
 
 
@@ -98,6 +95,20 @@ def pickup(table: Table, holder: str, queues: Sequence[str] | None, types: Seque
     if not due:
         return None
     best = min(due, key=lambda row: (row.crashes > 0, 0 if row.crashes else -row.priority, row.run_after, row.id))
+    return claim(table, best, holder, now)
+
+
+def claim_due(
+    table: Table, holder: str, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
+) -> Job | None:
+    """Claim the job that `drain` runs next: suspects come first, and payloads that are too new are left alone."""
+    table.draining.add(holder)
+    now = table.clock.now()
+    due = [row for row in table.free() if row.status is READY and row.run_after <= now and wanted(row, queues, types)]
+    due = [row for row in due if not too_new(row, versions)]
+    if not due:
+        return None
+    best = min(due, key=lambda row: (row.crashes == 0, -row.priority if not row.crashes else 0, row.run_after, row.id))
     return claim(table, best, holder, now)
 
 
@@ -168,45 +179,20 @@ def take_over(table: Table, rows: Iterable[Job], reason: str) -> list[TakenOver]
         )
         table.put(given_back(changed, status, now))
         taken.append(TakenOver(row.id, row.job_type, row.queue, status, row.attempts, row.locked_by or ""))
-    if taken:
-        table.notify("rewind")
     return taken
 
 
 def reap_stale(table: Table, stale_after: timedelta) -> list[TakenOver]:
-    """Take over RUNNING jobs that no registered worker owns, by age."""
+    """Take over RUNNING jobs by age, but for those of a drain."""
     now = table.clock.now()
 
     def is_stale(row: Job) -> bool:
-        if row.status is not RUNNING or row.locked_by in table.workers or row.locked_at is None:
+        if row.status is not RUNNING or row.locked_at is None or row.locked_by in table.draining:
             return False
         limit = stale_after.total_seconds() if row.timeout_seconds is None else min(row.timeout_seconds, 1e9)
         return (now - row.locked_at).total_seconds() > limit
 
     return take_over(table, _first(table, is_stale, TAKEN_AT_ONCE), "abandoned")
-
-
-def prune(
-    table: Table, done: timedelta | None, failed: timedelta | None, cursor: int | None, chunk: int
-) -> tuple[int | None, int]:
-    """Delete one chunk of finished jobs beyond their retention."""
-    now = table.clock.now()
-
-    def is_old(row: Job, statuses: Container[JobStatus], kept: timedelta) -> bool:
-        return row.status in statuses and row.finished_at is not None and row.finished_at < now - kept
-
-    going: list[Job] = []
-    if failed is not None:
-        going += _first(table, lambda row: is_old(row, (FAILED, CANCELLED), failed), chunk)
-    further = None
-    if done is not None:
-        seen = sorted(job_id for job_id in table.jobs if job_id > (cursor or 0))[:chunk]
-        all_younger = min((table.jobs[job_id].created_at for job_id in seen), default=now) > now - done
-        further = seen[-1] if len(seen) == chunk and not all_younger else None
-        going += [row for row in table.free() if row.id in set(seen) and is_old(row, (DONE,), done)]
-    for row in going:
-        del table.jobs[row.id]
-    return further, len(going)
 
 
 def wanted(row: Job, queues: Sequence[str] | None, types: Sequence[str] | None) -> bool:
