@@ -13,6 +13,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
 from pqlite.errors import ConfigurationError, Fail, PayloadError, Snooze
+from pqlite.handlers.exact import Uncertain, Writer, writer_of
 from pqlite.handlers.roundtrip import difference, drop_unset
 from pqlite.handlers.signature import Signature, is_plain
 from pqlite.job import PAYLOAD_VERSION, Job
@@ -73,6 +74,12 @@ class Payload:
         self._plain = all(is_plain(annotation, _PLAIN) for annotation in annotations)
         """Whether the arguments are JSON values of kinds that arrive as they are."""
         self._model = self._whole[1] if self._whole is not None else self._made_model()
+        writers = {
+            field: writer_of(note, with_defaults=False) for field, note in zip(self._names, annotations, strict=True)
+        }
+        self._writers: dict[str, Writer] | None = {field: each for field, each in writers.items() if each is not None}
+        if len(self._writers) < len(writers):
+            self._writers = None
 
     def _made_model(self) -> type[BaseModel]:
         # The names are ours, the arguments' are aliases: any name can be an argument's, also one that BaseModel has.
@@ -114,6 +121,31 @@ class Payload:
         if self._plain:
             given = model.__dict__
             return {name: given[field] for field, name in self._names.items() if field in model.model_fields_set}
+        if self._writers is not None:
+            try:
+                return self._written(model, self._writers)
+            except Uncertain:
+                pass
+        return self._compared(model)
+
+    def _written(self, model: BaseModel, writers: Mapping[str, Writer]) -> Any:
+        """Return the payload without a comparison.
+
+        Raises:
+            Uncertain: it may arrive changed.
+        """
+        if self._whole is not None:
+            (write,) = writers.values()
+            return write(model)
+        given, values = model.model_fields_set, model.__dict__
+        return {self._names[field]: write(values[field]) for field, write in writers.items() if field in given}
+
+    def _compared(self, model: BaseModel) -> Any:
+        """Return the payload, after it was read back and compared.
+
+        Raises:
+            PayloadError: it cannot be written or read back, or would arrive changed.
+        """
         include = model.model_fields_set if self._whole is None else None
         try:
             payload = model.model_dump(mode="json", by_alias=True, round_trip=True, include=include, warnings=False)

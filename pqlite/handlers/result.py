@@ -13,6 +13,8 @@ from pydantic_core import from_json, to_json
 
 from pqlite.codec import find_secret
 from pqlite.errors import ConfigurationError, HandlerSignal, PayloadError, UnexpectedResult
+from pqlite.handlers.exact import Uncertain, Writer, writer_of
+from pqlite.handlers.roundtrip import difference
 from pqlite.handlers.signature import is_plain, returned_by
 
 # A float is not among them: NaN and infinity are written as strings, which are read as numbers again.
@@ -40,7 +42,8 @@ class Result:
 
     @cached_property
     def writer(self) -> Callable[[Any], Any] | None:
-        """Makes a JSON value of what the handler returns, and raises PayloadError for what does not fit.
+        """Makes a JSON value of what the handler returns. Raises PayloadError for what does not fit the annotation, or
+        would be read as something else than what was returned; which fields of a model were set is not kept.
 
         None where the result is stored as it is: the annotation is missing, or can be neither written nor read.
         """
@@ -57,16 +60,27 @@ class Result:
             model = self._model.__pydantic_validator__.validate_python({"value": value})
             if is_plain(annotation, _PLAIN):
                 return model.value
+            if self._exact_writer is not None:
+                try:
+                    return self._exact_writer(model.value)
+                except Uncertain:
+                    pass
             text = model.model_dump_json(by_alias=True, round_trip=True, warnings=False).encode()
             if secret := find_secret(model.value, "result", text):
                 raise PayloadError(secret)
-            self._model.__pydantic_validator__.validate_json(text)
+            arriving = self._model.__pydantic_validator__.validate_json(text)
+            if changed := difference(model.value, arriving.value, "result", sets=False):
+                raise PayloadError(f"by the annotation {_shown(annotation)}, {changed}")
         except PayloadError:
             raise
         except Exception as error:  # a validator or serializer of the user's may raise anything
             reason = _first(error) if isinstance(error, ValidationError) else f"result: {error}"
             raise PayloadError(f"it does not fit the annotation {_shown(annotation)}: {reason}") from None
         return from_json(text)["value"]
+
+    @cached_property
+    def _exact_writer(self) -> Writer | None:
+        return writer_of(self._annotation, with_defaults=True)
 
     @cached_property
     def _annotation(self) -> Any:

@@ -19,12 +19,12 @@ _EMPTY = frozenset({list, dict, set, frozenset, tuple, str, bytes, int, float, b
 _ABSENT = object()
 
 
-def difference(given: Any, arriving: Any, path: str) -> str | None:
+def difference(given: Any, arriving: Any, path: str, sets: bool = True) -> str | None:
     """Return the first part that differs, with its path and without its value, or None if the two are equal.
 
-    Models are equal if their fields, extra fields, private attributes and `model_fields_set` are; a field that
-    `drop_unset` keeps may arrive as set. NaN equals NaN, and two aware times are equal if they are the same instant.
-    Objects of a type without `__eq__` are equal if their attributes are.
+    Models are equal if their fields, extra fields, private attributes and, unless `sets` is false, `model_fields_set`
+    are; a field that `drop_unset` keeps may arrive as set. NaN equals NaN, and two aware times are equal if they are
+    the same instant. Objects of a type without `__eq__` are equal if their attributes are.
     """
     kind = type(given)
     if kind in _ATOMS and kind is type(arriving):
@@ -33,21 +33,22 @@ def difference(given: Any, arriving: Any, path: str) -> str | None:
     if kind is not type(arriving) and (isinstance(given, (bool, BaseModel)) or isinstance(arriving, bool)):
         return _changed_type(given, arriving, path)
     if isinstance(given, BaseModel):
-        return _between_models(given, arriving, path)
+        return _between_models(given, arriving, path, sets)
     if kind is type(arriving):
         if isinstance(given, dict):
-            return _between_dicts(given, arriving, path)
+            return _between_dicts(given, arriving, path, sets)
         if isinstance(given, (list, tuple, deque)) and len(given) == len(arriving):
             pairs = enumerate(zip(given, arriving, strict=True))
-            return next((found for i, pair in pairs if (found := difference(*pair, f"{path}[{i}]"))), None)
+            return next(filter(None, (difference(*pair, f"{path}[{i}]", sets) for i, pair in pairs)), None)
         if isinstance(given, (set, frozenset)) and given == arriving:
             twins = {item: item for item in arriving}
-            return next((found for item in given if (found := difference(item, twins[item], f"{path}[...]"))), None)
+            found = (difference(item, twins[item], f"{path}[...]", sets) for item in given)
+            return next(filter(None, found), None)
         if dataclasses.is_dataclass(given):
-            return _between_attributes(vars_of(given), vars_of(arriving), path)
+            return _between_attributes(vars_of(given), vars_of(arriving), path, sets)
         if isinstance(given, (SecretStr, SecretBytes, Secret)) and given != arriving:
             return f"{path} is a {kind.__name__}, which JSON hides: pass a reference to the secret instead"
-    if _equal(given, arriving):
+    if _equal(given, arriving, sets):
         return None
     return _changed_type(given, arriving, path) if kind is not type(arriving) else f"{path} would arrive changed"
 
@@ -68,7 +69,7 @@ def drop_unset(value: Any, written: Any) -> None:
             if key not in written:
                 continue
             item = value.__dict__.get(name, _ABSENT)
-            if name not in given and _is_default(field, item):
+            if name not in given and is_default(field, item):
                 del written[key]
             else:
                 drop_unset(item, written[key])
@@ -94,7 +95,7 @@ def _fields_of(kind: type[BaseModel]) -> dict[str, tuple[str, FieldInfo]]:
     return {name: (field.serialization_alias or name, field) for name, field in kind.model_fields.items()}
 
 
-def _is_default(field: FieldInfo, item: Any) -> bool:
+def is_default(field: FieldInfo, item: Any) -> bool:
     """Return whether a value is its field's default, and always will be."""
     factory: Any = field.default_factory
     if factory is None:
@@ -109,41 +110,41 @@ def _is_default(field: FieldInfo, item: Any) -> bool:
     return constant and difference(factory(), item, "") is None
 
 
-def _between_models(given: BaseModel, arriving: BaseModel, path: str) -> str | None:
+def _between_models(given: BaseModel, arriving: BaseModel, path: str, sets: bool) -> str | None:
     fields = _fields_of(type(given))
     if isinstance(given, RootModel) and isinstance(arriving, RootModel):
-        return difference(given.root, arriving.root, path)
+        return difference(given.root, arriving.root, path, sets)
     own, others = given.__dict__, arriving.__dict__
     for name in fields:
-        if found := difference(own.get(name, _ABSENT), others.get(name, _ABSENT), f"{path}.{name}"):
+        if found := difference(own.get(name, _ABSENT), others.get(name, _ABSENT), f"{path}.{name}", sets):
             return found
     for kept, kept_arriving in (
         (given.model_extra, arriving.model_extra),
         (given.__pydantic_private__, arriving.__pydantic_private__),
     ):
-        if kept and (found := _between_attributes(kept, kept_arriving or {}, path)):
+        if kept and (found := _between_attributes(kept, kept_arriving or {}, path, sets)):
             return found
-    if given.model_fields_set != arriving.model_fields_set:
+    if sets and given.model_fields_set != arriving.model_fields_set:
         for name in sorted(given.model_fields_set ^ arriving.model_fields_set):
             if name in given.model_fields_set:
                 return f"{path}.{name} is set and would arrive as not set"
-            if name not in fields or _is_default(fields[name][1], given.__dict__.get(name)):
+            if name not in fields or is_default(fields[name][1], given.__dict__.get(name)):
                 return f"{path}.{name} is not set and would arrive as set"
     return None
 
 
-def _between_attributes(given: dict[str, Any], arriving: dict[str, Any], path: str) -> str | None:
+def _between_attributes(given: dict[str, Any], arriving: dict[str, Any], path: str, sets: bool) -> str | None:
     for name, item in given.items():
-        if found := difference(item, arriving.get(name, _ABSENT), f"{path}.{name}"):
+        if found := difference(item, arriving.get(name, _ABSENT), f"{path}.{name}", sets):
             return found
     return None
 
 
-def _between_dicts(given: dict[Any, Any], arriving: dict[Any, Any], path: str) -> str | None:
+def _between_dicts(given: dict[Any, Any], arriving: dict[Any, Any], path: str, sets: bool) -> str | None:
     for key, item in given.items():
         if key not in arriving:
             return f"{path} has a key of type {type(key).__name__} that would not arrive"
-        if found := difference(item, arriving[key], f"{path}.{key}"):
+        if found := difference(item, arriving[key], f"{path}.{key}", sets):
             return found
     if len(given) != len(arriving):
         return f"{path} would arrive with other keys"
@@ -157,7 +158,7 @@ def _place_of_key(key: Any) -> tuple[int, bytes]:
     return len(name), name  # as jsonb sorts keys
 
 
-def _equal(given: Any, arriving: Any) -> bool:
+def _equal(given: Any, arriving: Any, sets: bool) -> bool:
     if isinstance(given, datetime) and isinstance(arriving, datetime) and given.tzinfo and arriving.tzinfo:
         # Elsewhere than in UTC, a time that the clock passes twice equals none of another time zone.
         given, arriving = given.astimezone(UTC), arriving.astimezone(UTC)
@@ -173,7 +174,7 @@ def _equal(given: Any, arriving: Any) -> bool:
         state, other = given.__reduce_ex__(2)[2], arriving.__reduce_ex__(2)[2]
     except Exception:
         return True  # it has no state that can be read, such as a lock
-    return difference(state, other, "") is None
+    return difference(state, other, "", sets) is None
 
 
 def _changed_type(given: Any, arriving: Any, path: str) -> str:

@@ -47,6 +47,22 @@ class Wait(TypedDict):
     wait: timedelta
 
 
+class Base(BaseModel):
+    n: int = 0
+
+
+class Derived(Base):
+    more: str = ""
+
+
+class Renamed(BaseModel):
+    b: bool = Field(False, validation_alias="my-b")
+
+
+class Excluded(BaseModel):
+    b: bool = Field(False, exclude=True)
+
+
 class OneWay(BaseModel):
     n: int = Field(validation_alias=AliasChoices("n_in", "m_in"))
 
@@ -95,6 +111,12 @@ def test_a_result_is_read_as_what_was_returned(annotation: Any, value: Any) -> N
     assert type(read) is type(value)
 
 
+def test_a_result_has_the_fields_of_a_model_that_were_not_set() -> None:
+    assert stored(Base, Base()) == {"n": 0}
+    assert stored(Renamed, Renamed()) == {"b": False}
+    assert returning(Excluded).result.read(stored(Excluded, Excluded())) == Excluded()
+
+
 def test_a_number_that_is_none_is_read_as_such() -> None:
     assert math.isnan(returning(float).result.read(stored(float, math.nan)))
 
@@ -110,6 +132,10 @@ def test_a_number_that_is_none_is_read_as_such() -> None:
         (OneWay, OneWay(n_in=1), "the annotation OneWay: n_in: Field required"),  # type: ignore[call-arg]
         (list[SecretStr], [SecretStr("hunter2")], r"result\[0\] is a SecretStr, which JSON hides"),
         (dict[str, Any], {"a": {None: 1}}, "result.a has the key None"),
+        (Base, Derived(n=1, more="x"), "the annotation Base, result is of type Derived and would arrive as Base"),
+        (list[Base], [Derived()], r"result\[0\] is of type Derived and would arrive as Base"),
+        (Renamed, Renamed.model_validate({"my-b": True}), r"result\.b would arrive changed"),
+        (Excluded, Excluded(b=True), r"result\.b would arrive changed"),
         (Any, {(1, 2): 3}, r"result has the key \(1, 2\)"),
     ],
 )

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -26,6 +27,7 @@ from pydantic import (
 )
 
 from pqlite import PayloadError
+from pqlite.handlers.exact import Uncertain, writer_of
 from pqlite.handlers.roundtrip import difference
 from tests.handlers.test_arguments import handler_of, stored
 
@@ -211,16 +213,63 @@ patches = st.builds(
     ),
     st.lists(st.integers(0, 9), max_size=2),
 )
-LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Item(BaseModel):
+    at: datetime
+    day: date
+    price: Decimal = Decimal(1)
+    rate: float = 0.5
+    colours: list[Colour] = []
+    size: Literal["s", "l"] = "s"
+    by_id: dict[str, Patch] = {}
+    patch: Patch = Field(default_factory=Patch)
+    number: UUID = Field(default_factory=uuid4)
+    tag: str | None = None
+
+
+finite = st.decimals(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(codec="utf-8"), max_size=5)
+items = st.builds(
+    lambda at, day, chosen: Item(at=at, day=day, **chosen),
+    st.datetimes() | st.datetimes(timezones=st.just(UTC)),
+    st.dates(),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "price": finite,
+            "rate": st.floats(allow_nan=False, allow_infinity=False),
+            "colours": st.lists(st.just(Colour.RED), max_size=2),
+            "size": st.sampled_from(["s", "l"]),
+            "by_id": st.dictionaries(texts, patches, max_size=2),
+            "patch": patches,
+            "number": st.uuids(),
+            "tag": st.none() | texts,
+        },
+    ),
+)
+SAFE: list[tuple[Any, st.SearchStrategy[Any]]] = [
+    (bool, st.booleans()),
     (int, st.integers(-(2**70), 2**70)),
     (float, st.floats(allow_nan=False, allow_infinity=False)),
-    (str, st.text(st.characters(codec="utf-8"), max_size=5)),
+    (str, texts),
     (bytes, st.binary(max_size=5)),
-    (datetime, st.datetimes(timezones=st.sampled_from([UTC, ZoneInfo("Europe/Berlin")]))),
-    (timedelta, st.timedeltas()),
+    (datetime, st.datetimes() | st.datetimes(timezones=st.just(UTC))),
+    (date, st.dates()),
     (UUID, st.uuids()),
-    (Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
+    (Decimal, finite),
+    (Colour, st.just(Colour.RED)),
     (Patch, patches),
+    (Item, items),
+]
+LEAVES = [
+    *SAFE,
+    (datetime, st.datetimes(timezones=st.just(ZoneInfo("Europe/Berlin")))),
+    (timedelta, st.timedeltas()),
     (
         Any,
         st.recursive(
@@ -234,17 +283,20 @@ GROWN = [
     lambda leaf: (leaf[0] | None if leaf[0] is not Any else Any, st.none() | leaf[1]),
     lambda leaf: (tuple[leaf[0], int], st.tuples(leaf[1], st.integers())),
 ]
-annotated = st.recursive(
-    st.sampled_from(LEAVES),
-    lambda inner: st.tuples(st.sampled_from(GROWN), inner).map(lambda t: t[0](t[1])),
-    max_leaves=3,
-)
+
+
+def grown(leaves: list[tuple[Any, st.SearchStrategy[Any]]]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        st.sampled_from(leaves),
+        lambda inner: st.tuples(st.sampled_from(GROWN), inner).map(lambda t: t[0](t[1])),
+        max_leaves=3,
+    )
 
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_whatever_is_given_arrives_equal_or_is_refused(data: st.DataObject) -> None:
-    annotation, values = data.draw(annotated)
+    annotation, values = data.draw(grown(LEAVES))
     value = data.draw(values)
     try:
         arriving = arrived(annotation, value)
@@ -255,6 +307,47 @@ def test_whatever_is_given_arrives_equal_or_is_refused(data: st.DataObject) -> N
 
     assert arriving == value or difference(value, arriving, "value") is None
     assert difference(value, arriving, "value") is None
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_what_json_can_carry_is_never_refused(data: st.DataObject) -> None:
+    annotation, values = data.draw(grown(SAFE))
+    value = data.draw(values)
+
+    assert difference(value, arrived(annotation, value), "value") is None
+
+
+@given(items)
+@settings(deadline=None)
+def test_a_payload_that_is_not_compared_is_the_one_that_would_be(item: Item) -> None:
+    write = writer_of(Item, with_defaults=False)
+    assert write is not None
+
+    assert write(item) == handler_of(Item).payload._compared(item)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Derived(),
+        Base.model_construct(n=(1, 2)),
+        Base.model_construct({"n", "zzz"}, n=1),
+        Base.model_construct(n=True),
+    ],
+)
+def test_a_model_that_does_not_hold_what_its_annotations_say_is_compared(value: Base) -> None:
+    write = writer_of(Base, with_defaults=False)
+    assert write is not None
+    with pytest.raises(Uncertain):
+        write(value)
+    with pytest.raises(PayloadError):
+        handler_of(list[Base]).new([value])
+
+
+@pytest.mark.parametrize("kind", [Validated, Serialized, Choices, Deep, Excluded, Rounded, Open, Area, Hidden, Box])
+def test_a_model_with_something_of_its_own_is_always_compared(kind: Any) -> None:
+    assert writer_of(dict[str, list[kind]], with_defaults=False) is None
 
 
 @given(patches)
