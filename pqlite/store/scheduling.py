@@ -112,8 +112,8 @@ def planned(due: DueSchedule) -> dict[str, Any]:
     return {**made, "slots": slots, "missed": todo.missed, "through": todo.through, "next_at": todo.next_at}
 
 
-class ScheduleVerbs:
-    """The part of a JobStore that is about schedules."""
+class ScheduleVerbs(Protocol):
+    """The part of a JobStore that is about schedules: each verb written once, over the backend's SchedulePort."""
 
     _max_payload_bytes: int
 
