@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pqlite.errors import InvalidSchedule
 from pqlite.job import JobOptions, JobStatus, NewJob
-from pqlite.schedules.cron import parse, second_reading
+from pqlite.schedules.parsing import parse, second_reading
 from pqlite.schedules.planning import next_ticks
 from pqlite.schedules.timing import EPOCH, Timing, timing
 

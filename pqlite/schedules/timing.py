@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 
 from pqlite.errors import InvalidSchedule
-from pqlite.schedules.cron import Cron, parse
+from pqlite.schedules.cron import Cron
+from pqlite.schedules.parsing import parse
 from pqlite.schedules.zones import next_tick, zone
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

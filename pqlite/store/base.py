@@ -11,11 +11,12 @@ from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
+from pqlite.store.scheduling import ScheduleVerbs
 
 R = TypeVar("R")
 
 
-class JobStore(Protocol):
+class JobStore(ScheduleVerbs, Protocol):
     """Keeps jobs. Methods may be called from any task of the event loop the store was started in.
 
     A cancelled call has either happened or not; nothing is ever half done.

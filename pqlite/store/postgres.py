@@ -44,9 +44,10 @@ from pqlite.store.deadlines import Timed, answered_within, in_transaction, while
 from pqlite.store.dsn import SHAPE, VARIABLES, address, from_environment
 from pqlite.store.link import Link, is_weather
 from pqlite.store.pg_engine import PgEngine, settlement
+from pqlite.store.pg_schedules import PgSchedules
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
-from pqlite.store.scheduling import PgSchedules, ScheduleVerbs
+from pqlite.store.scheduling import ScheduleVerbs
 from pqlite.store.specs import (
     EnqueueMiddleware,
     Noted,

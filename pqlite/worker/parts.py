@@ -28,7 +28,7 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
 from pqlite.store.engine import Head, WorkerStore
-from pqlite.store.scheduling import PgSchedules
+from pqlite.store.pg_schedules import PgSchedules
 from pqlite.store.statements import for_schema
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState

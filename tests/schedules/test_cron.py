@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pqlite.errors import InvalidSchedule
 from pqlite.schedules import Schedule
-from pqlite.schedules.cron import parse, second_reading
+from pqlite.schedules.parsing import parse, second_reading
 
 
 @pytest.mark.parametrize(
