@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
@@ -118,6 +119,14 @@ class JobOptions(TypedDict, total=False):
     expires_at: datetime | None
 
 
+def unknown_names(given: Iterable[Any], known: Collection[str]) -> str:
+    """Return those of the given names that are not known, and which known ones are meant: for an error's message."""
+    unknown = [name for name in given if name not in known]
+    close = [match for name in unknown for match in get_close_matches(str(name), list(known), 1, 0.5)]
+    advice = f"is it {', '.join(map(repr, close))}?" if close else f"there are {', '.join(known)}."
+    return f"{', '.join(map(repr, unknown))}; {advice}"
+
+
 @dataclass(slots=True, kw_only=True)
 class NewJob:
     """A job to enqueue, with `store.enqueue` or `store.enqueue_many`; the fields mean what `enqueue`'s arguments mean.
@@ -140,8 +149,15 @@ class NewJob:
     version: int = 1
 
     def with_options(self, **options: Unpack[JobOptions]) -> Self:
-        """Return a copy with these options instead of its own."""
-        return replace(self, **options)
+        """Return a copy with these options instead of its own.
+
+        Raises:
+            TypeError: there is no such option; the message has the closest one.
+        """
+        try:
+            return replace(self, **options)
+        except TypeError:
+            raise TypeError(f"a job has no option {unknown_names(options, JobOptions.__annotations__)}") from None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,12 +1,12 @@
 """The user's side: handlers by job type, what they declare, and the context they are called with."""
 
-from pqlite.handlers.compiling import compiled
+from pqlite.handlers.calls import compiled
 from pqlite.handlers.context import JobContext
 from pqlite.handlers.dependencies import Depends
 from pqlite.handlers.middleware import CallNext, Hooks, Middleware, with_hooks
 from pqlite.handlers.plain import AnyHandler, Handler, checked, versions
 from pqlite.handlers.registry import Handlers
-from pqlite.handlers.retrying import Retrying
+from pqlite.handlers.retry_rules import Retrying
 from pqlite.handlers.typed import TypedHandler
 
 __all__ = [

@@ -18,6 +18,11 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _logger = logging.getLogger("pqlite.jobs")
 
 
+def as_it_is(result: Any) -> Any:
+    """Return the result."""
+    return result
+
+
 class JobContext:
     """What a handler is called with: the claimed job, the store for follow-up jobs, and the worker's label.
 
@@ -47,8 +52,9 @@ class JobContext:
         self._noticed_stop = False
         self._finished = False
         self._completed_on = False
-        self._write: Callable[[Any], Any] | None = None
-        """Writes a result by the handler's return annotation; set by the worker, None without an annotation."""
+        self._write: Callable[[Any], Any] | None = as_it_is
+        """Writes a result by the handler's return annotation; None without an annotation. Set by the worker, or, for a
+        context made by hand, by the call of a declared handler."""
 
     @property
     def attempt(self) -> int:

@@ -12,7 +12,7 @@ from pqlite.errors import ConfigurationError
 from pqlite.handlers.context import JobContext
 from pqlite.handlers.dependencies import Replacements
 from pqlite.handlers.payload import Upgrade
-from pqlite.handlers.retrying import Errors, Retrying, error_classes
+from pqlite.handlers.retry_rules import Errors, Retrying, error_classes
 from pqlite.handlers.typed import TypedHandler
 from pqlite.job import JobOptions
 from pqlite.schedules import Missed, Overlap

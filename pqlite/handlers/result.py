@@ -56,6 +56,11 @@ class Result:
         annotation = self._annotation
         if value is None and annotation is NoneType:
             return None
+        if annotation is NoneType:
+            raise PayloadError(
+                f"the handler's return annotation is None, and its result is of type {type(value).__name__}: annotate "
+                "what it returns, or return nothing"
+            )
         try:
             model = self._model.__pydantic_validator__.validate_python({"value": value})
             if is_plain(annotation, _PLAIN):

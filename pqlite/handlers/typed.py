@@ -8,10 +8,11 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from pqlite.backoff import BackoffPolicy
 from pqlite.errors import ConfigurationError, InvalidJob, InvalidSchedule
+from pqlite.handlers.context import JobContext, as_it_is
 from pqlite.handlers.dependencies import Injection
 from pqlite.handlers.payload import Payload, Upgrade
 from pqlite.handlers.result import Result
-from pqlite.handlers.retrying import Retrying
+from pqlite.handlers.retry_rules import Retrying
 from pqlite.handlers.signature import refuse_generator, signature_of
 from pqlite.job import JobId, JobOptions, TypedJob
 from pqlite.schedules import Schedule
@@ -88,6 +89,10 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
 
     def __call__(self, /, *args: Call.args, **kwargs: Call.kwargs) -> Answer_co:
         """Call the plain function."""
+        if (context := self.signature.context) is not None:
+            ctx = args[0] if args else kwargs.get(context)
+            if isinstance(ctx, JobContext) and ctx._write is as_it_is:  # made by hand
+                ctx._write = self.result.writer
         answer: Answer_co = self.function(*args, **kwargs)
         return answer
 

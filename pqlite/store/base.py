@@ -82,7 +82,8 @@ class JobStore(ScheduleVerbs, Protocol):
 
         Args:
             job_type: which handler runs it; 1 to 200 bytes. Or the whole job (`NewJob`, `handler.new(...)`), instead
-                of `job_type` and `payload`: options that are given here win over its own.
+                of `job_type` and `payload`: options that are given here win over its own. The defaults of
+                `@handlers.job` are those of `handler.new(...)`; with a name alone they do not apply.
             payload: any JSON value, pydantic model or dataclass; None is stored as `{}`.
             dedupe_key: at most one active job has it; 1 to 1024 bytes.
             run_after: not before this time (a naive datetime is local time), or not before this long from now by

@@ -24,7 +24,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from pqlite.errors import DedupeKeyBusy, HeldByThisJob, InvalidJob
-from pqlite.job import Enqueued, EnqueuedBehindCancelled, JobId, NewJob, NewJobs, TypedJob, current_job
+from pqlite.job import Enqueued, EnqueuedBehindCancelled, JobId, NewJob, NewJobs, TypedJob, current_job, unknown_names
 from pqlite.store.columns import KEY, PAYLOAD, arguments
 from pqlite.store.deadlines import Timed
 from pqlite.store.statements import Statements
@@ -191,9 +191,13 @@ def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_byte
         )
     try:
         return row(job if isinstance(job, NewJob) else NewJob(**job), max_payload_bytes)
-    except (InvalidJob, TypeError) as error:
-        kind = type(error) if isinstance(error, InvalidJob) else InvalidJob
-        raise kind(f"job {position}: {error}") from None
+    except InvalidJob as error:
+        raise type(error)(f"job {position}: {error}") from None
+    except TypeError as error:
+        known = NewJob.__dataclass_fields__
+        if isinstance(job, Mapping) and not job.keys() <= known.keys():
+            raise InvalidJob(f"job {position}: a job has no field {unknown_names(job, known)}") from None
+        raise InvalidJob(f"job {position}: {error}") from None
 
 
 async def _slices(jobs: NewJobs, max_payload_bytes: int, id_types: IdTypes) -> AsyncGenerator[list[Row], None]:

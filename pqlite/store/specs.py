@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from pqlite.callables import listed
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.events import EnqueuedJob
-from pqlite.job import Enqueued, JobOptions, NewJob, NewJobs, TypedJob
+from pqlite.job import Enqueued, JobOptions, NewJob, NewJobs, TypedJob, unknown_names
 
 EnqueueMiddleware: TypeAlias = Callable[[NewJob], NewJob]
 """Called with each job before it is checked and written; returns it, changed or not, or another. It must not block. It
@@ -64,12 +63,9 @@ def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:
             return NewJob(job_type=job, payload=payload, **options)
         return job.with_options(**options) if options else job
     except TypeError:
-        unknown = [option for option in options if option not in JobOptions.__annotations__]
-        known = list(JobOptions.__annotations__)
-        close = [name for option in unknown for name in get_close_matches(option, known, 1, 0.5)]
-        advice = f"is it {', '.join(map(repr, close))}?" if close else f"the options are {', '.join(known)}."
+        unknown = unknown_names(options, JobOptions.__annotations__)
         raise TypeError(
-            f"enqueue has no option {', '.join(map(repr, unknown))}; {advice} What the handler needs is the payload: "
+            f"enqueue has no option {unknown} What the handler needs is the payload: "
             "enqueue(job_type, {...}), or handler.new(...)"
         ) from None
 

@@ -126,7 +126,7 @@ def test_a_number_that_is_none_is_read_as_such() -> None:
     [
         (int, "many", "the annotation int: result: Input should be a valid integer"),
         (int, None, "the annotation int: result: Input should be a valid integer"),
-        (type(None), 3, "the annotation NoneType: result: Input should be None"),
+        (type(None), 3, "return annotation is None, and its result is of type int: annotate what"),
         (list[Order], [{"total": "much"}], r"the annotation list\[.*Order\]: 0.total: "),
         (Point, Point(Decimal(1), 3), "the annotation Point: key: "),  # type: ignore[arg-type]
         (OneWay, OneWay(n_in=1), "the annotation OneWay: n_in: Field required"),  # type: ignore[call-arg]
@@ -200,6 +200,16 @@ async def test_what_is_waited_for_is_what_the_handler_returned_or_completed_with
     outcome = await store.wait_for(job_id)
 
     assert (outcome.status, outcome.result) == (JobStatus.DONE, value)
+
+
+async def test_a_context_made_by_hand_writes_the_result_by_the_annotation(store: PgJobStore) -> None:
+    job_id = await store.enqueue(completing.new())
+    job = await store.pickup("test")
+    assert job is not None
+
+    await completing(JobContext(job, store, "test"))
+
+    assert (await store.wait_for(job_id)).result == b"\xff"
 
 
 @pytest.mark.parametrize(

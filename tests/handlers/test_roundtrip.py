@@ -85,6 +85,10 @@ class Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class Loose(BaseModel):
+    data: Any
+
+
 class Area(BaseModel):
     width: int
 
@@ -167,6 +171,8 @@ def with_private() -> Hidden:
         (Any, {"a": UUID(int=1)}, r"value\.a is of type UUID and would arrive as str"),
         (Any, (1, 2), "value is of type tuple and would arrive as list"),
         (Any, {"a": {None: 1}}, r"value\.a has a key of type NoneType that would not arrive"),
+        (Loose, Loose(data={"a": {None: 1}}), r"value\.data\.a has a key of type NoneType that would not arrive"),
+        (list[Loose], [Loose(data={1: 2, "1": 2})], r"value\[0\]\.data has a key of type int that would not arrive"),
         (Box, Box(Decimal(1)), r"value\.content is of type Decimal and would arrive as str"),
         (OrderedDict[str, int], OrderedDict(b=1, a=2), "value is an OrderedDict"),
     ],
