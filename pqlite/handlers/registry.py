@@ -204,8 +204,9 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
 
     def _declaring(self, **arguments: Any) -> Callable[[F], F]:
         def declare(target: F) -> F:
-            if isinstance(target, TypedHandler):
-                target.add_schedule(**arguments)
+            handler: Any = target  # type checkers would narrow `target` to what is no F any more
+            if isinstance(handler, TypedHandler):
+                handler.add_schedule(**arguments)
             elif callable(target):
                 self._scheduled.setdefault(target, []).append(arguments)
             else:
