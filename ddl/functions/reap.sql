@@ -6,7 +6,9 @@
 -- those 8 s are everybody's chance to renew before anyone is judged. (Other workers' renewals count for one that has just
 -- registered: see register.sql.) And all of it must have been in the present epoch: a server that was restarted has
 -- freed every lock, perhaps in so short a time that no renewal was missed. A worker without a lock, which is one behind
--- a pooler in transaction mode, judges by leases alone: a restart that short does not end those.
+-- a pooler in transaction mode, judges by leases alone: a restart that short does not end those. So does one whose own
+-- lock is free, or held by a session that is younger than its latest renewal: an outage of the network has ended its
+-- session, and perhaps those of others, which have not had the time to connect again.
 --
 -- The probe is a shared, transaction-level try-lock: two probes never collide, none outlives its statement.
 create or replace function pqlite.reap(p_judge text, p_limit int default 500)
@@ -19,13 +21,24 @@ declare
   v_worker text;
   v_ids bigint[];
   v_left int := p_limit;
+  v_judge pqlite.workers;
   v_by_locks boolean;
 begin
-  select w.lock_key is not null into v_by_locks from pqlite.workers w
+  select w.* into v_judge from pqlite.workers w
   where w.id = p_judge and w.dead_at is null
     and w.steady_since < v_now - interval '8 s' and w.renewed_at > v_now - interval '6 s'
     and (w.lock_key is null or w.epoch = pqlite.current_epoch());
   if found then
+    v_by_locks := v_judge.lock_key is not null
+      and exists (select from pqlite.workers w
+                  where w.dead_at is null and w.renewed_at < v_now - interval '8 s' and w.id <> p_judge)
+      and exists (
+        select from pg_locks l cross join lateral pg_stat_get_activity(l.pid) a
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+          and l.database = (select d.oid from pg_database d where d.datname = current_database())
+          and (l.classid::bigint << 32 | l.objid::bigint) = v_judge.lock_key
+          -- Null where the session belongs to another role, which listen_dsn may name.
+          and coalesce(a.backend_start, '-infinity') <= v_judge.renewed_at);
     update pqlite.workers w set dead_at = v_now
     where w.dead_at is null and w.id = any (array(
       select s.id from pqlite.workers s

@@ -17,10 +17,15 @@ LEASE = timedelta(seconds=20)
 
 
 @pytest.fixture
-async def judge(register: Register, conn: asyncpg.Connection) -> RegisteredWorker:
+async def judge(register: Register, connect: Connect, conn: asyncpg.Connection) -> RegisteredWorker:
+    await hold(await connect(), JUDGES_KEY)
     worker = await register(lock_key=JUDGES_KEY)
     await make_steady(conn, worker)
     return worker
+
+
+async def hold(session: asyncpg.Connection, key: int) -> None:
+    await session.execute("select pg_advisory_lock($1)", key)
 
 
 async def is_dead(conn: asyncpg.Connection, worker: RegisteredWorker) -> bool:
@@ -82,7 +87,7 @@ async def test_a_silent_worker_whose_lock_is_held_lives_until_its_lease_passes(
     store: PgJobStore, conn: asyncpg.Connection, connect: Connect, judge: RegisteredWorker, register: Register
 ) -> None:
     stuck = await register(lock_key=KEY)
-    await (await connect()).execute("select pg_advisory_lock($1)", KEY)
+    await hold(await connect(), KEY)
     await store.enqueue("t")
     job = await stuck.claim_one()
 
@@ -244,6 +249,26 @@ async def test_a_worker_may_judge_over_any_connection(
     assert len(await worker.engine.reap(judge.id)) == 1
 
 
+@pytest.mark.parametrize("lock", ["free", "held by a new session"])
+async def test_a_worker_whose_own_session_was_lost_takes_no_free_lock_for_a_death(
+    store: PgJobStore, conn: asyncpg.Connection, connect: Connect, register: Register, lock: str
+) -> None:
+    """An outage of the network ends the sessions of all workers; some connect again later than others."""
+    judge, late = await register(lock_key=JUDGES_KEY), await register(lock_key=KEY)
+    await make_steady(conn, judge)
+    await silence(conn, late, 9)
+    if lock == "held by a new session":
+        await silence(conn, judge, 3)
+        await hold(await connect(), JUDGES_KEY)
+
+    await judge.engine.reap(judge.id)
+    assert not await is_dead(conn, late)
+
+    await silence(conn, late, 12)
+    await judge.engine.reap(judge.id)
+    assert await is_dead(conn, late)  # its lease has passed
+
+
 # Who may judge because others might
 
 
@@ -254,17 +279,23 @@ async def steady_for(conn: asyncpg.Connection, worker: RegisteredWorker) -> floa
 
 @pytest.mark.parametrize("fate", ["lives", "is dead"])
 async def test_a_new_worker_judges_at_once_if_another_renewed_steadily_until_now(
-    store: PgJobStore, conn: asyncpg.Connection, judge: RegisteredWorker, register: Register, fate: str
+    store: PgJobStore,
+    conn: asyncpg.Connection,
+    connect: Connect,
+    judge: RegisteredWorker,
+    register: Register,
+    fate: str,
 ) -> None:
     """No process of a crash loop lives for 8 s."""
     killed = await register(lock_key=KEY)
     await store.enqueue("t")
     job = await killed.claim_one()
     await silence(conn, killed, 9)
-    await silence(conn, judge, 5)
+    await silence(conn, judge, 3)
     if fate == "is dead":
         await declare_dead(conn, judge)
 
+    await hold(await connect(), KEY + 9)
     heir = await register(lock_key=KEY + 9)
 
     assert await steady_for(conn, heir) > 59
@@ -278,17 +309,17 @@ async def test_a_chain_of_workers_that_each_live_for_a_moment_makes_a_judge(
     for number in range(3):
         await register(lock_key=number)
         await conn.execute(
-            "update pqlite.workers set renewed_at = renewed_at - interval '4 s', "
-            "steady_since = steady_since - interval '4 s'"
+            "update pqlite.workers set renewed_at = renewed_at - interval '3 s', "
+            "steady_since = steady_since - interval '3 s'"
         )
 
-    assert 12 < await steady_for(conn, await register(lock_key=3)) < 13
+    assert 9 < await steady_for(conn, await register(lock_key=3)) < 10
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        "update pqlite.workers set renewed_at = now() - interval '7 s'",
+        "update pqlite.workers set renewed_at = now() - interval '5 s'",
         "update pqlite.workers set lock_key = null",
         "update pqlite.workers set epoch = null",
         "truncate pqlite.epoch",
@@ -310,9 +341,10 @@ async def test_a_new_worker_without_a_lock_inherits_nothing(
     assert await steady_for(conn, await register()) < 5
 
 
-async def test_who_gets_its_lock_back_must_be_steady_anew_before_it_judges(
-    conn: asyncpg.Connection, register: Register
+async def test_a_worker_that_gets_its_lock_back_must_be_steady_anew_before_it_judges(
+    conn: asyncpg.Connection, connect: Connect, register: Register
 ) -> None:
+    await hold(await connect(), JUDGES_KEY)
     judge, killed = await register(), await register(lock_key=KEY)
     await make_steady(conn, judge)
     await silence(conn, killed, 10)
