@@ -86,6 +86,8 @@ begin
     -- A lookup per key and no join: where statistics know no active keys, a join walks all of them instead.
     with answer as materialized (
       select r.i, case
+               -- The transaction that holds the key may be about to end the job which has it: wait, as enqueue does.
+               when r.i = any (v_busy) then null
                when r.id in (select m.id from pqlite.jobs m where m.id = any (v_ids)) then array[r.id, 1]
                else (select array[j.id, case when j.status = 'RUNNING' and j.cancel_requested_at is not null then -1
                                              else 0 end]

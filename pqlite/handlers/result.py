@@ -45,22 +45,16 @@ class Result:
         """Makes a JSON value of what the handler returns. Raises PayloadError for what does not fit the annotation, or
         would be read as something else than what was returned; which fields of a model were set is not kept.
 
-        None where the result is stored as it is: the annotation is missing, or can be neither written nor read.
+        None where the result is stored as it is: the annotation is missing, or can be neither written nor read, or is
+        None, which says nothing of the result that such a handler gives to `ctx.complete`.
         """
         try:
-            return None if self._annotation is Any or self._model is None else self._write
+            return None if self._annotation in (Any, NoneType) or self._model is None else self._write
         except ConfigurationError:
             return None  # whoever waits for a result is told
 
     def _write(self, value: Any) -> Any:
         annotation = self._annotation
-        if value is None and annotation is NoneType:
-            return None
-        if annotation is NoneType:
-            raise PayloadError(
-                f"the handler's return annotation is None, and its result is of type {type(value).__name__}: annotate "
-                "what it returns, or return nothing"
-            )
         try:
             model = self._model.__pydantic_validator__.validate_python({"value": value})
             if is_plain(annotation, _PLAIN):

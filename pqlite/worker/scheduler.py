@@ -22,8 +22,8 @@ from pqlite.worker.supervisor import FOREVER
 logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS = 30.0
-BATCH = 200
-"""How many schedules fire in one transaction."""
+BATCH = 60
+"""How many schedules fire in one transaction; each opens a subtransaction, and more than 64 stall standbys."""
 RECONCILE_EVERY = 60.0
 GRACE = timedelta(minutes=5)
 """How long a schedule stays that no running release defines any more."""

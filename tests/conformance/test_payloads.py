@@ -58,7 +58,7 @@ def nested(levels: int) -> list[Any]:
             {"deep": [{"point": Point(3), "colour": Colour.RED}]},
             {"deep": [{"point": {"x": 3, "inner": None}, "colour": "red"}]},
         ),
-        ({1: "a", None: "b"}, {"1": "a", "None": "b"}),
+        ({1: "a", 2.5: "b"}, {"1": "a", "2.5": "b"}),
         ((1, 2), [1, 2]),
         ({7}, [7]),
     ],

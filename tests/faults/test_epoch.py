@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import asyncpg
 import pytest
@@ -51,15 +52,17 @@ async def test_a_crash_of_one_backend_which_ends_all_sessions_ends_an_epoch(serv
     started = await conn.fetchval("select pg_postmaster_start_time()")
 
     os.kill(await conn.fetchval("select pg_backend_pid()"), signal.SIGKILL)
+    await until(conn.is_closed, "the session to end")
 
-    async def back() -> asyncpg.Connection | None:
+    async def back() -> datetime | None:
         try:
-            return await asyncpg.connect(server.dsn)
+            again = await asyncpg.connect(server.dsn)
+            try:
+                return await again.fetchval("select pg_postmaster_start_time()")
+            finally:
+                again.terminate()
         except (OSError, asyncpg.PostgresError):
             return None
 
-    again = await until(back, "the server to recover")
-    assert await again.fetchval("select pg_postmaster_start_time()") == started
-    await again.close()
-    conn.terminate()
+    assert await until(back, "the server to recover") == started
     assert await epoch(server) != before

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from pqlite import Handlers, JobContext, JobStatus, PayloadError, PgJobStore, Snooze, TypedHandler
 from pqlite.codec import decode, encode_clean
+from pqlite.handlers.result import Result
 from pqlite.testing import drain
 
 T = TypeVar("T")
@@ -126,7 +127,6 @@ def test_a_number_that_is_none_is_read_as_such() -> None:
     [
         (int, "many", "the annotation int: result: Input should be a valid integer"),
         (int, None, "the annotation int: result: Input should be a valid integer"),
-        (type(None), 3, "return annotation is None, and its result is of type int: annotate what"),
         (list[Order], [{"total": "much"}], r"the annotation list\[.*Order\]: 0.total: "),
         (Point, Point(Decimal(1), 3), "the annotation Point: key: "),  # type: ignore[arg-type]
         (OneWay, OneWay(n_in=1), "the annotation OneWay: n_in: Field required"),  # type: ignore[call-arg]
@@ -229,3 +229,9 @@ async def test_an_attempt_whose_result_does_not_fit_has_failed(
 
     assert job.status is not JobStatus.DONE
     assert sentence in (job.last_error or "")
+
+
+def test_a_handler_that_is_annotated_to_return_nothing_may_complete_with_any_result() -> None:
+    async def charge(ctx: JobContext) -> None: ...
+
+    assert Result("charge", charge).writer is None

@@ -5,6 +5,15 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+MINUTELY = '{"job_type": "t", "every": "1 minute"}'
+DEFINED = f'[{{"name": "s", "digest": "d", "definition": {MINUTELY}}}]'
+FIRE = """
+    select f.verdict from pqlite.schedules s, pqlite.fire_schedules(jsonb_build_array(jsonb_build_object(
+      'name', s.name, 'revision', s.revision, 'handled_through', s.handled_through, 'missed', 0,
+      'slots', jsonb_build_array(jsonb_build_object('slot', pg_catalog.clock_timestamp(), 'run_after', s.next_at)),
+      'through', s.handled_through))) f
+"""
+
 CALLS = {
     "enqueue": "select id from pqlite.enqueue('t', '{}', dedupe_key => 'k', delay => '1 s', lock_wait => '1 s')",
     "enqueue_many": "select id from pqlite.enqueue_many('{t}', array['{}', '{}'], '{k,l}', p_tags => array['[\"a\"]'])",
@@ -20,8 +29,20 @@ CALLS = {
         insert into mine values (1); update mine set id = 1
     """,
     "current_epoch": "select pqlite.current_epoch(); select id from pqlite.enqueue('t')",
+    "add_schedule": f"select pqlite.add_schedule('s', '{MINUTELY}')",
+    "change_schedule": f"select pqlite.add_schedule('s', '{MINUTELY}'), pqlite.change_schedule('s', '{{}}')",
+    "pause_schedule": f"select pqlite.add_schedule('s', '{MINUTELY}'), pqlite.pause_schedule('s')",
+    "resume_schedule": f"select pqlite.add_schedule('s', '{MINUTELY}'), pqlite.resume_schedule('s')",
+    "remove_schedule": f"select pqlite.add_schedule('s', '{MINUTELY}'), pqlite.remove_schedule('s')",
+    "run_schedule_now": f"select pqlite.add_schedule('s', '{MINUTELY}'); select id from pqlite.run_schedule_now('s')",
+    "fire_schedules": f"select pqlite.add_schedule('s', '{MINUTELY}'); {FIRE}",
+    "reconcile_schedules": f"select n.name from pqlite.reconcile_schedules('{DEFINED}', '1 min', true) n",
+    "schedule_changed": f"select pqlite.add_schedule('s', '{MINUTELY}')",
     "jobs_inserted": "insert into pqlite.jobs (job_type) values ('t')",
 }
+
+ROWS = {"enqueue_many": 2, "enqueue_keyless": 2, "run_schedule_now": 2, "fire_schedules": 2, "remove_schedule": 0}
+"""How many jobs and schedules there are after a call, if not one."""
 
 HOSTILE = """
     create schema hostile;
@@ -57,8 +78,12 @@ HOSTILE = """
     create role pqlite_test_role;
     grant usage on schema pqlite, hostile to pqlite_test_role;
     grant insert on pqlite.jobs to pqlite_test_role;
+    grant select on pqlite.schedules to pqlite_test_role;
     grant execute on function pqlite.enqueue, pqlite.enqueue_many, pqlite.enqueue_keyless, pqlite.enqueue_on_change,
-      pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended, pqlite.current_epoch to pqlite_test_role;
+      pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended, pqlite.current_epoch,
+      pqlite.add_schedule, pqlite.change_schedule, pqlite.pause_schedule, pqlite.resume_schedule,
+      pqlite.remove_schedule, pqlite.run_schedule_now, pqlite.fire_schedules, pqlite.reconcile_schedules
+      to pqlite_test_role;
     grant create on schema public to pqlite_test_role;
     create temp table jobs (like pqlite.jobs including all);
     create temp table workers (like pqlite.workers);
@@ -106,8 +131,8 @@ async def test_a_hostile_session_lends_it_nothing_of_its_own(hostile: asyncpg.Co
     await hostile.execute(CALLS[function])
 
     await hostile.execute("reset role; set local search_path = pg_catalog")
-    jobs = 2 if function in ("enqueue_many", "enqueue_keyless") else 1
-    assert await hostile.fetchval("select count(*) from pqlite.jobs") == jobs
+    rows = "select (select count(*) from pqlite.jobs) + (select count(*) from pqlite.schedules)"
+    assert await hostile.fetchval(rows) == ROWS.get(function, 1)
     assert await hostile.fetchval("select count(*) from pg_temp.jobs") == 0
 
 

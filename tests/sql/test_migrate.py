@@ -140,7 +140,8 @@ async def test_a_server_older_than_fourteen_is_refused(
 def test_a_functions_file_makes_the_function_of_its_name_and_says_what_it_is_for(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
 
-    assert text.startswith("-- ")
+    # Before it stands at most what drops the former function of that name, which may have had other parameters.
+    assert re.search(r"\A(?:(?:drop function|do \$\$).*?;\n)?(?:end \$\$;\n)?-- ", text, re.DOTALL)
     assert re.findall(r"create or replace (?:function|procedure) (\S+?)\(", text) == [f"pqlite.{file.stem}"]
 
 
@@ -178,12 +179,19 @@ async def test_every_index_is_explained_where_it_is_made(conn: asyncpg.Connectio
         assert re.search(rf"^-- .*\ncreate (unique )?index {index} on", migrations, re.MULTILINE), index
 
 
-async def test_no_function_of_the_engine_opens_a_subtransaction(conn: asyncpg.Connection) -> None:
-    """An EXCEPTION block is a savepoint, and many of them in one transaction stall standbys."""
-    sources = await conn.fetch("select proname, prosrc from pg_proc where pronamespace = 'pqlite'::regnamespace")
+ALLOWED = ["enqueue_many", "fire_schedules"]
+
+
+async def test_no_other_function_opens_a_subtransaction(conn: asyncpg.Connection) -> None:
+    """An EXCEPTION block is a savepoint, and many of them in one transaction stall standbys: more than 64 do. Two need
+    them, to go on after a lock that timed out and after a schedule that fails.
+    """
+    sources = await conn.fetch(
+        "select proname, prosrc from pg_proc where pronamespace = 'pqlite'::regnamespace order by 1"
+    )
 
     assert len(sources) == len(list((DDL / "functions").glob("*.sql")))
-    assert [name for name, source in sources if re.search(r"\bexception\s+when\b", source)] == []
+    assert [name for name, source in sources if re.search(r"\bexception\s+when\b", source)] == ALLOWED
 
 
 async def test_what_runs_with_the_owners_rights_has_a_fixed_search_path(conn: asyncpg.Connection) -> None:
@@ -191,6 +199,5 @@ async def test_what_runs_with_the_owners_rights_has_a_fixed_search_path(conn: as
         "select proname, proconfig[1] from pg_proc where pronamespace = 'pqlite'::regnamespace and prosecdef order by 1"
     )
 
-    contract = ["cancel", "ended", "enqueue", "enqueue_keyless", "enqueue_many", "enqueue_on_change", "job"]
-    names = sorted([*contract, "current_epoch", "jobs_inserted", "retry"])
-    assert [tuple(row) for row in definers] == [(name, "search_path=pg_catalog, pg_temp") for name in names]
+    assert {row[0] for row in definers} >= {"cancel", "enqueue", "fire_schedules"}
+    assert {row[1] for row in definers} == {"search_path=pg_catalog, pg_temp"}
