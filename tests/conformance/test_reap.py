@@ -23,8 +23,10 @@ async def renew(worker: RegisteredWorker, lock_key: int | None = None) -> list[t
 
 
 @pytest.fixture
-async def judge(register: Register) -> RegisteredWorker:
-    return await register(lock_key=JUDGES_KEY)
+async def judge(register: Register, scene: Scene) -> RegisteredWorker:
+    judge = await register(lock_key=JUDGES_KEY)
+    await scene.take_lock(judge, JUDGES_KEY)
+    return judge
 
 
 async def test_a_worker_whose_lease_has_passed_is_dead_and_its_jobs_are_ready_again(
