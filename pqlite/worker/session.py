@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from pqlite.store.engine import EngineLink
+from pqlite.store.engine import Engine
 from pqlite.store.link import is_direct, says_server_is_down
 from pqlite.store.route import Pooling
 
@@ -90,11 +90,10 @@ class Session:
         # Anything may have been missed while there was no connection.
         self._notified(True)
 
-    async def lock(self, link: EngineLink) -> None:
+    async def lock(self, engine: Engine) -> None:
         """Take the lock, if it can be had and is not held."""
         if self.hears and not self.locked:
-            rows = await link.fetch(f"select {_LOCK}", self._key, deadline=TRY_SECONDS)
-            self.locked = bool(rows[0][0])
+            self.locked = await engine.try_lock(self._key, deadline=TRY_SECONDS)
 
     def server_is_down(self, error: BaseException | None) -> bool:
         """Return whether an error of the connection shows that the server is away, rather than the way to it."""

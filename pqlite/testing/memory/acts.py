@@ -1,5 +1,5 @@
-"""What users and callers without a worker do to the table. Each function is one act, called with the table's lock held;
-ddl/functions has the same in SQL.
+"""The acts of a store on the table in memory: each function is one, called with the table's lock held, and has a
+counterpart in ddl/functions.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 from pqlite.codec import decode
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
-from pqlite.job import PAYLOAD_VERSION, Enqueued, EnqueuedBehindCancelled, Job, JobStatus, TakenOver
+from pqlite.job import PAYLOAD_VERSION, Job, JobStatus, TakenOver
 from pqlite.store.validation import COLUMNS, Row
+from pqlite.store.writer import Answer
 from pqlite.testing.memory.table import Table, Transaction
 
 ERRORS_KEPT = 20
@@ -23,7 +24,7 @@ READY, RUNNING, DONE = JobStatus.READY, JobStatus.RUNNING, JobStatus.DONE
 FAILED, CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
 
 
-def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueued[int]:
+def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Answer:
     """Add a job, unless an active one holds its key.
 
     Raises:
@@ -33,7 +34,7 @@ def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueue
     key = given["dedupe_key"]
     if key is not None and (holder := table.holder_of(key, tx)) is not None:
         cancelling = holder.status is RUNNING and holder.cancel_requested_at is not None
-        return EnqueuedBehindCancelled(holder.id, False) if cancelling else Enqueued(holder.id, False)
+        return Answer(holder.id, False, cancelling)
     now = table.clock.now()
     run_after, delay = given.pop("run_after"), given.pop("delay")
     row = Job(
@@ -50,7 +51,7 @@ def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueue
         **given,
     )
     table.put(row, tx)
-    return Enqueued(row.id, True)
+    return Answer(row.id, True, False)
 
 
 def cancel(table: Table, job_id: int, tx: Transaction | None = None) -> JobStatus:
