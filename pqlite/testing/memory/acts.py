@@ -9,9 +9,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic_core import to_json
+
 from pqlite.codec import decode
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
 from pqlite.job import PAYLOAD_VERSION, Job, JobStatus, TakenOver
+from pqlite.store.awaiting import Ended
 from pqlite.store.validation import COLUMNS, Row
 from pqlite.store.writer import Answer
 from pqlite.testing.memory.table import Table, Transaction
@@ -219,6 +222,13 @@ def was_completed(table: Table, job: Job) -> bool:
     table.see_free(job.id)
     row = table.get(job.id)
     return row is None or (row.status is DONE and row.claims == job.claims)
+
+
+def end_of(job_id: int, found: Job | None) -> Ended:
+    """Return how a job has ended, or that there is none."""
+    if found is None:
+        return Ended(job_id, None, None, None, None)
+    return Ended(job_id, found.status, found.result, found.last_error, to_json(found.errors).decode())
 
 
 def _existing(table: Table, job_id: int, tx: Transaction | None = None) -> Job:

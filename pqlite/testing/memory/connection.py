@@ -40,7 +40,7 @@ class MemoryConnection:
         return self._transaction is not None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self) -> AsyncIterator[MemoryConnection]:
         """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint.
 
         Raises:
@@ -51,7 +51,7 @@ class MemoryConnection:
             with self._table.lock:
                 outer.savepoint()
             try:
-                yield
+                yield self
             except BaseException:
                 with self._table.lock:
                     outer.go_back()
@@ -64,7 +64,7 @@ class MemoryConnection:
             self._transaction = transaction = self._table.begin()
         commits = False
         try:
-            yield
+            yield self
             commits = True
         finally:
             self._transaction = None

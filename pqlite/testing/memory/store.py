@@ -10,8 +10,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from pydantic_core import to_json
-
 from pqlite.errors import DedupeKeyBusy, LeaseLost, NotStarted
 from pqlite.events import Observer
 from pqlite.job import Enqueued, Job, JobStatus, NewJobs
@@ -134,7 +132,6 @@ class MemoryJobStore(JobStore):
         return transaction_of(conn, self._table, strict=strict, what=what)
 
     async def _insert(self, values: Row, conn: MemoryConnection | None, lent: Transaction | None) -> Answer:
-        self._see_usable()
         key = values[KEY]
         if conn is not None and key is not None:
             await conn.before_key(key)
@@ -160,7 +157,7 @@ class MemoryJobStore(JobStore):
         answers: dict[int, Answer] = {}
         # By key: two batches with the same keys must not wait for each other.
         by_key = sorted(range(len(rows)), key=lambda at: (rows[at][KEY] is not None, rows[at][KEY] or ""))
-        async with self.transaction() if conn is None else _savepoint(conn) as own:
+        async with self.transaction() if conn is None else conn.transaction() as own:
             transaction = self._transaction_of(own, True, "Jobs were enqueued")
             for at in by_key:
                 answers[at] = await self._insert(rows[at], own, transaction)
@@ -202,7 +199,7 @@ class MemoryJobStore(JobStore):
     async def _ended(self, job_ids: list[int]) -> list[Ended]:
         with self._locked():
             found = {job_id: self._table.get(job_id) for job_id in job_ids}
-        return [_end_of(job_id, row) for job_id, row in found.items() if row is None or row.status not in ACTIVE]
+        return [acts.end_of(job_id, row) for job_id, row in found.items() if row is None or row.status not in ACTIVE]
 
     async def _cancel(self, job_id: int, lent: Transaction | None) -> JobStatus | None:
         return await self._when_free(partial(acts.cancel, self._table, job_id, lent))
@@ -298,15 +295,3 @@ class MemoryJobStore(JobStore):
                     raise TimeoutError(f"A transaction that has not ended was in the way for {patience:g} s.") from None
                 # Not `wait_for`: it would cancel the future, which is everybody's.
                 await asyncio.wait([asyncio.wrap_future(locked.until)], timeout=left)
-
-
-def _end_of(job_id: int, found: Job | None) -> Ended:
-    if found is None:
-        return Ended(job_id, None, None, None, None)
-    return Ended(job_id, found.status, found.result, found.last_error, to_json(found.errors).decode())
-
-
-@asynccontextmanager
-async def _savepoint(conn: MemoryConnection) -> AsyncIterator[MemoryConnection]:
-    async with conn.transaction():
-        yield conn
