@@ -1,5 +1,6 @@
--- Ask to be notified, for the next p_ms milliseconds, of new jobs in p_queues (null: in any). Returns the server's time.
--- Never shortens what another sleeper asked for (a race between two may; the loser then finds its job at its next poll).
+-- Ask for notifications about new jobs in p_queues (null: in any) for the next p_ms milliseconds. Returns the server's
+-- time. Does not shorten the time that another sleeping worker asked for. (If two workers race, it may be shortened;
+-- the worker then finds its job with its next poll.)
 create or replace function pqlite.arm(p_ms int, p_queues text[] default null) returns timestamptz
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -7,9 +8,9 @@ declare
   v_until bigint := (extract(epoch from v_now) * 1000)::bigint + p_ms;
   v_hashes int[];
 begin
-  -- Lost in a crash, it costs a poll: not worth waiting for the disk.
+  -- If it is lost in a crash, a job is found by the next poll.
   perform set_config('synchronous_commit', 'off', true);
-  -- The one that everybody reads comes last: who sees it finds the others set.
+  -- The register that all triggers read is set last, after the others.
   if p_queues is null then
     perform setval('pqlite.wake_all', v_until) from pqlite.wake_all r where r.last_value < v_until;
   else

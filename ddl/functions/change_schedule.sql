@@ -1,5 +1,5 @@
--- Change what a schedule does; return whether there is one by that name. Slots that lie before the change do not fire
--- any more. One that code defines keeps the change until its code changes.
+-- Change a schedule. Returns whether there is one by that name. Slots before the change do not fire any more. A
+-- schedule that code defines keeps the change until its code changes.
 --
 --   select pqlite.change_schedule('nightly', '{"cron": "30 4 * * *"}');
 --   select pqlite.change_schedule('nightly', '{"cron": null, "every": "1 hour"}');

@@ -1,19 +1,19 @@
--- Hand due jobs to a worker, lane by lane in the order given, each lane from its watermark (run_after, id) on: p_room to
--- start now, and up to p_prefetch more to start soon. With p_suspect, the jobs that dead workers held come first, as
--- many as due_suspects.sql allows. Neither they nor jobs that may start only once (max_attempts = 1) are prefetched; and
--- while a suspect waits for room nothing is, so that what waits in the worker's memory runs out and there is some.
+-- Claim due jobs for a worker, lane by lane in the order given, each lane from its watermark (run_after, id) on: p_room
+-- to start now, and up to p_prefetch more to start soon. With p_suspect, suspects (jobs whose worker died) come first,
+-- as many as due_suspects.sql allows. Neither suspects nor jobs with max_attempts = 1 are prefetched. While a suspect
+-- waits for room nothing is prefetched, so that the prefetched jobs run out and room becomes free.
 --
--- p_versions says up to which version the worker knows the payloads of a job type ({"type": 2}; those of types that are
--- not in it, or with null, any): it passes over newer ones, and leaves them to newer workers. They have no range in the
--- index: a lane's watermark moves on past them, and p_versions of `lanes` keeps them from moving it back.
+-- p_versions says which payload versions the worker supports ({"type": 2}; all versions of other types, and of all
+-- types if it is null). Jobs with newer payloads are skipped and left to other workers. They are not separate in the
+-- index: a lane's watermark moves past them, and p_versions of `lanes` prevents them from moving it back.
 --
--- One lookup a lane and one update for all: a thousand lanes with a job each cost little more than one with a thousand.
--- The form `id = any (...)` cannot be planned as a scan of the table, and no setting of the planner's changes that;
--- equality on the whole lane makes the order free.
--- NO KEY UPDATE: a foreign key of the user's to jobs(id) must not hide a job.
+-- One lookup for each lane and one update for all jobs: a thousand lanes with one job each cost little more than one
+-- lane with a thousand jobs. `id = any (...)` can only be planned as an index lookup; equality on all columns of a lane
+-- makes a sort unnecessary.
+-- NO KEY UPDATE, because a user's foreign key to jobs(id) must not make a claim skip a job.
 --
--- The claim commits asynchronously: a server crash may undo it, which makes the job READY again. Not so where
--- max_attempts = 1, which promises at most one start.
+-- The claim commits asynchronously: a server crash may undo it, and the job is READY again. With max_attempts = 1,
+-- which promises at most one start, it commits synchronously.
 create or replace function pqlite.claim(
   p_worker text, p_room int, p_suspect boolean, p_queues text[], p_types text[],
   p_queue text[], p_type text[], p_priority int[], p_after timestamptz[], p_after_id bigint[],
@@ -35,7 +35,7 @@ declare
   v_more_once boolean[];
   v_cut int;
 begin
-  -- The function is called only where it may find one: almost always there is none.
+  -- Almost always there is no suspect: then the function is not called.
   if p_suspect and exists (select from pqlite.jobs j
                            where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now) then
     select array_agg(s.id), array_agg(s.max_attempts = 1) into v_more, v_more_once
@@ -67,8 +67,8 @@ begin
   end if;
 
   if true = any (v_once) then
-    -- The first of them that would only wait, and all behind it, stay where they are: the watermark must not pass them.
-    -- (cut says so: the lanes have more.)
+    -- Leave the first job with max_attempts = 1 that would be prefetched, and all behind it, because the watermark must
+    -- not pass them. (`cut` tells the worker that the lanes have more.)
     select min(u.at) into v_cut from unnest(v_once) with ordinality u (once, at) where u.once and u.at > p_room;
     v_ids := v_ids[:coalesce(v_cut - 1, cardinality(v_ids))];
     v_once := v_once[:coalesce(v_cut - 1, cardinality(v_once))];
@@ -83,15 +83,15 @@ begin
     returning j.id, j.job_type, j.payload::text, j.queue, j.priority, j.run_after, j.attempts, j.max_attempts,
               j.claims, j.crashes, j.timeout_seconds, j.dedupe_key, j.concurrency_key, nullif(j.tags, '{}'),
               nullif(j.metadata, '{}')::text, j.created_at, j.locked_at, j.cancel_requested_at, v_cut is not null;
-    -- The worker may have been declared dead; and its row, which RUNNING jobs are about to name, must not be deleted
-    -- before they can be seen. Last, and only if something was claimed: it is a write.
+    -- The worker may have been declared dead. The lock prevents that its row is deleted before these RUNNING jobs are
+    -- visible. It is taken last, and only if something was claimed, because a row lock is a write.
     perform from pqlite.workers w where w.id = p_worker and w.dead_at is null for key share;
     if not found then
       raise exception 'worker % was declared dead', p_worker using errcode = 'PQ001';
     end if;
   end if;
   if not true = any (v_once) then
-    -- Here and local: a SET of the session would leak through a pooler.
+    -- Local to the transaction, because a SET for the session would leak through a pooler.
     perform set_config('synchronous_commit', 'off', true);
   end if;
 end $$;

@@ -1,15 +1,16 @@
--- For enqueue_on_change: a select list that reads a row of p_table, given as $1, for to_jsonb. Null: to_jsonb of the row
--- itself will do.
+-- For enqueue_on_change: returns a select list that reads a row of p_table, given as $1, for to_jsonb; null if to_jsonb
+-- can be applied to the row itself.
 --
--- to_jsonb calls a cast to json that the owner of a type has made, and here it would run with the rights of pqlite's
--- owner. So a column of a type that is not the server's own (enum, range, composite, an extension's) is read by its
--- output function, which only a superuser can make: a JSON string, or a list of them. (16384 is the first id of what is
--- made after initdb. Of a domain, to_jsonb looks at the base type only.) The text of an array is that of a text[] unless
--- its type has a delimiter of its own, as PostGIS's geometry has: then each element is read, into one flat list.
+-- to_jsonb calls casts to json that the owner of a type has defined, and they would run here with the rights of
+-- pqlite's owner. So columns of types that are not built in (enums, ranges, composites, types of extensions) are read
+-- by the output function of the type, which only a superuser can define: as a JSON string, or a list of strings.
+-- (Objects created after initdb have ids from 16384. For a domain, to_jsonb looks only at the base type.) An array is
+-- read as a text[], unless its type has another delimiter, as PostGIS's geometry has: then its elements become one flat
+-- list.
 create or replace function pqlite.columns_of(p_table oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-  -- Asked for every row that changes: most tables have built-in types only, and this is quicker than the list.
+  -- Called for every changed row: most tables have only built-in types, and this check is fast.
   if not exists (select from pg_attribute a join pg_type t on t.oid = a.atttypid
                  where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped
                    and coalesce(nullif(t.typbasetype, 0), t.oid) >= 16384) then

@@ -1,5 +1,5 @@
--- DONE, in the caller's own transaction: its writes and this commit together, or neither does.
--- PQ001: the claim is no longer current; PQ002: somebody asked to cancel the job. Both must roll the caller back.
+-- Make a job DONE in the caller's transaction: the caller's writes and DONE are committed together, or neither is.
+-- PQ001: the claim is no longer current; PQ002: the job was asked to cancel. After both the caller must roll back.
 -- One of the five functions in which jobs end; the others: settle, cancel, take_over, disown.
 create or replace function pqlite.complete(p_worker text, p_id bigint, p_claims int, p_result jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -8,7 +8,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_cancelled boolean;
 begin
-  -- From here to the commit the job's row is locked: if this client's host vanishes, the server must notice soon.
+  -- The job's row stays locked until the commit, so the server must notice quickly if this client's host is lost.
   perform set_config('tcp_keepalives_idle', '10', true), set_config('tcp_keepalives_interval', '5', true),
           set_config('tcp_keepalives_count', '3', true);
   select j.cancel_requested_at is not null into v_cancelled from pqlite.jobs j

@@ -1,8 +1,8 @@
--- Returns the same text for as long as the server keeps its sessions, and with them their advisory locks: another one
--- after a restart (the time of the postmaster's start), after a crash of one backend, which ends all sessions but not
--- the postmaster, and after a failover (both empty the unlogged table).
+-- Identifies the time in which the server's sessions, and so their advisory locks, have not been lost. The text changes
+-- with a restart (it contains the postmaster's start time), and with a crash of a backend, which ends all sessions, or
+-- a failover (both of which empty the unlogged table).
 --
--- SECURITY DEFINER, so that roles need no right on the table, which is younger than theirs may be.
+-- SECURITY DEFINER, because existing roles have no right on the table, which was added later.
 create or replace function pqlite.current_epoch() returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -11,7 +11,7 @@ begin
   select e.id into v_id from pqlite.epoch e;
   if not found then
     insert into pqlite.epoch default values on conflict do nothing;
-    select e.id into strict v_id from pqlite.epoch e;  -- another session's, if that was first
+    select e.id into strict v_id from pqlite.epoch e;  -- inserted by another session
   end if;
   return v_id || ' ' || extract(epoch from pg_postmaster_start_time());
 end $$;

@@ -1,4 +1,5 @@
--- A row of schedules with what a definition (see add_schedule.sql) says; the rest is that of p_old, or the default.
+-- Return a row of schedules with the values of a definition (see add_schedule.sql); other columns are those of p_old,
+-- or the defaults.
 create or replace function pqlite.defined_schedule(p_old pqlite.schedules, p_definition jsonb)
 returns pqlite.schedules
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -1,5 +1,5 @@
--- Ids for new jobs, known before the rows are written: so a batch's ids belong to its rows for certain, whatever the
--- order in which the rows are written and returned.
+-- Ids for new jobs, drawn before the rows are written, so that each row of a batch gets a known id, in whatever order
+-- the rows are written and returned.
 create or replace function pqlite.draw_ids(p_count int) returns bigint[]
 language plpgsql as $$
 begin

@@ -1,5 +1,5 @@
--- The schedules that are due, soonest first, at most p_limit; and the soonest of the others, which says when to look
--- again. `now` is this server's clock, which alone decides.
+-- The schedules that are due, soonest first, at most p_limit; and the soonest of the others, so that the caller knows
+-- when to ask again. `now` is this server's clock, which decides what is due.
 create or replace function pqlite.due_schedules(p_limit int)
 returns table (name text, revision bigint, cron text, every interval, anchor timestamptz, timezone text, missed text,
                jitter interval, handled_through timestamptz, held boolean, next_at timestamptz, now timestamptz)

@@ -2,13 +2,15 @@
 -- suspect is a job whose worker died while it held the job (crashes > 0): the job may be what killed the worker.
 --
 -- A worker runs suspects at the same time in up to half of its slots (at least one; the number of slots is in its row).
--- One that must run alone (runs_alone.sql) is returned only if the worker runs no suspect, and then by itself. None is
--- returned past it: else a stream of new suspects could keep it waiting for ever. So a job that kills its worker costs
--- any other job two attempts at most: one as an ordinary neighbour, one as a suspect beside it.
+-- A suspect that must run alone (runs_alone.sql) is returned only if the worker runs no suspect, and then without
+-- others. No later suspect is returned before it, or new suspects could keep it waiting for ever. So a job that kills
+-- its worker costs any other job at most two attempts: one as an ordinary neighbour, one as a suspect beside it.
 --
--- With p_room <= 0 it returns one that only lacks room, and locks nothing: another worker must not pass over that row.
+-- With p_room <= 0 it returns one suspect that could start if there were room, and locks no row, because another worker
+-- may claim it.
 --
--- What the worker runs is counted here, not told by the caller, so that it holds for workers of every release.
+-- The suspects that the worker runs are counted here and not passed by the caller, so that the rule holds for workers
+-- of every release.
 create or replace function pqlite.due_suspects(
   p_worker text, p_room int, p_queues text[], p_types text[], p_versions jsonb default null)
 returns table (id bigint, max_attempts int)
@@ -34,7 +36,7 @@ begin
   v_most := least(coalesce(v_most, 1), v_running + greatest(p_room, 1));
 
   while v_running < v_most loop
-    -- The same query twice: whether to lock cannot be a parameter.
+    -- The same query twice, because FOR UPDATE cannot depend on a parameter.
     if p_room > 0 then
       select j.id, j.run_after, j.max_attempts, pqlite.runs_alone(j.crashes, j.attempts + 1, j.max_attempts) as alone
       into v_job from pqlite.jobs j

@@ -1,5 +1,5 @@
--- What has become of these jobs: a row for each that has ended (DONE, FAILED, CANCELLED), and one whose status is null for
--- each id that no job has; no row for those that wait or run. For clients that wait for jobs, asked again and again.
+-- Which of these jobs have ended: a row for each that is DONE, FAILED or CANCELLED, and a row with status null for each
+-- id that no job has. No row for jobs that wait or run. For clients that poll.
 --
 --   select * from pqlite.ended('{41,42}')
 create or replace function pqlite.ended(job_ids bigint[])

@@ -1,5 +1,5 @@
 do $$ begin
-  -- Only the former one, without `cancelling`: who calls a function at the moment when it is dropped gets an error.
+  -- Only the old version, without `cancelling`: a call during the drop gets an error.
   if not exists (select from pg_proc p where p.pronamespace = 'pqlite'::regnamespace and p.proname = 'enqueue'
                    and 'cancelling' = any (p.proargnames)) then
     drop function if exists pqlite.enqueue(
@@ -7,15 +7,16 @@ do $$ begin
       interval);
   end if;
 end $$;
--- Enqueue one job in the caller's transaction. Returns its id, and whether it is new: with a dedupe_key that an
--- active job (READY, RUNNING, BLOCKED) holds, the id is that job's, and nothing is written. `cancelling` says that the
--- job which holds the key runs and was asked to cancel: it will not do the work. Wait for its end and enqueue again.
+-- Enqueue one job in the caller's transaction. Returns its id and whether it is new: if an active job (READY, RUNNING,
+-- BLOCKED) has the same dedupe_key, its id is returned and nothing is written. `cancelling` means that this active job
+-- runs and was asked to cancel, so that it will not do the work: wait for its end and enqueue again.
 --
 --   select * from pqlite.enqueue('summarize', '{"conversation_id": 7}', dedupe_key => 'summarize:conv:7');
 --
--- DO NOTHING and then a second statement, which sees a newer snapshot: DO UPDATE would write a row version and lock
--- the holder's row until the caller's transaction ends, and a one-statement "insert or find" finds nothing when the
--- rival commits in between. Waits while another open transaction holds the key: for lock_wait, if given (55P03 after).
+-- It uses DO NOTHING and then a second statement with a newer snapshot. DO UPDATE would write a row version and lock
+-- the active job until the caller's transaction ends, and a single "insert or find" statement finds nothing if the
+-- other transaction commits in between. While another open transaction holds the key, it waits, at most for lock_wait
+-- (then 55P03).
 create or replace function pqlite.enqueue(
   job_type text, payload jsonb default '{}', dedupe_key text default null, run_after timestamptz default null,
   delay interval default null, priority int default 0, max_attempts int default 5,
@@ -28,14 +29,14 @@ declare
   v_lock_timeout text := current_setting('lock_timeout');
 begin
   if lock_wait is not null then
-    lock table pqlite.jobs in row exclusive mode;  -- as long as it takes: lock_wait is for the key
+    lock table pqlite.jobs in row exclusive mode;  -- without a limit: lock_wait applies to the key
     perform set_config('lock_timeout', greatest(1, extract(epoch from lock_wait) * 1000)::int::text, true);
   end if;
   for v_try in 1 .. 10 loop
     insert into pqlite.jobs (job_type, payload, dedupe_key, run_after, priority, max_attempts, timeout_seconds,
                              queue, tags, metadata, concurrency_key, expires_at)
     values (enqueue.job_type, coalesce(enqueue.payload, '{}'), enqueue.dedupe_key,
-            -- in UTC: the session's time zone must not make a day of 24 hours 23 or 25
+            -- in UTC, because a day has 23 or 25 hours in some time zones
             (coalesce(enqueue.run_after, clock_timestamp()) at time zone 'UTC' + coalesce(enqueue.delay, interval '0'))
               at time zone 'UTC',
             enqueue.priority, enqueue.max_attempts, enqueue.timeout_seconds, enqueue.queue, enqueue.tags,

@@ -1,5 +1,5 @@
--- Enqueue a batch without dedupe keys in the caller's transaction; the ids come back in the order given. The arrays mean
--- what they mean to enqueue_many, at half the cost: that has to look for duplicates, and to say what it found.
+-- Enqueue a batch without dedupe keys in the caller's transaction. Returns the ids in the order given. The arguments
+-- are those of enqueue_many, which costs twice as much because it handles duplicates.
 create or replace function pqlite.enqueue_keyless(
   p_job_type text[], p_payload text[] default null, p_run_after timestamptz[] default null,
   p_delay interval[] default null, p_priority int[] default null, p_max_attempts int[] default null,
@@ -13,7 +13,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_inserted bigint;
 begin
-  -- unnest and no subscripts: to find the n-th text of an array, the server walks over all before it.
+  -- unnest instead of subscripts: to find the n-th text of an array, the server reads all texts before it.
   insert into pqlite.jobs (id, job_type, payload, run_after, priority, max_attempts, timeout_seconds, queue, tags,
                            metadata, concurrency_key, expires_at)
   select r.id, r.job_type, coalesce(r.payload::jsonb, '{}'),

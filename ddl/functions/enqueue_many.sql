@@ -1,23 +1,23 @@
 drop function if exists pqlite.enqueue_many(
   text[], text[], text[], timestamptz[], interval[], int[], int[], double precision[], text[], text[], text[], text[],
   timestamptz[]);
--- Enqueue a batch in the caller's transaction; one row out per row in, in any order, told apart by its ordinal.
--- Payloads, tags and metadata are JSON. Where an array, or an element of it, is null, the row gets the default; an array
--- of one element stands for all rows.
+-- Enqueue a batch in the caller's transaction. Returns one row for each job, in any order, with its ordinal. Payloads,
+-- tags and metadata are JSON. If an array or an element is null, the row gets the default; an array with one element
+-- applies to all rows.
 --
 --   select * from pqlite.enqueue_many('{mail}', array['{"to": 1}', '{"to": 2}'], p_dedupe_key => '{mail:1,mail:2}');
 --
--- `cancelling` says of a row that was not inserted that the active job with its key, whose id is returned, was asked to
--- cancel: it will not do the work, and until it has ended nobody can take its key.
+-- `cancelling` means that a row was not inserted because of an active job with the same key (whose id is returned)
+-- which runs and was asked to cancel: it will not do the work.
 --
--- Keyed rows are inserted in the order of their keys: one lock order for all callers, so that two batches with the same
--- keys cannot deadlock. It is the order of bytes, whatever the database's collation: clients cut long lists into
--- batches by it. A key that comes twice in a batch resolves to one job.
+-- Rows with keys are inserted in the order of their keys, so that two batches with the same keys cannot deadlock. It is
+-- the order of bytes, independent of the database's collation; clients split long lists in that order. If a key occurs
+-- twice in a batch, both rows have the same job.
 --
--- While another open transaction holds a key, the batch waits, as long as lock_timeout says. With p_lock_wait it waits
--- that long for one key, and hardly any longer if there are more: such rows come back without an id, and were not
--- inserted; the others were. (The error of a lock that timed out names no key, and undoes the whole statement. So the
--- statement is then repeated row by row, each in a subtransaction.)
+-- While another open transaction holds a key, the batch waits, at most for lock_timeout. With p_lock_wait it waits at
+-- most that long for the first held key, and hardly longer for further ones. Rows with held keys are then not inserted
+-- and returned without an id; the other rows are inserted. (A lock timeout does not tell the key and aborts the whole
+-- statement, so the rows are then inserted one by one, each in a subtransaction.)
 create or replace function pqlite.enqueue_many(
   p_job_type text[], p_payload text[] default null, p_dedupe_key text[] default null,
   p_run_after timestamptz[] default null, p_delay interval[] default null, p_priority int[] default null,
@@ -32,7 +32,7 @@ declare
   v_count int := greatest(cardinality(p_job_type), cardinality(p_payload), cardinality(p_dedupe_key));
   v_ids bigint[] := pqlite.draw_ids(v_count);
   v_lock_timeout text := current_setting('lock_timeout');
-  v_open bigint[];  -- the ordinals of the rows without an answer; null: all of them
+  v_open bigint[];  -- the ordinals of the rows without a result; null: all
   v_busy bigint[] := '{}';  -- of those whose key another transaction holds
   v_busy_key text;
   v_row record;
@@ -42,7 +42,7 @@ declare
   v_what bigint[];
 begin
   if p_lock_wait is not null then
-    lock table pqlite.jobs in row exclusive mode;  -- as long as it takes: p_lock_wait is for keys
+    lock table pqlite.jobs in row exclusive mode;  -- without a limit: p_lock_wait applies to keys
   end if;
   for v_try in 1 .. 10 loop
     if p_lock_wait is null then
@@ -70,7 +70,7 @@ begin
               continue;
             exception when lock_not_available then
               v_busy_key := v_row.dedupe_key;
-              perform set_config('lock_timeout', '1', true);  -- the others have waited long enough
+              perform set_config('lock_timeout', '1', true);  -- further held keys are not waited for
             end;
           end if;
           v_busy := v_busy || v_row.i;
@@ -83,10 +83,10 @@ begin
       return;
     end if;
 
-    -- A lookup per key and no join: where statistics know no active keys, a join walks all of them instead.
+    -- A lookup for each key instead of a join: without statistics about active keys a join would scan all of them.
     with answer as materialized (
       select r.i, case
-               -- The transaction that holds the key may be about to end the job which has it: wait, as enqueue does.
+               -- The transaction that holds the key may be about to end its job: wait, as enqueue does.
                when r.i = any (v_busy) then null
                when r.id in (select m.id from pqlite.jobs m where m.id = any (v_ids)) then array[r.id, 1]
                else (select array[j.id, case when j.status = 'RUNNING' and j.cancel_requested_at is not null then -1

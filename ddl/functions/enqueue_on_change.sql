@@ -8,21 +8,22 @@
 -- delay (seconds, or "10 minutes"), columns (only these of new and old), dedupe (a key made of columns, "order:{id}";
 -- without a key where one of them is null).
 --
--- Who writes to the table needs no right on the queue. Who makes the trigger needs EXECUTE on this function, and the
--- TRIGGER right on the table, which lets him see its rows anyway.
+-- A role that writes to the table needs no privilege on the queue. To create the trigger, a role needs EXECUTE on this
+-- function and TRIGGER on the table (which allows it to see the rows anyway).
 --
--- With dedupe, changes of one key share a job until it starts, and none is missed: a job that is READY is locked until
--- this transaction ends, so that claims pass over it and it does not run before it can see the change; beside one that
--- is RUNNING, which may have looked already, another is made, with " #2" behind the key. Any number of transactions
--- share a job at once. But while another open transaction makes the key's job, this one waits for its end (as long as
--- lock_timeout says), and two that make each other's keys in opposite order deadlock, which the server resolves by
--- ending one. (One that is REPEATABLE READ or stricter may have to be repeated, as after any conflict: 40001.)
+-- With dedupe, changes with the same key share one job until it starts, and no change is missed. If the key's job is
+-- READY, it is locked until this transaction ends: claims skip it, so it does not run before it can see the change. If
+-- it is RUNNING, it may already have read the old row, so another job is created, with " #2" appended to the key. Any
+-- number of transactions can share a job at the same time. But while another open transaction creates the key's job,
+-- this one waits for its end (up to lock_timeout), and two transactions that create each other's keys in opposite order
+-- deadlock, which the server resolves by aborting one. (A transaction that is REPEATABLE READ or stricter may have to
+-- be repeated, as after any conflict: 40001.)
 --
--- Writers that overlap without end must not keep a job from starting for ever. So one that has been due for 2 seconds
--- is shared only half of the time, in turns: of 1 second while it has waited for less than 10, of 10 seconds up to 100,
--- and so on; in its off turns changes go to the next key (" #2"), whose turns are the opposite ones. So it starts as
--- soon as the transactions that share it are over in an off turn, whatever their length; and however long no worker
--- comes, a key has two or three waiting jobs, not one for every change.
+-- Writers that overlap without a gap must not delay a job for ever. So a job that has been due for 2 seconds is shared
+-- only half of the time, in turns: of 1 second while it has waited for less than 10, of 10 seconds up to 100, and so
+-- on. In its off turns changes go to the next key (" #2"), which has the opposite turns. So the job starts when the
+-- transactions that share it have ended in an off turn; and if no worker runs, a key has two or three waiting jobs, not
+-- one for every change.
 create or replace function pqlite.enqueue_on_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -86,7 +87,7 @@ begin
     v_new := to_jsonb(new);
     v_old := to_jsonb(old);
   else
-    -- r.* is the row, whatever its columns are called; r alone would be a column of that name.
+    -- r.* is always the row; r alone would be a column named r, if there is one.
     if tg_op <> 'DELETE' then
       execute format('select to_jsonb(r.*) from (select %s) r', v_list) into v_new using new;
     end if;
@@ -144,7 +145,7 @@ begin
     for share;
     if found then
       if v_due < v_now + interval '1 minute' then
-        -- Claims that pass over it until this is committed look again then.
+        -- Claims skip it until this is committed; then workers look for it again.
         perform pqlite.wake(p_payload => 'rewind');
       end if;
       return null;

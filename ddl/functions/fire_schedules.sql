@@ -1,16 +1,17 @@
--- Fire slots of schedules: the jobs and what the schedules remember of them are committed together. p_plans is an array
--- of objects, in one order for all callers, each with the name, the revision and handled_through that the plan was made
--- from, and
+-- Fire slots of schedules: enqueue their jobs and update the schedules in one transaction. p_plans is an array of
+-- objects, sorted by name so that all callers lock in the same order. Each has the name of a schedule, the revision and
+-- handled_through from which the plan was made, and
 --
---   slots    [{"slot", "run_after"}, ...], ascending: for each, a job is enqueued;
---   missed   how many slots before them are given up;
---   through  up to where it is then dealt with; next_at: when it is to be looked at next, null: never;
+--   slots    [{"slot", "run_after"}, ...], ascending: a job is enqueued for each;
+--   missed   how many slots before them are skipped;
+--   through  the time up to which all slots are then handled;
+--   next_at  when the schedule is due next; null: never;
 --   problem  instead of all these: why no plan could be made.
 --
--- A schedule that was changed since, or fired by somebody else, or is locked, is left alone: no row for it. One that
--- fails (a row that was edited to nonsense) does not keep others from firing; it is tried again a minute later.
--- Verdicts: FIRED; SKIPPED, as another job of it is active (job_id, and its status in `detail`); HELD, where it begins to
--- wait for that; MISSED (how many: `count`); FAILED (why: `detail`; only when that is news).
+-- A schedule that was changed since, fired by another worker, or is locked, is skipped: it has no row in the result. If
+-- one fails (a row with invalid values), the others fire, and it is tried again a minute later. Verdicts: FIRED;
+-- SKIPPED, because another job of it is active (job_id, with its status in `detail`); HELD, if it begins to wait for
+-- that job; MISSED (`count` slots); FAILED (the reason is in `detail`; only if it has changed).
 create or replace function pqlite.fire_schedules(p_plans jsonb)
 returns table (name text, verdict text, slot timestamptz, job_id bigint, late double precision, count int, detail text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -26,10 +27,10 @@ declare
   v_held boolean;
   v_through timestamptz;
   v_problem text;
-  v_told jsonb;  -- what is returned if nothing undoes it
+  v_told jsonb;  -- the result, unless it is rolled back
   v_lock_timeout text := current_setting('lock_timeout');
 begin
-  -- A key that a transaction of somebody else holds must not hold up all other schedules.
+  -- A key that another transaction holds must not delay all other schedules.
   perform set_config('lock_timeout', '200ms', true);
   for v_plan in select p from jsonb_array_elements(p_plans) p loop
     select x.* into s from pqlite.schedules x

@@ -1,5 +1,5 @@
--- The one INSERT of enqueue_many: writes the rows of a batch whose ordinals are in p_only (null: all), in the order of
--- their keys, each with its id of p_ids; returns how many were not held off by an active job with the same key.
+-- The INSERT of enqueue_many: inserts the rows of a batch whose ordinals are in p_only (null: all), in the order of
+-- their keys, with the ids in p_ids. Returns how many were inserted; the others have an active job with the same key.
 create or replace function pqlite.insert_keyed(
   p_ids bigint[], p_only bigint[], p_count int, p_job_type text[], p_payload text[], p_dedupe_key text[],
   p_run_after timestamptz[], p_delay interval[], p_priority int[], p_max_attempts int[],
@@ -11,7 +11,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_rows int;
 begin
-  -- unnest and no subscripts: to find the n-th text of an array, the server walks over all before it.
+  -- unnest instead of subscripts: to find the n-th text of an array, the server reads all texts before it.
   insert into pqlite.jobs (id, job_type, payload, dedupe_key, run_after, priority, max_attempts, timeout_seconds, queue,
                            tags, metadata, concurrency_key, expires_at)
   select r.id, r.job_type, coalesce(r.payload::jsonb, '{}'), r.dedupe_key,

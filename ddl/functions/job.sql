@@ -1,4 +1,4 @@
--- One job, with everything that is known of it and its payload; no row when there is none.
+-- One job with all its columns; no row if there is none.
 --
 --   select * from pqlite.job(42) \gx
 create or replace function pqlite.job(job_id bigint)

@@ -1,5 +1,5 @@
--- Statement trigger: whoever inserts jobs, by whatever client, wakes the workers that sleep.
--- SECURITY DEFINER, so that a role that may only INSERT needs no right on the registers.
+-- Statement trigger: inserts by any client wake sleeping workers.
+-- SECURITY DEFINER, so that a role that may only INSERT needs no privilege on the registers.
 create or replace function pqlite.jobs_inserted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -14,8 +14,9 @@ begin
   return null;
 end $$;
 
--- Only once: it locks the table against writers, and this file is applied by every migration. A trigger that somebody
--- has disabled (`alter table pqlite.jobs disable trigger all`, around a bulk load) is enabled again.
+-- Only if it does not exist, because creating it locks the table against writers and every migration applies this file.
+-- If the trigger is disabled (by `alter table pqlite.jobs disable trigger all`, around a bulk load) it is enabled
+-- again.
 do $$ begin
   if not exists (select from pg_trigger t where t.tgrelid = 'pqlite.jobs'::regclass and t.tgname = 'jobs_inserted') then
     create trigger jobs_inserted after insert on pqlite.jobs referencing new table as inserted

@@ -1,14 +1,13 @@
 -- The lanes (queue, job_type, priority) that have READY jobs, with the first of each: a loose scan of jobs_ready, one
 -- probe per lane. (PostgreSQL wiki, "Loose indexscan".) p_queues null means every queue, p_types null every type.
 --
--- Of the lanes the caller knows (parallel arrays in index order) the first job behind their watermark is returned, and
--- only the gaps between them are scanned: index entries of jobs already claimed, which vacuum may not be allowed to
--- remove, are stepped over by neither. Without known lanes every lane is scanned from its beginning.
+-- For lanes that the caller knows (parallel arrays in index order) the first job behind their watermark is returned,
+-- and otherwise only the gaps between these lanes are scanned. So no index entry of a claimed job is visited, which
+-- vacuum may not be able to remove. Lanes that are not known are scanned from their beginning.
 --
--- Payloads that are newer than p_versions says are passed over, as by `claim`: in a lane with such jobs the first other
--- one is looked for.
+-- Payloads newer than p_versions says are skipped, as in `claim`.
 --
--- Of the jobs that are not due yet only the soonest is returned; p_limit counts the lanes found that were not known.
+-- Of the jobs that are not due yet only the soonest is returned. p_limit limits the lanes that were not known.
 create or replace function pqlite.lanes(
   p_queues text[], p_types text[], p_queue text[] default '{}', p_type text[] default '{}', p_priority int[] default '{}',
   p_after timestamptz[] default '{}', p_after_id bigint[] default '{}', p_limit int default 10000,
@@ -18,7 +17,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
-  -- Longer than any queue or job type may be, and behind all of them: the last character of the database's encoding.
+  -- Sorts after every queue and job type: longer than allowed, and of the last character of the database's encoding.
   c_end constant text collate "C" := repeat(convert_from(decode(
     case when getdatabaseencoding() = 'UTF8' then 'f48fbfbf'
          when getdatabaseencoding() like 'EUC%' then 'fefe'
@@ -37,7 +36,7 @@ begin
                     as all_queues (queue, job_type, minus, end_queue, end_type, end_minus)
       where p_queues is null
       union all
-      -- Only the wanted queues: what others do in theirs costs nothing.
+      -- Only the wanted queues: jobs in other queues cost nothing.
       select post.queue, post.job_type, post.minus, post.queue,
              coalesce(lead(post.job_type) over within, c_end), coalesce(lead(post.minus) over within, 0)
       from (select q.queue, '', -2147483647 from unnest(p_queues) q (queue)
@@ -57,9 +56,9 @@ begin
                    w.end_type collate "C" > w.job_type as types_left
             from walk w) w
       cross join lateral (
-        -- Up to the end's queue; in it, up to the end's type; in that, up to the end. Each range ends with a column of
-        -- its own: before version 18 a row comparison ends a scan only where its first column changes, so that it
-        -- would go on through all jobs of the end's queue.
+        -- Three ranges: up to the end's queue; in that queue up to the end's type; in that type up to the end. Before
+        -- version 18 a row comparison ends a scan only where its first column changes, and would scan all jobs of the
+        -- end's queue.
         (select j.queue, j.job_type, -j.priority as minus, j.run_after, j.id,
                 j.metadata -> 'payload_version' as version
          from pqlite.jobs j

@@ -1,5 +1,5 @@
 -- Pause a schedule, until resume_schedule, also across releases of the code that defines it. Returns whether there is
--- one by that name. Repeating it is harmless.
+-- one by that name. It can be repeated.
 create or replace function pqlite.pause_schedule(name text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

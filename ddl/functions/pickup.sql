@@ -1,5 +1,5 @@
--- Claim the one best due job of any type for a caller that is no registered worker. It is given back by reap_stale,
--- by age, if no outcome comes. Commits synchronously.
+-- Claim the best due job for a caller that is not a registered worker. If no outcome is written, reap_stale makes it
+-- READY again, by age. Commits synchronously.
 create or replace function pqlite.pickup(p_holder text, p_queues text[], p_types text[]) returns setof pqlite.jobs
 language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$

@@ -1,6 +1,7 @@
--- Delete one chunk of finished jobs that are older than their retention (null keeps them for ever).
--- DONE rows are found by walking the primary key from p_cursor on; returns where to go on, null where younger jobs
--- begin, and how many rows went. FAILED and CANCELLED rows have an index by age. One pruner at a time does anything.
+-- Delete one chunk of finished jobs that are older than their retention (null keeps them for ever). DONE rows are found
+-- by a scan of the primary key from p_cursor on; FAILED and CANCELLED rows have an index by age. Returns the cursor for
+-- the next call (null: younger jobs begin here), and the number of deleted rows. Only one session prunes at a time;
+-- calls in others do nothing.
 create or replace function pqlite.prune(
   p_done interval, p_failed interval, p_cursor bigint, p_chunk int, out next_cursor bigint, out deleted int)
 language plpgsql set search_path = pg_catalog, pg_temp

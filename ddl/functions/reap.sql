@@ -1,16 +1,17 @@
--- Declare dead workers dead, and take over what they held. Safe from every process at any time.
+-- Declare workers dead and take over the jobs that they held. Every process may call this at any time.
 --
--- A worker is dead when its lease has passed, or when its advisory lock is free (its process is gone, the kernel has
--- closed its sockets) and its last renewal is over 8 s old. A job's age is never looked at.
--- Who judges must itself have renewed without a gap for 8 s: after an outage everybody's lease may have passed, and
--- those 8 s are everybody's chance to renew before anyone is judged. (Other workers' renewals count for one that has just
--- registered: see register.sql.) And all of it must have been in the present epoch: a server that was restarted has
--- freed every lock, perhaps in so short a time that no renewal was missed. A worker without a lock, which is one behind
--- a pooler in transaction mode, judges by leases alone: a restart that short does not end those. So does one whose own
--- lock is free, or held by a session that is younger than its latest renewal: an outage of the network has ended its
--- session, and perhaps those of others, which have not had the time to connect again.
+-- A worker is dead if its lease has ended, or if its advisory lock is free (its process has ended and the kernel has
+-- closed its sockets) and its last renewal is over 8 s old. The age of a job does not matter.
 --
--- The probe is a shared, transaction-level try-lock: two probes never collide, none outlives its statement.
+-- A worker that calls this (p_judge) must itself have renewed without a gap for 8 s. After an outage all leases may
+-- have ended, and in these 8 s every living worker can renew. (Renewals of other workers count for a new one:
+-- register.sql.) These 8 s must lie in the present epoch, because a server restart frees all locks, perhaps so quickly
+-- that no renewal fails. A worker considers only leases, not locks, if it has no lock (behind a pooler in transaction
+-- mode), or if its own lock is free or held by a session that is younger than its latest renewal: then a network outage
+-- has ended its session, and perhaps the sessions of others that have not yet connected again.
+--
+-- A lock is tested by a shared try-lock of the transaction: tests do not conflict, and the lock ends with the
+-- statement.
 create or replace function pqlite.reap(p_judge text, p_limit int default 500)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -37,7 +38,7 @@ begin
         where l.locktype = 'advisory' and l.granted and l.objsubid = 1
           and l.database = (select d.oid from pg_database d where d.datname = current_database())
           and (l.classid::bigint << 32 | l.objid::bigint) = v_judge.lock_key
-          -- Null where the session belongs to another role, which listen_dsn may name.
+          -- Null if the session belongs to another role, which is possible with listen_dsn.
           and coalesce(a.backend_start, '-infinity') <= v_judge.renewed_at);
     update pqlite.workers w set dead_at = v_now
     where w.dead_at is null and w.id = any (array(

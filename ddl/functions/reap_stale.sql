@@ -1,6 +1,6 @@
--- Take over RUNNING jobs that no registered worker owns (picked up by hand, left by a foreign program), by age:
--- older than their timeout_seconds, or than p_stale_after. The gaps between the registered workers are walked,
--- never their own jobs. (An interval cannot hold every double: one absurd timeout must not end the reaping.)
+-- Take over RUNNING jobs that no registered worker holds (claimed by `pickup` or another program), if they were claimed
+-- longer ago than their timeout_seconds, or than p_stale_after. Only the ranges of locked_by between registered workers
+-- are scanned. (timeout_seconds may be too large for an interval; such a job must not stop the reaping of others.)
 create or replace function pqlite.reap_stale(p_stale_after interval, p_limit int default 500)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -15,7 +15,7 @@ begin
     select lag(w.id) over (order by w.id) as low, w.id as high from pqlite.workers w
     union all select max(w.id), null from pqlite.workers w
   loop
-    -- Two statements: in a cached plan, `(high is null or locked_by < high)` does not bound the walk.
+    -- Two statements, because in a cached plan `(high is null or locked_by < high)` does not bound the scan.
     if v_gap.high is not null then
       v_ids := v_ids || array(
         select j.id from pqlite.jobs j

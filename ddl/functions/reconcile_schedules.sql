@@ -1,14 +1,14 @@
--- Bring the schedules that a release of the code defines into the table: [{"name", "digest", "definition"}, ...], a
--- digest of the definition and the definition as for add_schedule. Every worker calls it when it starts and once a
--- minute, which also says that the release is alive.
+-- Write the schedules that a release of the code defines into the table. The argument is [{"name", "digest",
+-- "definition"}, ...], with a digest of the definition and the definition as for add_schedule. Every worker calls this
+-- when it starts and then once a minute, which also shows that the release still runs.
 --
--- A definition that was not seen before is the newer one, and wins once; the earlier ones are remembered, and releases
--- that still have them leave it alone. Only when nobody has called with the newer one for p_grace, an earlier one comes
--- back: that was a rollback. With p_disable, schedules that nobody has called with for p_grace are disabled. What was
--- changed at run time stays until the code changes; a pause stays until it is ended.
+-- A definition that was not seen before is newer, and is written once. Earlier definitions are recorded: releases that
+-- still have them do not change the schedule back. Only if no worker has called with the newer definition for p_grace
+-- (a rollback), an earlier one is written again. With p_disable, schedules that no worker has called with for p_grace
+-- are disabled. Changes made at run time stay until the code changes; a pause stays until it is ended.
 --
--- Verdicts: ADDED, CHANGED, ENABLED, DISABLED; OLDER (a newer release is alive); TAKEN (a row by that name was added at
--- run time, and stays what it is). No row: nothing to do.
+-- Verdicts: ADDED, CHANGED, ENABLED, DISABLED; OLDER (a newer release runs); TAKEN (a schedule of that name was added
+-- at run time, and is not changed). No row: nothing was changed.
 create or replace function pqlite.reconcile_schedules(p_definitions jsonb, p_grace interval, p_disable boolean)
 returns table (name text, verdict text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -1,11 +1,13 @@
--- A worker process announces itself. Called with its advisory lock held, so that nobody finds the lock free by accident.
+-- Register a worker. It must hold its advisory lock already, or others could find the lock free.
 --
--- It may judge others (reap.sql) after 8 s of renewals without a gap. If other workers have renewed until now, alive or
--- dead by now, theirs count for it: each renewal shows that the server could be reached, whoever made it. Otherwise no
--- dead worker would be noticed while every process is killed within 8 s. Not past an epoch: a restart frees all locks,
--- and the workers that live need the 8 s to take theirs again. Nor from workers without a lock: those are behind a
--- pooler, or have just lost their connection. And not past more than 4 s: a worker that renewed 3 s before an outage of
--- the network shall have a second to renew after it, before its 8 s are over.
+-- A worker may declare others dead (reap.sql) after it has renewed its lease for 8 s without a gap, which shows that
+-- the server could be reached. Renewals of other workers show the same. So a new worker inherits `steady_since` from
+-- the worker with the latest renewal, alive or dead; otherwise no dead worker would be noticed while every process is
+-- killed within 8 s. It does not inherit
+-- * from another epoch: a restart frees all locks, and the living workers need 8 s to take them again;
+-- * from workers without a lock, which are behind a pooler or have just lost their connection;
+-- * if the latest renewal is more than 4 s old: a worker that renewed 3 s before a network outage must have a second to
+--   renew after the outage before its 8 s are over.
 create or replace function pqlite.register(p_worker text, p_label text, p_lock_key bigint, p_lease interval, p_info jsonb)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -1,5 +1,5 @@
--- Remove a schedule; its jobs stay. Returns 'REMOVED'; null when there is none by that name; 'DEFINED' when code defines
--- it, and it was left alone: it would come back. (Pause it, or remove it from the code: then it is disabled soon.)
+-- Remove a schedule; its jobs stay. Returns 'REMOVED'; null if there is none by that name; 'DEFINED' if code defines
+-- it: then it is not removed, because it would be added again. (Pause it, or remove it from the code.)
 create or replace function pqlite.remove_schedule(name text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

@@ -1,6 +1,6 @@
--- Renew a worker's lease; returns the jobs it holds that somebody asked to cancel.
--- PQ001: the worker was declared dead (or its row is gone); it must cancel what it runs and register anew.
--- p_lock_key is null while it does not hold its advisory lock: then only its lease speaks for it.
+-- Renew a worker's lease. Returns its jobs that were asked to cancel.
+-- PQ001: the worker was declared dead, or its row is gone; it must cancel its handlers and register again.
+-- p_lock_key is null while it does not hold its advisory lock: then only its lease shows that it is alive.
 create or replace function pqlite.renew(p_worker text, p_lease interval, p_lock_key bigint)
 returns table (id bigint, claims int)
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -13,8 +13,8 @@ declare
 begin
   update pqlite.workers w
   set lease_until = v_now + p_lease, renewed_at = v_now, lock_key = p_lock_key, epoch = v_epoch,
-      -- A gap; or, for a worker with a lock, which judges others by theirs, a new epoch or a new connection: see reap.sql.
-      -- (Without a lock, every renewal may come over another connection of a pooler's.)
+      -- After a gap, and for a worker with a lock also after a new epoch or a new connection: see reap.sql. (Without a
+      -- lock, each renewal may use another connection of a pooler.)
       steady_since = case when v_now - w.renewed_at > interval '6 s'
                             or p_lock_key is not null and (w.lock_key is null or w.renewed_at < v_connected
                                                            or w.epoch is distinct from v_epoch) then v_now

@@ -1,6 +1,6 @@
--- Make a view what p_query says, its columns too; grants on it and its owner stay. A view whose text has not changed is
--- left alone, because replacing it waits for everybody who reads it (the text's hash is kept in the view's comment).
--- A view of yours that is built upon it must be dropped before.
+-- Replace a view, also if its columns change; its owner and the grants on it stay. If its text has not changed (its
+-- hash is in the view's comment) it is not replaced, because that waits for all sessions that read it. Views of yours
+-- that depend on it must be dropped before.
 create or replace procedure pqlite.replace_view(p_name text, p_query text)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,4 +1,4 @@
--- Let a paused schedule go on; slots that lay in the pause do not fire. Returns whether there is one by that name.
+-- End the pause of a schedule; slots during the pause do not fire. Returns whether there is one by that name.
 create or replace function pqlite.resume_schedule(name text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

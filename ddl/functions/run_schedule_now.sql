@@ -1,6 +1,6 @@
--- Enqueue a job of a schedule now, also of a paused one. Its slots stay as they are; its scheduled_for is this moment.
--- Returns the job's id and whether it is new: unless overlap is 'allow', the active job of the schedule is returned, if
--- there is one. No row: there is no schedule by that name.
+-- Enqueue a job of a schedule now, also of a paused one. The schedule's slots do not change; the job's scheduled_for is
+-- now. Returns the job's id and whether it is new: unless overlap is 'allow', and if the schedule has an active job,
+-- that job is returned. No row: there is no schedule by that name.
 create or replace function pqlite.run_schedule_now(name text) returns table (id bigint, inserted boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

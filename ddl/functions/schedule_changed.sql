@@ -1,5 +1,5 @@
--- Row trigger: whoever changes what a schedule does, by whatever client, gets it looked at: nothing that lies before the
--- change fires any more, next_at is computed by the next worker that looks, and they are told to.
+-- Row trigger for changes of a schedule by any client: slots before the change do not fire any more, a worker computes
+-- next_at again, and workers are notified.
 create or replace function pqlite.schedule_changed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -12,7 +12,7 @@ begin
       new.held_since := null;
       new.next_at := v_now;
     elsif old.disabled_at is not null and new.disabled_at is null then
-      new.next_at := v_now;  -- slots meanwhile were missed: nobody meant them not to be
+      new.next_at := v_now;  -- the slots since then count as missed
     end if;
     new.revision := old.revision + 1;
     new.problem := null;

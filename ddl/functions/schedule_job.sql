@@ -1,6 +1,6 @@
--- Enqueue one job of a schedule, for a slot. Returns its id, null if another job of it is active and may not overlap:
--- unless overlap is 'allow', all jobs of one schedule have one dedupe key, so that there are never two active ones,
--- also if one of them is run again by hand.
+-- Enqueue the job of a schedule for a slot. Returns its id, or null if another job of the schedule is active and they
+-- must not overlap: unless overlap is 'allow', all jobs of a schedule have the same dedupe key. So there are never two
+-- active ones, also if one of them is retried by hand.
 create or replace function pqlite.schedule_job(
   p_schedule pqlite.schedules, p_slot timestamptz, p_run_after timestamptz, p_metadata jsonb default '{}')
 returns bigint

@@ -1,21 +1,22 @@
--- Write how attempts ended: one batched call, fenced by (locked_by, claims), safe to repeat.
--- Arrays are parallel and sorted by id (one lock order for all); those of results and errors may be shorter, which
--- means null for the rest. Outcomes: DONE, RETRY (after p_delay_ms), FAILED, CANCELLED, SNOOZED (after p_delay_ms, no
--- attempt counted), RELEASED (at once, no attempt counted).
--- Returns the rows it did not write, with a verdict:
---   ALREADY  an earlier call with this claim had landed; status is what that made of the job
---   BUSY     another transaction holds the row's lock: ask again
+-- Write the outcomes of attempts, many in one call. An outcome is accepted only for the current claim (locked_by,
+-- claims). The call can be repeated.
+-- Arrays are parallel and sorted by id, so that all callers lock in the same order; those of results and errors may be
+-- shorter, which means null for the rest. Outcomes: DONE, RETRY (after p_delay_ms), FAILED, CANCELLED, SNOOZED (after
+-- p_delay_ms, no attempt counted), RELEASED (at once, no attempt counted).
+-- Returns the rows that were not written, with a verdict:
+--   ALREADY  an earlier call has written the outcome of this claim; status is that of the job
+--   BUSY     another transaction has locked the row: try again
 --   FENCED   the claim is no longer current; nothing was changed
--- With p_statuses also those it wrote whose outcome is not DONE, since that may have come out otherwise (a job that is
--- to be cancelled is not retried, and the last attempt is a failure): verdict WRITTEN, and the job's status by now. A
--- DONE that was written is never returned, and costs nothing.
--- With p_keep_done false, jobs that are DONE are deleted instead of kept, and one that is gone counts as ALREADY.
+-- With p_statuses, also those that were written with another outcome than DONE, as WRITTEN with the job's status: it
+-- may differ from the outcome (a job that was asked to cancel is not retried; after the last attempt a job is FAILED).
+-- Jobs that were written as DONE are never returned.
+-- With p_keep_done false, jobs that are DONE are deleted, and a job that does not exist counts as ALREADY.
 --
 -- One of the five functions in which jobs end; the others: complete, cancel, take_over, disown.
 --
--- The fence `locked_by = me and claims = mine` implies RUNNING (a check keeps it so) and, unlike `status = 'RUNNING'`,
--- can only be planned on the primary key. The lateral lookup is driven by the arrays: joined after the fact, a batch
--- of 500 became a nested loop of 500 x 500.
+-- `locked_by = me and claims = mine` implies RUNNING (by a CHECK) and, unlike `status = 'RUNNING'`, makes the planner
+-- use the primary key. The lateral lookup starts from the arrays; as a plain join, a batch of 500 became a nested loop
+-- of 500 x 500.
 drop function if exists pqlite.settle(text, bigint[], int[], text[], text[], text[], bigint[], int[], boolean);
 create or replace function pqlite.settle(
   p_worker text, p_id bigint[], p_claims int[], p_outcome text[], p_result text[], p_error text[], p_delay_ms bigint[],
@@ -75,7 +76,7 @@ begin
   from held h where j.id = h.id;
   get diagnostics v_written = row_count;
   if 'RELEASED' = any (p_outcome) then
-    -- Others may sleep, and the job keeps its place, which may be behind their watermarks.
+    -- Workers may be asleep, and the job may be behind their watermarks because it keeps its run_after.
     perform pqlite.wake(p_payload => 'rewind');
   end if;
 

@@ -1,6 +1,6 @@
--- Give back what a dead worker held; the caller has locked these rows. The death counts as an attempt (already counted
--- by the claim) and makes the job suspect; at max_attempts it FAILs. run_after stays: the job keeps its place.
--- One of the five functions in which jobs end; the others: settle, complete, cancel, disown.
+-- Take jobs over from a dead worker; the caller has locked these rows. The attempt counts (the claim has counted it)
+-- and the job becomes a suspect; at max_attempts it becomes FAILED, else READY with its old run_after. One of the five
+-- functions in which jobs end; the others: settle, complete, cancel, disown.
 create or replace function pqlite.take_over(p_ids bigint[], p_reason text)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -13,7 +13,7 @@ begin
   return query
   with held as materialized (
     select t.id, j.locked_by from unnest(p_ids) t (id) cross join lateral (
-      -- `status = 'RUNNING'` would be planned as a walk of all RUNNING jobs for each of these
+      -- with `status = 'RUNNING'` the planner would scan all RUNNING jobs for each of these
       select j.locked_by from pqlite.jobs j where j.id = t.id and j.locked_by is not null) j
   )
   update pqlite.jobs j

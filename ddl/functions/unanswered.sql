@@ -1,8 +1,8 @@
--- Raise what an enqueue ends with that got neither a row nor the active job that has its key, several times in a row.
+-- Raise the error of an enqueue that repeatedly neither inserted a row nor found the active job with its key.
 create or replace function pqlite.unanswered(p_dedupe_key text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  -- A trigger before the insert can suppress rows, and a client that repeats its transaction would meet it again.
+  -- A BEFORE INSERT trigger may suppress the row: then it would not help to repeat the transaction.
   if exists (select from pg_trigger t where t.tgrelid = 'pqlite.jobs'::regclass and not t.tgisinternal
                and t.tgenabled <> 'D' and t.tgtype & 7 = 7) then
     raise exception 'a trigger on the jobs table has suppressed the job with the dedupe key %',

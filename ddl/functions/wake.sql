@@ -1,10 +1,10 @@
--- Notify workers that sleep, if there are any: those that serve one of p_queues, or all of them (null). The payload is
--- p_payload ('rewind': jobs may be due behind their watermarks), or else the queues as a JSON array, or else nothing.
+-- Notify sleeping workers that serve one of p_queues, or all sleeping workers (null). The payload is p_payload
+-- ('rewind': jobs may be due behind the workers' watermarks), else the queues as a JSON array, else empty.
 --
--- NOTIFY takes a lock of the whole cluster at commit, and wakes everybody who listens: a busy queue must not use it.
--- So workers that sleep say so in registers (arm.sql), and where nobody does, this is one comparison.
+-- NOTIFY takes a cluster-wide lock at commit and wakes all listeners, so a busy queue must not use it. Sleeping workers
+-- say so in registers (arm.sql); if there are none, this function only makes one comparison.
 -- A transaction that has notified cannot be prepared (two-phase commit): `set local pqlite_settings.notify = off`
--- before it enqueues; the workers then find its jobs when they poll.
+-- before it enqueues. The workers then find its jobs by polling.
 create or replace function pqlite.wake(p_queues text[] default null, p_payload text default '') returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,5 +1,5 @@
--- Whether a job is one that a worker of these queues, job types and payload versions runs (null: of any). One expression
--- without settings of its own, so that the planner puts it in place of the call.
+-- Whether a worker with these queues, job types and payload versions (null: all) runs a job. One expression and no
+-- settings, so that the planner can inline it.
 create or replace function pqlite.wanted(
   queue text, job_type text, metadata jsonb, queues text[], types text[], versions jsonb)
 returns boolean language sql immutable parallel safe as $$

@@ -1,4 +1,4 @@
--- The error history with one more entry; the latest 20 are kept, each cut to its last 2000 characters.
+-- The error history with one more entry: the latest 20, each with its last 2000 characters.
 create or replace function pqlite.with_error(p_errors jsonb, p_attempt int, p_at timestamptz, p_error text)
 returns jsonb
 language sql immutable as $$
