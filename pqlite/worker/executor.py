@@ -96,7 +96,7 @@ class Executor:
 
     def accept(self, jobs: Sequence[Job]) -> None:
         """Start claimed jobs, or let them wait for a slot."""
-        self._announce.ask()
+        self._announce.refresh_wanted()
         now = time.monotonic()
         for job in jobs:
             if len(self.running) < self._concurrency and not self.waiting:
