@@ -9,7 +9,7 @@ from typing import Any
 
 
 def lazy_getattr(package: str, names: Collection[str], modules: Sequence[str]) -> Callable[[str], Any]:
-    """Return a `__getattr__` for a package. It looks up the given names, and no others, in the given modules in order."""
+    """Return a `__getattr__` for a package, which looks up the given names in the given modules, in order."""
 
     def find(name: str) -> Any:
         if name in modules:

@@ -1,4 +1,4 @@
-"""Work that a cancellation must not interrupt, such as a commit or a stop; and cancellations that are not of this task."""
+"""Protects work such as a commit or a stop from cancellation, and a loop from the cancellation of another task."""
 
 from __future__ import annotations
 
