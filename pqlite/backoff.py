@@ -125,7 +125,7 @@ class IdlePollPolicy:
         self.max_seconds = max_seconds
 
     def next_sleep(self, empty_streak: int) -> float:
-        """Return seconds to sleep after a claim without jobs, as were the `empty_streak` (0 or more) claims before it."""
+        """Return seconds to sleep after a claim without jobs, as were `empty_streak` (0 or more) claims before it."""
         steps = (self.base_seconds, 2.0, 5.0)
         step = steps[max(empty_streak, 0)] if empty_streak < len(steps) else self.max_seconds
         return min(max(step, self.base_seconds), self.max_seconds)

@@ -38,7 +38,7 @@ async def test_an_option_that_does_not_exist_is_an_error(store: PgJobStore) -> N
             await store.enqueue(job, zzz=3)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="a job has no option 'priorty'; is it 'priority'"):
         NewJob(job_type="t").with_options(priorty=3)  # type: ignore[call-arg]
-    for field, advice in (("priorty", "is it 'priority'"), ("zzz", "there are job_type")):
+    for field, advice in (("priorty", "is it 'priority'"), ("zzz", "the known ones are job_type")):
         with pytest.raises(InvalidJob, match=f"job 1: a job has no field '{field}'; {advice}"):
             await store.enqueue_many([NewJob(job_type="t"), {"job_type": "t", field: 3}])
 
