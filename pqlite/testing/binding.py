@@ -49,7 +49,7 @@ def bound(conn: Any, *, schema: str = ddl.DEFAULT, strict: bool = False) -> PgJo
     return BoundJobStore(OneConnection(conn), schema=schema, strict=strict)
 
 
-PATIENCE = 10.0
+DEADLINE = 10.0
 
 
 class OneConnection:
@@ -73,7 +73,7 @@ class OneConnection:
             async with self._conn.transaction():
                 yield self._conn
             return
-        await self._taken(PATIENCE if timeout is None else min(timeout, PATIENCE))
+        await self._taken(DEADLINE if timeout is None else min(timeout, DEADLINE))
         self._lent_to = task
         try:
             if not self._conn.is_in_transaction():

@@ -51,7 +51,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 KEY_WAIT = 5.0
-PATIENCE = 10.0
+DEADLINE = 10.0
 MOST_PAUSE = 0.05
 NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 
@@ -474,7 +474,7 @@ class MemoryJobStore(ScheduleVerbs):
         Raises:
             TimeoutError: one does, after so many seconds.
         """
-        patience = PATIENCE if patience is None else patience
+        patience = DEADLINE if patience is None else patience
         deadline = time.monotonic() + patience
         while True:
             try:
