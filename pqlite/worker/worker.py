@@ -289,8 +289,8 @@ class Worker:
         """Run all due jobs, and those that become due by them, until there are none (or `begin_shutdown`), even if
         `enabled` is False; return how many attempts began. It takes over no jobs of dead workers, and deletes none.
 
-        Raises: as `run`, and WorkerError if the database cannot be reached at the start, or if for a minute it cannot be
-            reached or refuses the last outcomes.
+        Raises: as `run`, and WorkerError if the database cannot be reached at the start, or if it cannot be reached or
+            refuses the last outcomes for a minute.
         """
         await self._run(single_pass=True)
         if (error := self._pass_error) is not None:
