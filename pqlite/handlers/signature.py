@@ -41,8 +41,8 @@ class Signature:
     """A function's parameters.
 
     `context` is the name of the parameter that takes the JobContext, and `leads` says whether it is the first.
-    `payload` has the annotation and the default (or `inspect.Parameter.empty`) of the parameters that are neither the context nor
-    injected. `positional` has the names of those that may be passed by position, without the context.
+    `payload` has the annotation and the default (or `inspect.Parameter.empty`) of the parameters that are neither the
+    context nor injected. `positional` has the names of those that may be passed by position, without the context.
     """
 
     context: str | None
