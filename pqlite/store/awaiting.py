@@ -6,6 +6,7 @@ Pure asyncio: knows neither SQL nor connections.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -141,10 +142,11 @@ class Watcher:
 
 
 class Poller:
-    """Waits without a task: who waits looks, and when that is over, so is the last look."""
+    """Waits without a task of its own: each caller looks by itself, at least every `most` seconds."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Look, *, most: float = math.inf) -> None:
         self._look = look
+        self._most = most
 
     async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
         """Return what has become of a job, once it has ended; see Watcher.wait."""
@@ -156,10 +158,13 @@ class Poller:
             if timeout is not None and waited >= timeout:
                 raise JobTimeoutError(f"Job {int(job_id)} has not ended within {timeout:g} s.")
             left = most if timeout is None else timeout - waited
-            await asyncio.sleep(min(pause_after(waited, most), left))
+            await asyncio.sleep(min(pause_after(waited, most), left, self._most))
 
     def look_again(self, job_ids: Iterable[int]) -> None:
-        """Do nothing: who waits looks often."""
+        """Do nothing: each caller looks often."""
+
+    def abort(self, error: Exception) -> None:
+        """Do nothing: each caller's next look finds the store closed."""
 
 
 class _Waiter:

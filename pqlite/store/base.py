@@ -1,38 +1,163 @@
-"""The JobStore protocol. Its docstrings are the specification: what every store promises, whatever it keeps jobs in.
+"""JobStore: each public verb once. What a backend does for it is at the end of the class, and in postgres.py.
 
-(Over 300 lines because it is one protocol.)
+A new verb needs a method here, which checks its arguments, calls an act of the backend and announces an event; an
+abstract act at the end of the class; the act in `PgJobStore`, which calls a function of ddl/functions (its statement is
+in statements.py); and the act in `MemoryJobStore`. A new option of `enqueue` is a field of `NewJob` and `JobOptions`
+in job.py, a column in validation.py, and an argument of the SQL functions that enqueue.
+
+(Over 300 lines because it is the whole public store; most of them are signatures and docstrings.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
+from pqlite.codec import encode_clean
+from pqlite.errors import HeldByCancelledJob, HeldByThisJob, JobNotFound, LeaseLost
+from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
+from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
+from pqlite.outcome import Outcome, Verdict
+from pqlite.settings import positive
+from pqlite.store.awaiting import Ended, Poller, Watcher, outcome_of, patience
+from pqlite.store.batches import holds_own_key, tell_cancelling
+from pqlite.store.by_hand import ByHand
 from pqlite.store.scheduling import ScheduleVerbs
+from pqlite.store.specs import (
+    EnqueueMiddleware,
+    Noted,
+    all_passed_through,
+    layers,
+    passed_through,
+    several,
+    specified,
+    typed_id,
+)
+from pqlite.store.validation import Row, checked_id, duration, name, names, row
+from pqlite.store.writer import Answer
 
 R = TypeVar("R")
 
+NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
+CLOSED = "The store was closed while a caller waited for a job."
 
-class JobStore(ScheduleVerbs, Protocol):
+
+class JobStore(ScheduleVerbs, ABC):
     """Keeps jobs. Methods may be called from any task of the event loop the store was started in.
 
     A cancelled call has either happened or not; nothing is ever half done.
     """
 
+    def __init__(
+        self,
+        *,
+        watcher: Watcher | Poller,
+        max_payload_bytes: int,
+        strict: bool,
+        middleware: Sequence[EnqueueMiddleware],
+        observers: Sequence[Observer],
+    ) -> None:
+        self._watcher = watcher
+        self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
+        self._strict = strict
+        self._middleware = layers(middleware)
+        self._by_hand = ByHand(max_payload_bytes)
+        self._enqueue_listeners: list[Callable[[], None]] = []
+        self.events = Announcer(observers)
+
+    # Lifetime
+
+    @property
+    @abstractmethod
+    def started(self) -> bool:
+        """Return whether the store can be used."""
+
+    @abstractmethod
     async def start(self) -> None:
-        """Make the store usable. Starting a started store does nothing."""
-        ...
+        """Make the store usable. Starting a started store does nothing. This works while the database is away:
+        connections are made when first needed.
+        """
 
     async def close(self) -> None:
-        """Let go of what `start` made, and of nothing that was given. Closing twice does nothing.
+        """Close what `start` opened, and nothing that was given. Closing twice does nothing.
 
-        An enqueue that waits meanwhile is done, or raises NotStarted or what the lost connection raises: then it has
-        happened or not.
+        Waits up to 5 seconds for connections in use, then cuts them off; and up to a second for observers. An enqueue
+        that waits meanwhile is done, or raises NotStarted or what the lost connection raises: then it has happened or
+        not.
         """
-        ...
+        try:
+            await self._close()
+        except asyncio.CancelledError:
+            await self.events.finish(0.0)
+            raise
+        except BaseException:
+            await self.events.finish()
+            raise
+        await self.events.finish()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close."""
+        await self.close()
+
+    @abstractmethod
+    async def migrate(self) -> list[int]:
+        """Bring the database's schema up to date; return the versions applied. Safe to call from several processes.
+
+        Each version is a transaction of its own, which waits 2 s at most for a lock and is tried again up to 20 times.
+        A schema that is newer but still serves this pqlite is left as it is. A store in memory has no schema.
+
+        Raises:
+            SchemaError: the server is older than PostgreSQL 14; its schema is newer and no longer serves this pqlite;
+                or others held on to their locks. The versions before that one stay applied.
+        """
+
+    # Connections
+
+    @abstractmethod
+    def connection(self) -> AbstractAsyncContextManager[Any]:
+        """Yield a connection of the store's pool, which goes back to it afterwards: one of asyncpg's, or, of a store in
+        memory, one that has transactions only.
+
+        Raises:
+            NotStarted: before start() or after close(), in another event loop, or the given pool was closed.
+            StoreTimeout: the pool had none to give within the store's `timeout`.
+            ConnectionError: what the pool waited for was cancelled, by somebody else.
+        """
+
+    @abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """Yield a connection in a transaction: committed when the block ends, rolled back when it raises.
+
+        Your own statements in it have no deadline of the store's.
+
+        Raises:
+            StoreTimeout: as for `connection`; or begin or commit were not answered in time. After a commit that was
+                not, `may_have_happened` is true.
+        """
+
+    # Enqueue
+
+    def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each statement of this store that has enqueued jobs, once it is committed; return a
+        function that stops that.
+        """
+        self._enqueue_listeners.append(listener)
+        return lambda: self._enqueue_listeners.remove(listener)
+
+    def _enqueued(self) -> None:
+        for listener in tuple(self._enqueue_listeners):
+            listener()
 
     @overload
     async def enqueue(
@@ -111,7 +236,21 @@ class JobStore(ScheduleVerbs, Protocol):
                 (`wait_for(error.job_id, raise_on_failure=False)`) and enqueue again.
             HeldByThisJob: the key's job is the one whose handler calls this. Nothing was written.
         """
-        ...
+        job = specified(job_type, payload, options)
+        if self._middleware:
+            job = passed_through(self._middleware, job)
+        values = row(job, self._max_payload_bytes)
+        lent = None if conn is None else await self._lend(conn, strict, "A job was enqueued")
+        answer = await self._insert(values, conn, lent)
+        if not answer.inserted and job.dedupe_key is not None:
+            if await holds_own_key((job.dedupe_key,), answer.id, lambda job_id: self._locked_by(job_id, lent)):
+                raise HeldByThisJob(job.dedupe_key, answer.id)
+            if answer.cancelling:
+                raise HeldByCancelledJob(job.dedupe_key, answer.id)
+        if self.events.wanted:
+            enqueued = EnqueuedJob(answer.id, job.job_type, job.queue, answer.inserted)
+            self.events(JobsEnqueued([enqueued], committed=conn is None))
+        return typed_id(job, answer.id)
 
     @overload
     async def enqueue_many(
@@ -158,7 +297,19 @@ class JobStore(ScheduleVerbs, Protocol):
             InvalidJob: as for `enqueue`; the message names the position.
             DedupeKeyBusy: as for `enqueue`.
         """
-        ...
+        lent = None if conn is None else await self._lend(conn, strict, "Jobs were enqueued")
+        noted = Noted() if self.events.wanted else None
+        middleware = self._middleware if noted is None else (*self._middleware, noted.note)
+        jobs = several(jobs)
+        if middleware:
+            jobs = all_passed_through(middleware, jobs)
+        verdicts = await self._insert_many(jobs, conn, lent, progress)
+        tell_cancelling(verdicts)
+        if noted is not None and verdicts:
+            self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
+        return verdicts
+
+    # Look and act
 
     async def get(self, job_id: int) -> Job:
         """Return a job.
@@ -166,7 +317,10 @@ class JobStore(ScheduleVerbs, Protocol):
         Raises:
             JobNotFound: there is none with that id.
         """
-        ...
+        found = await self._read(checked_id(job_id))
+        if found is None:
+            raise _missing(job_id)
+        return found
 
     @overload
     async def wait_for(
@@ -233,7 +387,14 @@ class JobStore(ScheduleVerbs, Protocol):
             UnexpectedResult: the result does not fit the annotation. ConfigurationError: the annotation is nothing
                 that can be read from JSON.
         """
-        ...
+        longest, most = patience(timeout, poll_interval)
+        self._see_usable()
+        ended = await self._watcher.wait(checked_id(job_id), longest, most)
+        return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
+
+    def look_again(self, job_ids: Iterable[int]) -> None:
+        """Look at these jobs at once, if a caller of `wait_for` waits for one of them: they may have ended."""
+        self._watcher.look_again(job_ids)
 
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; return its status after the call. `conn` and `strict` are as for `enqueue`.
@@ -244,7 +405,14 @@ class JobStore(ScheduleVerbs, Protocol):
         Raises:
             JobNotFound: there is none with that id.
         """
-        ...
+        lent = None if conn is None else await self._lend(conn, strict, "A job was cancelled")
+        status = await self._cancel(checked_id(job_id), lent)
+        if status is None:
+            raise _missing(job_id)
+        if self.events.wanted:
+            self.events(CancelRequested(job_id, status, committed=conn is None))
+        self.look_again((job_id,))
+        return status
 
     async def retry(self, job_id: int) -> JobStatus:
         """Run a job again, now; return its status after the call.
@@ -256,14 +424,35 @@ class JobStore(ScheduleVerbs, Protocol):
             JobNotFound: there is none with that id.
             DedupeConflict: a newer active job holds its dedupe key.
         """
-        ...
+        before = await self._retry(checked_id(job_id))
+        if before is None:
+            raise _missing(job_id)
+        status = before if before in (JobStatus.RUNNING, JobStatus.BLOCKED) else JobStatus.READY
+        if status is JobStatus.READY:
+            self._enqueued()
+        if self.events.wanted:
+            self.events(RetryRequested(job_id, status))
+        return status
 
-    async def pickup(self, worker_id: str) -> Job | None:
-        """Claim the best due job of any type for a caller without a worker; None if nothing is due.
+    # One job at a time, without a worker
+
+    async def pickup(
+        self, worker_id: str, *, queues: Iterable[str] | None = None, job_types: Iterable[str] | None = None
+    ) -> Job | None:
+        """Claim the best due job, of any queue and type or of these, for a caller without a worker; None if nothing is
+        due.
 
         The caller settles it with `mark_done` or `mark_error`. If it never does, `reap_stale` gives the job back.
         """
-        ...
+        holder = f"{name('worker_id', worker_id, 200)}-{secrets.token_hex(4)}"
+        job = await self._claim_one(
+            holder,
+            None if queues is None else names("queues", queues, 200),
+            None if job_types is None else names("job_types", job_types, 200),
+        )
+        if job is not None:
+            self._by_hand.picked_up(job)
+        return job
 
     async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: float | None = None) -> None:
         """Record that a claimed job is done. Repeating it is harmless.
@@ -278,7 +467,7 @@ class JobStore(ScheduleVerbs, Protocol):
             PayloadError: the result cannot be stored; nothing was changed.
             InvalidJob: another argument is of a wrong type; nothing was changed.
         """
-        ...
+        await self._settle_by_hand(self._by_hand.done(job, result=result, duration_ms=duration_ms))
 
     async def mark_error(
         self,
@@ -296,7 +485,18 @@ class JobStore(ScheduleVerbs, Protocol):
         Raises:
             LeaseLost, PayloadError, InvalidJob: as mark_done.
         """
-        ...
+        outcome = self._by_hand.error(
+            job, error, retry_after=retry_after, terminal=terminal, result=result, duration_ms=duration_ms
+        )
+        await self._settle_by_hand(outcome)
+
+    async def _settle_by_hand(self, outcome: Outcome) -> None:
+        claimed = outcome.job
+        verdict = await self._settle_one(outcome)
+        self._by_hand.settled(claimed)
+        self.look_again((claimed.id,))
+        if verdict is Verdict.FENCED:
+            raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
         """Give back RUNNING jobs that no registered worker owns and that are older than their `timeout_seconds`, or
@@ -305,7 +505,9 @@ class JobStore(ScheduleVerbs, Protocol):
         Raises:
             InvalidJob: `default_stale_after` is no timedelta.
         """
-        ...
+        return await self._reap_stale(duration("default_stale_after", default_stale_after))
+
+    # Completion in a transaction
 
     def complete(self, job: Job, *, result: Any = None) -> AbstractAsyncContextManager[Any]:
         """Yield a connection in a transaction whose last act is to make the claimed job DONE.
@@ -318,7 +520,7 @@ class JobStore(ScheduleVerbs, Protocol):
             JobCancelled: somebody asked to cancel the job; everything was rolled back.
             PayloadError: the result cannot be stored; nothing was begun.
         """
-        ...
+        return self._completing(job, self._encoded_result(result))
 
     async def complete_on(self, conn: Any, job: Job, *, result: Any = None) -> None:
         """Make the claimed job DONE in the transaction of a connection of the caller's (see `enqueue`): it is when that
@@ -332,8 +534,12 @@ class JobStore(ScheduleVerbs, Protocol):
             NotInTransaction: the connection is in no transaction. PayloadError: the result cannot be stored. Nothing
                 was done.
         """
-        ...
+        await self._complete_on(conn, job, self._encoded_result(result))
 
+    def _encoded_result(self, result: Any) -> str | None:
+        return encode_clean(result, max_bytes=self._max_payload_bytes)
+
+    @abstractmethod
     async def was_completed(self, job: Job) -> bool:
         """Return whether this claim of the job ended as DONE; also if the job was pruned since.
 
@@ -342,4 +548,88 @@ class JobStore(ScheduleVerbs, Protocol):
         Raises:
             TimeoutError: it was still open then, or the database could not be asked.
         """
-        ...
+
+    # The acts of a backend
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Close what `start` opened."""
+
+    @abstractmethod
+    def _see_usable(self) -> None:
+        """Return if the store can be used here.
+
+        Raises:
+            NotStarted: it is not started, or belongs to another event loop.
+        """
+
+    @abstractmethod
+    async def _lend(self, conn: Any, strict: bool | None, what: str) -> Any:
+        """Return a connection of the caller's as the other acts take it (`lent`).
+
+        Raises:
+            ConfigurationError: it is none. NotInTransaction: it is in no transaction, and `strict` is true; `what` says
+                what was to be done on it.
+        """
+
+    @abstractmethod
+    async def _insert(self, values: Row, conn: Any, lent: Any) -> Answer:
+        """Insert a job, unless an active one has its key. `conn` is what the caller gave, and `lent` what `_lend` made
+        of it; both are None where the store commits.
+        """
+
+    @abstractmethod
+    async def _insert_many(
+        self, jobs: NewJobs, conn: Any, lent: Any, progress: Callable[[int, int], None] | None
+    ) -> list[Enqueued[Any]]:
+        """Check and insert jobs, all or none; return one verdict each."""
+
+    @abstractmethod
+    async def _locked_by(self, job_id: int, lent: Any) -> str | None:
+        """Return which claim holds a job that runs."""
+
+    @abstractmethod
+    async def _read(self, job_id: int) -> Job | None:
+        """Return a job, None if there is none with that id."""
+
+    @abstractmethod
+    async def _ended(self, job_ids: list[int]) -> list[Ended]:
+        """Return which of the jobs have ended, and how; see awaiting.Ended."""
+
+    @abstractmethod
+    async def _cancel(self, job_id: int, lent: Any) -> JobStatus | None:
+        """Cancel a job, or ask its worker to; return its status then, None if there is no such job."""
+
+    @abstractmethod
+    async def _retry(self, job_id: int) -> JobStatus | None:
+        """Make a job READY; return its status before, None if there is no such job.
+
+        Raises:
+            DedupeConflict: a newer active job holds its dedupe key.
+        """
+
+    @abstractmethod
+    async def _claim_one(
+        self, holder: str, queues: Sequence[str] | None, job_types: Sequence[str] | None
+    ) -> Job | None:
+        """Claim the best due job for a holder."""
+
+    @abstractmethod
+    async def _settle_one(self, outcome: Outcome) -> Verdict:
+        """Write the outcome of a claim; return WRITTEN, ALREADY or FENCED."""
+
+    @abstractmethod
+    async def _reap_stale(self, older_than: timedelta) -> int:
+        """Give back RUNNING jobs that no registered worker owns, by age; return how many."""
+
+    @abstractmethod
+    def _completing(self, job: Job, result: str | None) -> AbstractAsyncContextManager[Any]:
+        """See `complete`; the result is encoded."""
+
+    @abstractmethod
+    async def _complete_on(self, conn: Any, job: Job, result: str | None) -> None:
+        """See `complete_on`; the result is encoded."""
+
+
+def _missing(job_id: int) -> JobNotFound:
+    return JobNotFound(f"There is no job {job_id}.")

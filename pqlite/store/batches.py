@@ -103,6 +103,11 @@ async def enqueue_batch(
         DedupeKeyBusy: a transaction holds one of the keys for longer than `key_wait`.
         HeldByThisJob: one of the keys is that of the job whose handler this is; the transaction has to be rolled back.
     """
+
+    async def locked_by(job_id: int) -> str | None:
+        found = await conn.fetch(sql.holder, job_id)
+        return found[0][0] if found else None
+
     verdicts: list[Enqueued[int] | None] = [None] * batch.total
     written = 0
     async with aclosing(batch.chunks) as chunks, _one_ahead(chunks) as following:
@@ -111,8 +116,8 @@ async def enqueue_batch(
                 if free_key is not None:
                     await free_key(chunk.arguments[KEY])
                 for position, answer in await _insert_keyed(conn, sql, chunk, key_wait):
-                    if not answer.inserted:
-                        await refuse_own_key(conn, sql, chunk.arguments[KEY], answer.id)
+                    if not answer.inserted and await holds_own_key(chunk.arguments[KEY], answer.id, locked_by):
+                        raise HeldByThisJob(own_key(), answer.id)
                     verdicts[position] = verdict_on(
                         position, answer.id, answer.inserted, batch.id_types, cancelling=answer.cancelling
                     )
@@ -126,21 +131,23 @@ async def enqueue_batch(
     return cast("list[Enqueued[int]]", verdicts)
 
 
-def may_be_own(keys: Collection[str | None], holder: int) -> bool:
-    """Return whether the holder of one of the keys looks like the job whose handler this is."""
+def own_key() -> str:
+    """Return the dedupe key of the job whose handler calls this."""
     job = current_job.get()
-    return job is not None and job.id == holder and job.dedupe_key is not None and job.dedupe_key in keys
+    return "" if job is None else job.dedupe_key or ""
 
 
-async def refuse_own_key(conn: Timed | Lent, sql: Statements, keys: Collection[str | None], holder: int) -> None:
-    """Raise HeldByThisJob if the holder of one of the keys is the job whose handler this is."""
+async def holds_own_key(
+    keys: Collection[str | None], holder: int, locked_by: Callable[[int], Awaitable[str | None]]
+) -> bool:
+    """Return whether the holder of one of the keys is the job whose handler calls this; `locked_by` returns which
+    claim holds a job.
+    """
     job = current_job.get()
-    if job is None or not may_be_own(keys, holder):
-        return
+    if job is None or job.id != holder or job.dedupe_key is None or job.dedupe_key not in keys:
+        return False
     # Another database may have a job with that id and that key; but no other claim has this holder.
-    found = await conn.fetch(sql.holder, holder)
-    if found and found[0][0] == job.locked_by:
-        raise HeldByThisJob(job.dedupe_key or "", holder)
+    return await locked_by(holder) == job.locked_by
 
 
 def tell_cancelling(verdicts: Sequence[Enqueued[int]]) -> None:

@@ -1,20 +1,26 @@
-"""What a worker says to its store: the engine's verbs, and what it needs beside them.
-
-The docstrings are the specification, as those of JobStore are. `pg_engine.py` says it in SQL.
-"""
+"""What a worker does in PostgreSQL: the engine's verbs, on connections of the worker's own."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from operator import attrgetter
+from typing import Any, NamedTuple
 
+from pydantic_core import to_json
+
+from pqlite.errors import LeaseLost
 from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.outcome import Outcome, Verdict
-from pqlite.store.base import JobStore
+from pqlite.store.link import Link, sqlstate
+from pqlite.store.rows import claimed_job, taken_over
+from pqlite.store.statements import Statements
 
-if TYPE_CHECKING:
-    from pqlite.store.route import Pooling
+_due = attrgetter("run_after", "id")
+
+MAX_DURATION_MS = 2**31 - 1
+"""What the column holds, 24 days: a longer attempt must not make its outcome unstorable."""
 
 
 class Lane(NamedTuple):
@@ -56,7 +62,7 @@ class Unknown(NamedTuple):
     until: datetime
 
 
-class Answer(NamedTuple):
+class SettleAnswer(NamedTuple):
     """What became of one outcome, by the claim it belongs to, and the job's status by now."""
 
     id: int
@@ -65,68 +71,24 @@ class Answer(NamedTuple):
     status: JobStatus
 
 
-class EngineLink(Protocol):
-    """The connection that an engine's verbs go over. What is not connected connects by itself."""
-
-    @property
-    def connected(self) -> bool:
-        """Return whether the connection is believed to be up."""
-        ...
-
-    @property
-    def generation(self) -> int:
-        """Return how many connections there have been; a change means that answers may have been lost."""
-        ...
-
-    @property
-    def last_error(self) -> BaseException | None:
-        """Return what ended the latest connection, or kept the next from being made; None while connected."""
-        ...
-
-    @property
-    def lost_at(self) -> float:
-        """Return when the latest connection was thrown away (time.monotonic)."""
-        ...
-
-    @property
-    def socket(self) -> Any:
-        """Return the connection's socket, None if there is none."""
-        ...
-
-    async def fetch(self, sql: str, *args: Any, deadline: float) -> Sequence[Any]:
-        """Run one statement within `deadline` seconds (the sentinel's, about its session's advisory lock)."""
-        ...
-
-    async def connect(self, deadline: float) -> None:
-        """Make the connection if there is none."""
-        ...
-
-    async def close(self, seconds: float = 1.0) -> None:
-        """Close the connection: a session's lock is free then, and nobody listens on it."""
-        ...
-
-    def holds(self, conn: object) -> bool:
-        """Return whether this is the connection in use."""
-        ...
-
-
-class Engine(Protocol):
-    """The engine's verbs. Each is one atomic act, safe to call from every process at any time.
+class Engine:
+    """The engine's verbs over one connection. Each is one statement with a deadline, one atomic act, and safe to call
+    from every process at any time.
 
     `renew`, and a `claim` that would get something, raise LeaseLost if the worker is not registered or was declared
-    dead. Every verb raises TimeoutError, or what the connection raises, if the store cannot be reached; it has then
-    happened or not.
+    dead. Every verb raises TimeoutError, or what the connection raises (OSError, asyncpg's errors), if the database
+    cannot be reached; it has then happened or not.
     """
 
-    @property
-    def link(self) -> EngineLink:
-        """Return the connection."""
-        ...
+    def __init__(self, link: Link, statements: Statements) -> None:
+        self.link = link
+        self._sql = statements
+        self.next_schedule: float | None = None
+        """In how many seconds a schedule was due at the latest `register` or `renew`; None: there is none."""
 
-    @property
-    def next_schedule(self) -> float | None:
-        """Return in how many seconds a schedule was due at the latest `register` or `renew`; None: there is none."""
-        ...
+    async def try_lock(self, key: int, *, deadline: float) -> bool:
+        """Take a session-level advisory lock, unless another session holds it; return whether it is held."""
+        return bool((await self.link.fetch(self._sql.try_lock, key, deadline=deadline))[0][0])
 
     async def claim(
         self,
@@ -150,7 +112,37 @@ class Engine(Protocol):
 
         Jobs whose payload is newer than `versions` says of their type are left to others.
         """
-        ...
+        with _fenced():
+            rows = await self.link.fetch(
+                self._sql.claim,
+                holder,
+                room,
+                suspect,
+                queues,
+                types,
+                [lane.queue for lane, _ in lanes],
+                [lane.job_type for lane, _ in lanes],
+                [lane.priority for lane, _ in lanes],
+                [mark.run_after for _, mark in lanes],
+                [mark.id for _, mark in lanes],
+                prefetch,
+                _known(versions),
+                deadline=10.0,
+            )
+        by_lane: dict[Lane | None, list[Job]] = {}
+        latest: tuple[Any, ...] = ()
+        for row in rows:
+            job = claimed_job(row, holder)
+            place = (job.queue, job.job_type, job.priority, job.crashes)
+            if place != latest:
+                latest = place
+                lane = None if job.crashes else Lane(*place[:3])
+                same = by_lane.setdefault(lane, [])
+            same.append(job)
+        for jobs in by_lane.values():
+            jobs.sort(key=_due)  # the database answers in the order of ids
+        order: list[Lane | None] = [None, *(lane for lane, _ in lanes)]
+        return [Claimed(lane, by_lane[lane]) for lane in order if lane in by_lane], bool(rows) and rows[0]["cut"]
 
     async def lanes(
         self,
@@ -166,19 +158,22 @@ class Engine(Protocol):
         Jobs whose payload is newer than `versions` says of their type do not count. A known lane is looked at behind
         its mark only. Of the lanes with nothing due only the soonest is returned.
         """
-        ...
+        rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), _known(versions), deadline=deadline)
+        return heads(rows)
 
     async def disown(self, unknown: Unknown) -> list[int]:
         """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
-        ...
+        return [r[0] for r in await self.link.fetch(self._sql.disown, *unknown, deadline=10.0)]
 
     async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
         """Ask to be notified of new jobs in these queues (None: in any) for this long; return the store's time."""
-        ...
+        rows = await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), queues, deadline=5.0)
+        now: datetime = rows[0][0]
+        return now
 
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
-    ) -> list[Answer]:
+    ) -> list[SettleAnswer]:
         """Write outcomes of one holder's claims; return an answer for each but those that were DONE and are written.
         Safe to repeat.
 
@@ -186,21 +181,27 @@ class Engine(Protocol):
         ALREADY: an earlier call with this claim had landed. BUSY: another transaction has locked the job; ask again.
         FENCED: the claim is no longer current. Without `keep_done` a job that is DONE is deleted.
         """
-        ...
+        arguments = settlement(holder, outcomes, keep_done=keep_done, statuses=True)
+        rows = await self.link.fetch(self._sql.settle, *arguments, deadline=deadline)
+        return [SettleAnswer(r[0], r[1], Verdict(r[2]), JobStatus(r[3])) for r in rows]
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
         """Announce the worker; from now on its lease speaks for its jobs, and its advisory lock if it has one."""
-        ...
+        arguments = holder, label, lock_key, lease, to_json(info).decode()
+        self.next_schedule = (await self.link.fetch(self._sql.register, *arguments, deadline=5.0))[0][1]
 
     async def renew(
         self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float
     ) -> list[tuple[int, int]]:
         """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
-        ...
+        with _fenced():
+            rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
+        self.next_schedule = next((r[2] for r in rows if r[0] is None), None)
+        return [(r[0], r[1]) for r in rows if r[0] is not None]
 
     async def unregister(self, holder: str) -> bool:
         """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
-        ...
+        return bool((await self.link.fetch(self._sql.unregister, holder, deadline=3.0))[0][0])
 
     async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
         """Declare dead workers dead if the judge may, and take over what they held, at most `limit` jobs.
@@ -209,84 +210,76 @@ class Engine(Protocol):
         renewed without a gap for 8 seconds, in which the server was not restarted; what other workers had renewed
         until it registered counts for it.
         """
-        ...
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, limit, deadline=5.0)]
 
     async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
         """Take over jobs that no registered worker owns, by age."""
-        ...
+        return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=5.0)]
 
     async def next_death(self, judge: str) -> float | None:
         """Return in how many seconds another worker could be declared dead at the earliest; None if no other worker is
         registered, dead or alive.
         """
-        ...
+        seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
+        return None if seconds is None else float(seconds)
 
 
-class WorkerStore(JobStore, Protocol):
-    """A store that a Worker can run on."""
+def settlement(
+    holder: str, outcomes: Iterable[Outcome], *, keep_done: bool = True, statuses: bool = False
+) -> list[Any]:
+    """Return the arguments of `Statements.settle`."""
+    batch = sorted([(o.job.id, o.job.claims, o) for o in outcomes])
+    return [
+        holder,
+        # As literals: of each element of a list asyncpg asks whether it is a list itself, which costs more than this.
+        _literal([job_id for job_id, _, _ in batch]),
+        _literal([claims for _, claims, _ in batch]),
+        _literal([o.verb for _, _, o in batch]),
+        # Where the rest is null, the array may end.
+        [] if all(o.result is None for _, _, o in batch) else [o.result for _, _, o in batch],
+        [] if all(o.error is None for _, _, o in batch) else [o.error for _, _, o in batch],
+        _literal([int(o.delay * 1000) for _, _, o in batch]),
+        _literal(["null" if o.duration_ms is None else min(o.duration_ms, MAX_DURATION_MS) for _, _, o in batch]),
+        keep_done,
+        statuses,
+    ]
 
-    @property
-    def schema(self) -> str:
-        """Return the name by which the store's notifications are told from those of others."""
-        ...
 
-    @property
-    def started(self) -> bool:
-        """Return whether the store can be used."""
-        ...
+def _literal(values: Iterable[int | str]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
 
-    @property
-    def pooling(self) -> Pooling | None:
-        """Return what pooler the latest connection met, None where that is not known, or there is no connection."""
-        ...
 
-    @property
-    def listen_pooling(self) -> Pooling | None:
-        """Return the same of the connection that listens."""
-        ...
+def _known(versions: Mapping[str, int] | None) -> str | None:
+    return to_json(versions).decode() if versions else None
 
-    def engine(self, purpose: str) -> Engine:
-        """Return the engine's verbs over a new connection, which belongs to the running event loop.
 
-        Raises:
-            ConfigurationError: the store cannot make one.
-        """
-        ...
+def look(queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]) -> list[Any]:
+    """Return the arguments of `Statements.lanes`, but for the last."""
+    # The order of the index, whose text columns compare as bytes.
+    lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
+    return [
+        queues,
+        types,
+        [lane.queue for lane, _ in lanes],
+        [lane.job_type for lane, _ in lanes],
+        [lane.priority for lane, _ in lanes],
+        [mark.run_after for _, mark in lanes],
+        [mark.id for _, mark in lanes],
+    ]
 
-    def listening_engine(self, purpose: str, on_connect: Callable[[Any], Awaitable[None]]) -> Engine:
-        """Return the same over a connection that notifications reach; `on_connect` is called with each new one.
 
-        It is given what has asyncpg's `fetchrow`, `add_listener` and `add_termination_listener`, with one session
-        behind it, whose advisory lock is free when that ends.
+def heads(rows: Iterable[Any]) -> list[Head]:
+    """Return the rows of `Statements.lanes`, best priority first."""
+    found = [Head(Lane(r[0], r[1], r[2]), Mark(r[3], r[4]), r[5]) for r in rows]
+    return sorted(found, key=lambda head: (-head.lane.priority, head.mark))
 
-        Raises:
-            ConfigurationError: the store cannot make one.
-        """
-        ...
 
-    async def check_schema(self) -> str | None:
-        """Return if a worker can work here.
-
-        Raises:
-            SchemaError: the schema is missing, older or newer.
-        """
-        ...
-
-    def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each act of this store that has enqueued jobs, once it is committed; return a function
-        that stops that.
-        """
-        ...
-
-    def look_again(self, job_ids: Iterable[int]) -> None:
-        """Look at these jobs at once, if anybody in `wait_for` waits for them: they may have ended."""
-        ...
-
-    async def prune(
-        self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
-    ) -> tuple[int | None, int]:
-        """Delete one chunk of jobs that finished longer ago than `done` (DONE) or `failed` (FAILED, CANCELLED).
-
-        None keeps them for ever. Returns where to go on (None: there is nothing further) and how many were deleted.
-        """
-        ...
+@contextmanager
+def _fenced() -> Iterator[None]:
+    """Turn the SQL functions' PQ001 into LeaseLost."""
+    try:
+        yield
+    except Exception as error:
+        if sqlstate(error) == "PQ001":
+            raise LeaseLost(str(error)) from None
+        raise

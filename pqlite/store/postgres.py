@@ -1,66 +1,45 @@
-"""PgJobStore: jobs in PostgreSQL. One short method per verb; the rules are in base.py and in ddl/functions.
+"""PgJobStore: jobs in PostgreSQL. The public verbs are in base.py, their rules there and in ddl/functions.
 
-(Over 300 lines because it is the whole public store, half of it signatures and docstrings; the work is elsewhere.)
+(Over 300 lines because it is one class: its connections, and one act for each verb.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from pqlite import schema as ddl
-from pqlite.codec import encode_clean
-from pqlite.errors import (
-    ConfigurationError,
-    DedupeConflict,
-    HeldByCancelledJob,
-    JobNotFound,
-    LeaseLost,
-    NotStarted,
-    StoreTimeout,
-)
-from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
-from pqlite.events.announcer import Announcer
-from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
+from pqlite.errors import ConfigurationError, DedupeConflict, NotStarted, StoreTimeout
+from pqlite.events import Observer
+from pqlite.job import Enqueued, Job, JobStatus, NewJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive, timeout_seconds
-from pqlite.store import writer
-from pqlite.store.awaiting import Ended, Watcher, outcome_of, patience
-from pqlite.store.batches import batch_of, enqueue_batch, may_be_own, refuse_own_key, tell_cancelling
-from pqlite.store.by_hand import ByHand
+from pqlite.store.awaiting import Ended, Watcher
+from pqlite.store.base import CLOSED, NOT_STARTED, JobStore
+from pqlite.store.batches import batch_of, enqueue_batch
+from pqlite.store.columns import KEY
 from pqlite.store.completion import complete_on, completing, free_key, was_completed
 from pqlite.store.connecting import acquired, ask_about, between_users, dedicated, for_pool, leaving_standbys
 from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.deadlines import Timed, answered_within, in_transaction, while_answering
 from pqlite.store.dsn import SHAPE, VARIABLES, address, from_environment
+from pqlite.store.engine import Engine, settlement
 from pqlite.store.link import Link, is_weather
-from pqlite.store.pg_engine import PgEngine, settlement
 from pqlite.store.pg_schedules import PgSchedules
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
-from pqlite.store.scheduling import ScheduleVerbs
-from pqlite.store.specs import (
-    EnqueueMiddleware,
-    Noted,
-    all_passed_through,
-    layers,
-    passed_through,
-    several,
-    specified,
-    typed_id,
-)
+from pqlite.store.specs import EnqueueMiddleware
 from pqlite.store.statements import for_schema
-from pqlite.store.validation import checked_id, duration, name, names, row
-from pqlite.store.writer import Answer, EnqueueWriter
+from pqlite.store.validation import Row
+from pqlite.store.writer import KEY_WAIT, Answer, EnqueueWriter
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +47,8 @@ if TYPE_CHECKING:
     from pqlite.store.connecting import Connection
     from pqlite.store.connections import Lent
 
-R = TypeVar("R")
-
 CLOSE_SECONDS = 5.0
 BUSY_PAUSE = 0.05
-NOT_STARTED = "The store is not started: 'await store.start()', or let a worker's lifespan do it."
 ELSEWHERE = (
     "The store was started in another event loop, to which its connections belong. A handler in a thread calls it by "
     "anyio.from_thread.run(store.enqueue, job_type, payload)."
@@ -80,7 +56,7 @@ ELSEWHERE = (
 POOL_CLOSED = "The pool that the store was given is closed."
 
 
-class PgJobStore(ScheduleVerbs):
+class PgJobStore(JobStore):
     """Jobs in PostgreSQL.
 
     Args:
@@ -136,6 +112,13 @@ class PgJobStore(ScheduleVerbs):
             dsn = _named_by_environment()
         if pool is not None and not hasattr(pool, "acquire"):
             raise ConfigurationError(f"pool must be one of asyncpg's (asyncpg.create_pool), not {pool!r}")
+        super().__init__(
+            watcher=Watcher(self._ended, is_weather),
+            max_payload_bytes=max_payload_bytes,
+            strict=strict,
+            middleware=middleware,
+            observers=observers,
+        )
         self.schema = schema
         self._sql = for_schema(schema)
         checked = None if dsn is None else address(dsn)
@@ -149,13 +132,6 @@ class PgJobStore(ScheduleVerbs):
         self._timeout = timeout_seconds("timeout", timeout)
         self._writer = None if pool is None else self._writing(pool)
         self._pool_size = positive("pool_size", pool_size)
-        self._max_payload_bytes = positive("max_payload_bytes", max_payload_bytes)
-        self._strict = strict
-        self._middleware = layers(middleware)
-        self.events = Announcer(observers)
-        self._by_hand = ByHand(max_payload_bytes)
-        self._watcher = Watcher(self._ended, is_weather)
-        self._enqueue_listeners: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         """Without the DSN: it may hold a password."""
@@ -169,9 +145,7 @@ class PgJobStore(ScheduleVerbs):
         return self._pool is not None
 
     async def start(self) -> None:
-        """Make the pool, unless one was given. Connections are made when first needed, so this works while the
-        database is away.
-        """
+        """Make the pool, unless one was given; see JobStore.start."""
         if self._pool is None:
             route = self._own_route()
             self._loop = asyncio.get_running_loop()
@@ -183,28 +157,12 @@ class PgJobStore(ScheduleVerbs):
             )
             self._writer = self._writing(self._pool)
 
-    async def close(self) -> None:
-        """Close the pool if the store made it. Waits up to 5 seconds for connections in use, then cuts them off; and up
-        to a second for observers.
-
-        Jobs that are being enqueued are written within that time, or their callers get an error.
-        """
-        try:
-            await self._close_pool()
-        except asyncio.CancelledError:
-            await self.events.finish(0.0)
-            raise
-        except BaseException:
-            await self.events.finish()
-            raise
-        await self.events.finish()
-
-    async def _close_pool(self) -> None:
+    async def _close(self) -> None:
         if self._pool is None or self._writer is None or self._given_pool is not None:
             return
         pool, jobs_writer = self._pool, self._writer
         self._pool = self._writer = None
-        self._watcher.abort(NotStarted("The store was closed while somebody waited for a job."))
+        self._watcher.abort(NotStarted(CLOSED))
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await jobs_writer.idle()
@@ -219,29 +177,17 @@ class PgJobStore(ScheduleVerbs):
     def _writing(self, pool: asyncpg.Pool[Any]) -> EnqueueWriter:
         return EnqueueWriter(pool, self._sql, self._timeout, self._enqueued)
 
-    async def __aenter__(self) -> PgJobStore:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        """Close."""
-        await self.close()
-
     # Connections
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Yield a connection of the pool, which goes back to it afterwards.
-
-        Raises:
-            NotStarted: before start() or after close(), in another event loop, or the given pool was closed.
-            StoreTimeout: the pool had none to give within the store's `timeout`.
-            ConnectionError: what the pool waited for was cancelled, by somebody else.
-        """
+        """Yield a connection of the pool; see JobStore.connection."""
         pool = self._usable_pool()
         async with acquired(pool, self._timeout) as conn, leaving_standbys(pool):
             yield conn
+
+    def _see_usable(self) -> None:
+        self._usable_pool()
 
     def _usable_pool(self) -> asyncpg.Pool[Any]:
         if self._pool is None:
@@ -254,14 +200,7 @@ class PgJobStore(ScheduleVerbs):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Yield a connection in a transaction: committed when the block ends, rolled back when it raises.
-
-        Your own statements in it have no deadline of the store's.
-
-        Raises:
-            StoreTimeout: as for `connection`; or begin or commit were not answered in time. After a commit that was
-                not, `may_have_happened` is true.
-        """
+        """Yield a connection in a transaction; see JobStore.transaction."""
         async with self.connection() as conn:
             async with in_transaction(conn, self._timeout):
                 yield conn
@@ -272,17 +211,17 @@ class PgJobStore(ScheduleVerbs):
         async with self.connection() as conn:
             yield Timed(conn, self._timeout)
 
-    def engine(self, purpose: str) -> PgEngine:
+    def engine(self, purpose: str) -> Engine:
         """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
 
         Raises:
             ConfigurationError: the store only has a pool.
         """
-        return PgEngine(Link(partial(dedicated, self._own_route(), purpose)), self._sql)
+        return Engine(Link(partial(dedicated, self._own_route(), purpose)), self._sql)
 
     def listening_engine(
         self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]]
-    ) -> PgEngine:
+    ) -> Engine:
         """Return the same over a connection of `listen_dsn`, if there is one; `on_connect` is called with each new one.
 
         Raises:
@@ -290,7 +229,7 @@ class PgJobStore(ScheduleVerbs):
         """
         self._own_route()
         assert self._listen_route is not None
-        return PgEngine(Link(partial(dedicated, self._listen_route, purpose), on_connect), self._sql)
+        return Engine(Link(partial(dedicated, self._listen_route, purpose), on_connect), self._sql)
 
     def _own_route(self) -> Route:
         if self._route is None:
@@ -312,15 +251,7 @@ class PgJobStore(ScheduleVerbs):
     # Schema
 
     async def migrate(self) -> list[int]:
-        """Bring the database's schema up to date; return the versions applied. Safe to call from several processes.
-
-        Each version is a transaction of its own, which waits 2 s at most for a lock and is tried again up to 20 times.
-        A schema that is newer but still serves this pqlite is left as it is.
-
-        Raises:
-            SchemaError: the server is older than PostgreSQL 14; its schema is newer and no longer serves this pqlite;
-                or others held on to their locks. The versions before that one stay applied.
-        """
+        """Bring the database's schema up to date; see JobStore.migrate."""
         async with self.migrating() as conn:
             return await ddl.migrate(conn, self.schema)
 
@@ -363,290 +294,88 @@ class PgJobStore(ScheduleVerbs):
 
     # Enqueue
 
-    def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each statement of this store that has enqueued jobs, once it is committed; return a
-        function that stops that.
-        """
-        self._enqueue_listeners.append(listener)
-        return lambda: self._enqueue_listeners.remove(listener)
+    async def _lend(self, conn: Any, strict: bool | None, what: str) -> Lent:
+        return await lent_in_transaction(conn, strict=self._strict if strict is None else strict, what=what)
 
-    @overload
-    async def enqueue(
-        self, job: TypedJob[R], /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
-    ) -> JobId[R]: ...
-
-    @overload
-    async def enqueue(
-        self, job: NewJob, /, *, conn: Any = None, strict: bool | None = None, **options: Unpack[JobOptions]
-    ) -> int: ...
-
-    @overload
-    async def enqueue(
-        self,
-        job_type: str,
-        payload: Any = None,
-        *,
-        conn: Any = None,
-        strict: bool | None = None,
-        **options: Unpack[JobOptions],
-    ) -> int: ...
-
-    async def enqueue(
-        self,
-        job_type: str | NewJob,
-        payload: Any = None,
-        *,
-        conn: Any = None,
-        strict: bool | None = None,
-        **options: Unpack[JobOptions],
-    ) -> int:
-        """Add a job and return its id; see JobStore.enqueue."""
-        job = specified(job_type, payload, options)
-        if self._middleware:
-            job = passed_through(self._middleware, job)
-        values = row(job, self._max_payload_bytes)
-        callers = None
-        if conn is not None:
-            callers = await self._lent(conn, strict, "A job was enqueued")
-            if job.dedupe_key is not None:
-                await free_key(conn, (job.dedupe_key,))
-            [answer] = [Answer(*found) for found in await callers.fetch(self._sql.enqueue, *values, None)]
-        else:
+    async def _insert(self, values: Row, conn: Any, lent: Lent | None) -> Answer:
+        if lent is None:
             self._usable_pool()
             assert self._writer is not None  # made with the pool
-            answer = await self._writer.write(values)
-        if not answer.inserted and job.dedupe_key is not None:
-            await self._see_holder(job.dedupe_key, answer, callers)
-        if self.events.wanted:
-            enqueued = EnqueuedJob(answer.id, job.job_type, job.queue, answer.inserted)
-            self.events(JobsEnqueued([enqueued], committed=conn is None))
-        return typed_id(job, answer.id)
+            return await self._writer.write(values)
+        if values[KEY] is not None:
+            await free_key(conn, (values[KEY],))
+        [answer] = await lent.fetch(self._sql.enqueue, *values, None)
+        return Answer(*answer)
 
-    @overload
-    async def enqueue_many(
-        self,
-        jobs: TypedJobs[R],
-        *,
-        conn: Any = None,
-        strict: bool | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[Enqueued[JobId[R]]]: ...
-
-    @overload
-    async def enqueue_many(
-        self,
-        jobs: NewJobs,
-        *,
-        conn: Any = None,
-        strict: bool | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[Enqueued[int]]: ...
-
-    async def enqueue_many(
-        self,
-        jobs: NewJobs,
-        *,
-        conn: Any = None,
-        strict: bool | None = None,
-        progress: Callable[[int, int], None] | None = None,
+    async def _insert_many(
+        self, jobs: NewJobs, conn: Any, lent: Lent | None, progress: Callable[[int, int], None] | None
     ) -> list[Enqueued[Any]]:
-        """Add many jobs in one transaction; see JobStore.enqueue_many."""
-        callers = None if conn is None else await self._lent(conn, strict, "Jobs were enqueued")
-        noted = Noted() if self.events.wanted else None
-        middleware = self._middleware if noted is None else (*self._middleware, noted.note)
-        jobs = several(jobs)
-        if middleware:
-            jobs = all_passed_through(middleware, jobs)
         batch = await batch_of(jobs, self._max_payload_bytes)
         if batch.total == 0:
             return []
-        if callers is not None:
-            async with nullcontext() if batch.single and progress is None else all_or_none(callers):
-                verdicts = await enqueue_batch(callers, self._sql, batch, progress, free_key=partial(free_key, conn))
-        else:
-            async with self.transaction() as own:
-                verdicts = await enqueue_batch(Timed(own, self._timeout), self._sql, batch, progress, writer.KEY_WAIT)
-            self._enqueued()
-        tell_cancelling(verdicts)
-        if noted is not None:
-            self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
+        if lent is not None:
+            async with nullcontext() if batch.single and progress is None else all_or_none(lent):
+                return await enqueue_batch(lent, self._sql, batch, progress, free_key=partial(free_key, conn))
+        async with self.transaction() as own:
+            verdicts = await enqueue_batch(Timed(own, self._timeout), self._sql, batch, progress, KEY_WAIT)
+        self._enqueued()
         return verdicts
 
-    async def _see_holder(self, key: str, answer: Answer, callers: Lent | None) -> None:
-        """Raise if the job that holds a key will not do the work of the one that was to be enqueued."""
-        if may_be_own((key,), answer.id):
-            if callers is not None:
-                await refuse_own_key(callers, self._sql, (key,), answer.id)
-            else:
-                async with self.connection() as conn:
-                    await refuse_own_key(Timed(conn, self._timeout), self._sql, (key,), answer.id)
-        if answer.cancelling:
-            raise HeldByCancelledJob(key, answer.id)
-
-    async def _lent(self, conn: Any, strict: bool | None, what: str) -> Lent:
-        return await lent_in_transaction(conn, strict=self._strict if strict is None else strict, what=what)
-
-    def _enqueued(self) -> None:
-        for listener in tuple(self._enqueue_listeners):
-            listener()
+    async def _locked_by(self, job_id: int, lent: Lent | None) -> str | None:
+        found = await self._rows(self._sql.holder, job_id, lent=lent)
+        return found[0][0] if found else None
 
     # Look and act
 
-    async def get(self, job_id: int) -> Job:
-        """Return a job; see JobStore.get."""
-        async with self._timed() as conn:
-            found = await conn.fetchrow(self._sql.get, checked_id(job_id))
-        if found is None:
-            raise JobNotFound(f"There is no job {job_id}.")
-        return job_from_row(found)
+    async def _rows(self, sql: str, *args: Any, lent: Lent | None = None) -> Sequence[Any]:
+        async with self._timed() if lent is None else nullcontext(lent) as conn:
+            rows: Sequence[Any] = await conn.fetch(sql, *args)
+        return rows
 
-    @overload
-    async def wait_for(
-        self,
-        job_id: JobId[R],
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: Literal[True] = True,
-    ) -> JobOutcome[R]: ...
-
-    @overload
-    async def wait_for(
-        self,
-        job_id: JobId[R],
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: bool,
-    ) -> JobOutcome[R | None]: ...
-
-    @overload
-    async def wait_for(
-        self,
-        job_id: int,
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: bool = True,
-    ) -> JobOutcome[Any]: ...
-
-    async def wait_for(
-        self,
-        job_id: int,
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: bool = True,
-    ) -> JobOutcome[Any]:
-        """Return how a job has ended, when it has; see JobStore.wait_for."""
-        longest, most = patience(timeout, poll_interval)
-        self._usable_pool()  # the watcher belongs to its event loop
-        ended = await self._watcher.wait(checked_id(job_id), longest, most)
-        return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
-
-    def look_again(self, job_ids: Iterable[int]) -> None:
-        """Look at these jobs at once, if anybody waits for them; see WorkerStore.look_again."""
-        self._watcher.look_again(job_ids)
+    async def _read(self, job_id: int) -> Job | None:
+        found = await self._rows(self._sql.get, job_id)
+        return job_from_row(found[0]) if found else None
 
     async def _ended(self, job_ids: list[int]) -> list[Ended]:
-        async with self._timed() as conn:
-            rows = await conn.fetch(self._sql.ended, job_ids)
+        rows = await self._rows(self._sql.ended, job_ids)
         return [Ended(r[0], None if r[1] is None else JobStatus(r[1]), *r[2:]) for r in rows]
 
-    async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
-        """Cancel a job; see JobStore.cancel."""
-        callers = None if conn is None else await self._lent(conn, strict, "A job was cancelled")
-        answer = await self._status(self._sql.cancel, job_id, callers)
-        status = JobStatus.RUNNING if answer == "REQUESTED" else JobStatus(answer)
-        if self.events.wanted:
-            self.events(CancelRequested(job_id, status, committed=conn is None))
-        self.look_again((job_id,))
-        return status
+    async def _cancel(self, job_id: int, lent: Lent | None) -> JobStatus | None:
+        status = (await self._rows(self._sql.cancel, job_id, lent=lent))[0][0]
+        return None if status is None else JobStatus.RUNNING if status == "REQUESTED" else JobStatus(status)
 
-    async def retry(self, job_id: int) -> JobStatus:
-        """Run a job again, now; see JobStore.retry."""
+    async def _retry(self, job_id: int) -> JobStatus | None:
         try:
-            before = JobStatus(await self._status(self._sql.retry, job_id))
+            before = (await self._rows(self._sql.retry, job_id))[0][0]
         except asyncpg.UniqueViolationError:
             raise DedupeConflict(f"A newer active job holds the dedupe key of job {job_id}.") from None
-        status = before if before in (JobStatus.RUNNING, JobStatus.BLOCKED) else JobStatus.READY
-        if status is JobStatus.READY:
-            self._enqueued()
-        if self.events.wanted:
-            self.events(RetryRequested(job_id, status))
-        return status
-
-    async def _status(self, sql: str, job_id: int, callers: Lent | None = None) -> str:
-        job_id = checked_id(job_id)
-        async with self._timed() if callers is None else nullcontext(callers) as conn:
-            status = (await conn.fetch(sql, job_id))[0][0]
-        if status is None:
-            raise JobNotFound(f"There is no job {job_id}.")
-        return str(status)
+        return None if before is None else JobStatus(before)
 
     # One job at a time, without a worker
 
-    async def pickup(
-        self, worker_id: str, *, queues: Iterable[str] | None = None, job_types: Iterable[str] | None = None
+    async def _claim_one(
+        self, holder: str, queues: Sequence[str] | None, job_types: Sequence[str] | None
     ) -> Job | None:
-        """Claim the best due job of any type (or of some queues and types); see JobStore.pickup."""
-        holder = f"{name('worker_id', worker_id, 200)}-{secrets.token_hex(4)}"
-        async with self._timed() as conn:
-            found = await conn.fetchrow(
-                self._sql.pickup,
-                holder,
-                None if queues is None else names("queues", queues, 200),
-                None if job_types is None else names("job_types", job_types, 200),
-            )
-        if found is None:
-            return None
-        job = job_from_row(found)
-        self._by_hand.picked_up(job)
-        return job
+        found = await self._rows(self._sql.pickup, holder, queues, job_types)
+        return job_from_row(found[0]) if found else None
 
-    async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: float | None = None) -> None:
-        """Record that a claimed job is done; see JobStore.mark_done."""
-        await self._settle_one(self._by_hand.done(job, result=result, duration_ms=duration_ms))
-
-    async def mark_error(
-        self,
-        job: Job | int,
-        error: str,
-        *,
-        retry_after: timedelta | None = None,
-        terminal: bool = False,
-        duration_ms: float | None = None,
-        result: Any = None,
-    ) -> None:
-        """Record that an attempt failed; see JobStore.mark_error."""
-        outcome = self._by_hand.error(
-            job, error, retry_after=retry_after, terminal=terminal, result=result, duration_ms=duration_ms
-        )
-        await self._settle_one(outcome)
-
-    async def _settle_one(self, outcome: Outcome) -> None:
+    async def _settle_one(self, outcome: Outcome) -> Verdict:
         claimed, ends = outcome.job, time.monotonic() + self._timeout
         while True:
-            async with self._timed() as conn:
-                refused = await conn.fetch(self._sql.settle, *settlement(claimed.locked_by or "", [outcome]))
-            if not refused or refused[0][2] != Verdict.BUSY:
-                break
+            refused = await self._rows(self._sql.settle, *settlement(claimed.locked_by or "", [outcome]))
+            if not refused:
+                return Verdict.WRITTEN
+            if refused[0][2] != Verdict.BUSY:
+                return Verdict(refused[0][2])
             if time.monotonic() > ends:
                 raise StoreTimeout(
                     f"Another transaction has held job {claimed.id} for {self._timeout:g} s; nothing was written.",
                     may_have_happened=False,
                 )
             await asyncio.sleep(BUSY_PAUSE)
-        self._by_hand.settled(claimed)
-        self.look_again((claimed.id,))
-        if refused and refused[0][2] == Verdict.FENCED:
-            raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
 
-    async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
-        """Give back abandoned RUNNING jobs, by age; see JobStore.reap_stale."""
-        older_than = duration("default_stale_after", default_stale_after)
-        async with self._timed() as conn:
-            return len(await conn.fetch(self._sql.reap_stale, older_than))
+    async def _reap_stale(self, older_than: timedelta) -> int:
+        return len(await self._rows(self._sql.reap_stale, older_than))
 
     async def prune(
         self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
@@ -655,29 +384,21 @@ class PgJobStore(ScheduleVerbs):
 
         None keeps them for ever. Returns where to go on (None: there is nothing further) and how many were deleted.
         """
-        async with self._timed() as conn:
-            found = await conn.fetchrow(self._sql.prune, done, failed, cursor, chunk)
-        assert found is not None
+        [found] = await self._rows(self._sql.prune, done, failed, cursor, chunk)
         return found[0], found[1]
 
     # Completion in a transaction
 
-    def complete(self, job: Job, *, result: Any = None) -> AbstractAsyncContextManager[Connection]:
-        """Yield a connection in a transaction whose last act is to make the job DONE; see JobStore.complete."""
-        return completing(self, self._sql, job, self._encoded_result(result), timeout=self._timeout)
+    def _completing(self, job: Job, result: str | None) -> AbstractAsyncContextManager[Connection]:
+        return completing(self, self._sql, job, result, timeout=self._timeout)
 
-    async def complete_on(self, conn: Any, job: Job, *, result: Any = None) -> None:
-        """Make the job DONE in the transaction of a connection of the caller's; see JobStore.complete_on."""
-        encoded = self._encoded_result(result)
-        callers = await lent_in_transaction(conn, strict=True, what=f"Job {job.id} was completed")
-        await complete_on(callers, self._sql, job, encoded)
+    async def _complete_on(self, conn: Any, job: Job, result: str | None) -> None:
+        lent = await self._lend(conn, True, f"Job {job.id} was completed")
+        await complete_on(lent, self._sql, job, result)
 
     async def was_completed(self, job: Job) -> bool:
         """Return whether this claim of the job ended as DONE; see JobStore.was_completed."""
         return await was_completed(self, self._sql, job)
-
-    def _encoded_result(self, result: Any) -> str | None:
-        return encode_clean(result, max_bytes=self._max_payload_bytes)
 
 
 def _named_by_environment() -> str:

@@ -112,7 +112,7 @@ def planned(due: DueSchedule) -> dict[str, Any]:
     return {**made, "slots": slots, "missed": todo.missed, "through": todo.through, "next_at": todo.next_at}
 
 
-class ScheduleVerbs(Protocol):
+class ScheduleVerbs:
     """The part of a JobStore that is about schedules: each verb written once, over the backend's SchedulePort."""
 
     _max_payload_bytes: int

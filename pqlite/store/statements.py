@@ -43,6 +43,7 @@ class Statements:
     complete: str = "select pqlite.complete($1, $2, $3, $4::text::jsonb)"
     end_of: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
     ended: str = "select id, status, result::text, last_error, errors::text from pqlite.ended($1)"
+    try_lock: str = "select pg_catalog.pg_try_advisory_lock($1::bigint)"
     settle: str = (
         "select id, claims, verdict, status from pqlite.settle("
         "$1, $2::text::bigint[], $3::text::int[], $4::text::text[], $5, $6, $7::text::bigint[], $8::text::int[], $9, "

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
+
+import asyncpg
 
 from pqlite import schema as ddl
 from pqlite.errors import ConfigurationError, NotInTransaction
 from pqlite.store.awaiting import Poller
-from pqlite.store.pg_engine import PgEngine
+from pqlite.store.engine import Engine
+from pqlite.store.link import Link
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.validation import Row
 from pqlite.store.writer import Answer
@@ -49,7 +52,7 @@ def bound(conn: Any, *, schema: str = ddl.DEFAULT, strict: bool = False) -> PgJo
     return BoundJobStore(OneConnection(conn), schema=schema, strict=strict)
 
 
-DEADLINE = 10.0
+PATIENCE = 10.0
 
 
 class OneConnection:
@@ -73,7 +76,7 @@ class OneConnection:
             async with self._conn.transaction():
                 yield self._conn
             return
-        await self._taken(DEADLINE if timeout is None else min(timeout, DEADLINE))
+        await self._taken(PATIENCE if timeout is None else min(timeout, PATIENCE))
         self._lent_to = task
         try:
             if not self._conn.is_in_transaction():
@@ -102,33 +105,22 @@ class OneConnection:
         """Do nothing: there is no other connection."""
 
 
-class BoundLink:
-    """The link of an engine whose verbs share the test's connection."""
-
-    connected = True
-    generation = 1
-    last_error = None
-    lost_at = 0.0
-    socket = None
+class BoundLink(Link):
+    """The link of an engine whose verbs share the test's connection, which its caller made and closes."""
 
     def __init__(self, one: OneConnection) -> None:
+        super().__init__(_never)
         self._one = one
 
-    async def fetch(self, sql: str, *args: Any, deadline: float) -> Sequence[Any]:
+    async def fetch(self, sql: str, *args: Any, deadline: float) -> list[asyncpg.Record]:
         """Run one statement within `deadline` seconds."""
         async with asyncio.timeout(deadline), self._one.acquire() as conn:
-            rows: Sequence[Any] = await conn.fetch(sql, *args)
+            rows: list[asyncpg.Record] = await conn.fetch(sql, *args)
             return rows
 
-    async def connect(self, deadline: float) -> None:
-        """Do nothing: it is the caller who connected."""
 
-    async def close(self, seconds: float = 1.0) -> None:
-        """Do nothing: it is the caller's."""
-
-    def holds(self, conn: object) -> bool:
-        """Return False: nobody but the caller need act when it is lost."""
-        return False
+async def _never() -> asyncpg.Connection[Any]:
+    raise NotInTransaction("There is no other connection than the one that the store is bound to.")
 
 
 class _OneByOne:
@@ -154,7 +146,7 @@ class BoundJobStore(PgJobStore):
         self._enqueued()
         return Answer(*answer)
 
-    def engine(self, purpose: str) -> PgEngine:
+    def engine(self, purpose: str) -> Engine:
         """Return the engine's verbs on the same connection.
 
         Raises:
@@ -162,4 +154,4 @@ class BoundJobStore(PgJobStore):
         """
         if purpose != PURPOSE:
             raise ConfigurationError("A store bound to one connection cannot serve a Worker: run its jobs with drain()")
-        return PgEngine(BoundLink(self._one), self._sql)
+        return Engine(BoundLink(self._one), self._sql)

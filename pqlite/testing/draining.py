@@ -18,7 +18,8 @@ from pqlite.handlers import AnyHandler, Middleware, checked, versions
 from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb, Verdict
 from pqlite.schedules import Schedule
-from pqlite.store.engine import Answer, WorkerStore
+from pqlite.store.engine import SettleAnswer
+from pqlite.store.postgres import PgJobStore
 from pqlite.store.scheduling import planned
 from pqlite.testing.memory import MemoryJobStore
 from pqlite.uninterrupted import uninterrupted
@@ -44,7 +45,7 @@ class AttemptFailed(AssertionError):
 
 
 async def drain(
-    store: WorkerStore | MemoryJobStore,
+    store: PgJobStore | MemoryJobStore,
     handlers: Mapping[str, AnyHandler],
     *,
     max_jobs: int = 1000,
@@ -137,7 +138,7 @@ class Drain:
 
     def __init__(
         self,
-        store: WorkerStore | MemoryJobStore,
+        store: PgJobStore | MemoryJobStore,
         handlers: Mapping[str, AnyHandler],
         max_jobs: int,
         raises: bool,
@@ -243,7 +244,7 @@ class _Claims(Protocol):
 
     async def claim(self) -> Job | None: ...
 
-    async def settle(self, outcome: Outcome) -> Answer | None: ...
+    async def settle(self, outcome: Outcome) -> SettleAnswer | None: ...
 
     async def end(self) -> None: ...
 
@@ -252,7 +253,7 @@ class _EngineClaims:
     """Does so as a registered worker."""
 
     def __init__(
-        self, store: WorkerStore, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
+        self, store: PgJobStore, queues: Sequence[str] | None, types: Sequence[str], versions: Mapping[str, int]
     ) -> None:
         self._engine = store.engine(PURPOSE)
         self._queues = queues
@@ -276,7 +277,7 @@ class _EngineClaims:
         )
         return claimed[0].jobs[0] if claimed else None
 
-    async def settle(self, outcome: Outcome) -> Answer | None:
+    async def settle(self, outcome: Outcome) -> SettleAnswer | None:
         return next(iter(await self._engine.settle(self._holder, [outcome])), None)
 
     async def end(self) -> None:
@@ -304,7 +305,7 @@ class _MemoryClaims:
     async def claim(self) -> Job | None:
         return await self._store.claim_due(self._holder, self._queues, self._types, self._versions)
 
-    async def settle(self, outcome: Outcome) -> Answer | None:
+    async def settle(self, outcome: Outcome) -> SettleAnswer | None:
         return await self._store.settle(outcome)
 
     async def end(self) -> None:

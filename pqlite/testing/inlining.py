@@ -13,7 +13,7 @@ from pqlite.backoff import Backoff
 from pqlite.events import Observer
 from pqlite.handlers import AnyHandler, Middleware
 from pqlite.job import Job
-from pqlite.store.engine import WorkerStore
+from pqlite.store.postgres import PgJobStore
 from pqlite.testing.draining import drain
 from pqlite.testing.memory import MemoryJobStore
 
@@ -23,7 +23,7 @@ _inside: ContextVar[Sequence[str]] = ContextVar("pqlite_inline", default=())
 
 @asynccontextmanager
 async def inline(
-    store: WorkerStore | MemoryJobStore,
+    store: PgJobStore | MemoryJobStore,
     handlers: Mapping[str, AnyHandler],
     *,
     max_jobs: int = 1000,

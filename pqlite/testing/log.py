@@ -14,7 +14,7 @@ from pqlite.events import Event
 
 E = TypeVar("E", bound=Event)
 
-DEADLINE = 15.0
+PATIENCE = 15.0
 
 
 class EventLog:
@@ -48,7 +48,7 @@ class EventLog:
         matches: Callable[[E], bool] = lambda _: True,
         *,
         count: int = 1,
-        timeout: float = DEADLINE,
+        timeout: float = PATIENCE,
     ) -> E:
         """Return the `count`-th event of a kind that matches, also one of the past, when it has come.
 

@@ -13,7 +13,8 @@ from pqlite.callables import listed
 from pqlite.errors import ConfigurationError, InvalidJob
 from pqlite.handlers import AnyHandler, Handlers, Hooks, Middleware, TypedHandler, with_hooks
 from pqlite.schedules import Schedule
-from pqlite.store.engine import WorkerStore
+from pqlite.store.base import JobStore
+from pqlite.store.postgres import PgJobStore
 from pqlite.store.scheduling import defined
 from pqlite.store.validation import name, names
 
@@ -46,22 +47,22 @@ def one_of(what: str, value: str, accepted: tuple[str, ...]) -> None:
         raise ConfigurationError(f"{what} is {value!r}; it must be one of {accepted}")
 
 
-def store_of(given: WorkerStore) -> WorkerStore:
+def store_of(given: object) -> PgJobStore:
     """Return the given store.
 
     Raises:
         ConfigurationError: it is not a store, or has no database.
     """
-    if not isinstance(given, type) and hasattr(given, "claim_due"):
+    if isinstance(given, PgJobStore):
+        return given
+    if isinstance(given, JobStore):
         raise ConfigurationError(
             f"A Worker needs PostgreSQL, and a {type(given).__name__} has none: run its jobs with drain() or inline() "
             "of pqlite.testing, or test the worker on the pytest fixture pqlite_store, which starts a PostgreSQL"
         )
-    if isinstance(given, type) or not hasattr(given, "listening_engine"):
-        # Only its type: the value may be an address with a password.
-        what = f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"
-        raise ConfigurationError(f"store must be a store, such as PgJobStore(dsn=...); it is {what}")
-    return given
+    # Only its type: the value may be an address with a password.
+    what = f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"
+    raise ConfigurationError(f"store must be a store, such as PgJobStore(dsn=...); it is {what}")
 
 
 def sleep_policy(what: str, policy: T | None, default: type[T]) -> T:

@@ -27,8 +27,9 @@ from pqlite.job import Job
 from pqlite.outcome import Outcome, Verb
 from pqlite.schema import channel
 from pqlite.settings import WorkerSettings
-from pqlite.store.engine import Head, WorkerStore
+from pqlite.store.engine import Head
 from pqlite.store.pg_schedules import PgSchedules
+from pqlite.store.postgres import PgJobStore
 from pqlite.store.statements import for_schema
 from pqlite.worker.claimer import Claimer
 from pqlite.worker.diagnosis import Diagnosis, LaneState
@@ -52,7 +53,7 @@ GATE = 1.0
 class WorkerConfig:
     """The checked arguments of a Worker."""
 
-    store: WorkerStore
+    store: PgJobStore
     handlers: Mapping[str, AnyHandler]
     middleware: Sequence[Middleware]
     settings: WorkerSettings

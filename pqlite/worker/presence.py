@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from pqlite.store.engine import EngineLink
+from pqlite.store.engine import Engine
 from pqlite.store.link import is_direct, says_server_is_down
 from pqlite.store.route import Pooling
 
@@ -90,11 +90,10 @@ class Presence:
         # Notifications may have been missed while there was no connection.
         self._notified(True)
 
-    async def lock(self, link: EngineLink) -> None:
+    async def lock(self, engine: Engine) -> None:
         """Try to take the lock, if it is not held."""
         if self.listens and not self.locked:
-            rows = await link.fetch(f"select {_LOCK}", self._key, deadline=TRY_SECONDS)
-            self.locked = bool(rows[0][0])
+            self.locked = await engine.try_lock(self._key, deadline=TRY_SECONDS)
 
     def server_is_down(self, error: BaseException | None) -> bool:
         """Return whether a connection error shows that the server itself is down, and not only the network."""

@@ -219,7 +219,7 @@ class Sentinel:
             await self._register()
         else:
             await self._engine.link.connect(CONNECT_SECONDS)
-            await self._presence.lock(self._engine.link)
+            await self._presence.lock(self._engine)
             key = self._presence.lock_key
             self._shows_lock = self._shows_lock or key is not None
             try:

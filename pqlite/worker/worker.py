@@ -24,7 +24,7 @@ from pqlite.handlers import AnyHandler, Hooks, Middleware, checked
 from pqlite.observability.logging import log_event
 from pqlite.schedules import Schedule
 from pqlite.settings import WorkerSettings, from_environment
-from pqlite.store.engine import WorkerStore
+from pqlite.store.postgres import PgJobStore
 from pqlite.uninterrupted import uninterrupted
 from pqlite.worker.arguments import (
     Duration,
@@ -100,7 +100,7 @@ class Worker:
 
     def __init__(
         self,
-        store: WorkerStore,
+        store: PgJobStore,
         handlers: Mapping[str, AnyHandler],
         *,
         concurrency: int = 10,

@@ -13,7 +13,7 @@ from pqlite.errors import LeaseLost
 from pqlite.job import Job, JobStatus, TakenOver
 from pqlite.store.engine import Claimed, Head, Lane, Mark, Unknown
 from pqlite.testing import MemoryJobStore
-from pqlite.testing.memory import verbs
+from pqlite.testing.memory import acts
 from pqlite.testing.memory.table import Table, read
 
 READY = JobStatus.READY
@@ -62,8 +62,8 @@ class MemoryEngine:
     ) -> tuple[list[Claimed], bool]:
         now = self._table.clock.now()
         due = [row for row in self._table.free() if row.status is READY and row.run_after <= now]
-        due = [row for row in due if not verbs.too_new(row, versions or {})]
-        suspects = sorted((r for r in due if r.crashes and verbs.wanted(r, queues, types)), key=_due)
+        due = [row for row in due if not acts.too_new(row, versions or {})]
+        suspects = sorted((r for r in due if r.crashes and acts.wanted(r, queues, types)), key=_due)
         if suspect and suspects and room <= 0:
             return [], False
         chosen = suspects[:1] if suspect else []
@@ -76,7 +76,7 @@ class MemoryEngine:
             raise LeaseLost(f"worker {holder} was declared dead")
         by_lane: dict[Lane | None, list[Job]] = {}
         for row in chosen:
-            claimed = read(verbs.claim(self._table, row, holder, now))
+            claimed = read(acts.claim(self._table, row, holder, now))
             by_lane.setdefault(None if row.crashes else _lane(row), []).append(claimed)
         return [Claimed(lane, jobs) for lane, jobs in by_lane.items()], bool(chosen and may_not_wait)
 
@@ -93,10 +93,10 @@ class MemoryEngine:
         first: dict[Lane, Mark] = {}
         now = self._table.clock.now()
         for row in self._table.jobs.values():
-            if row.status is not READY or row.crashes or verbs.too_new(row, versions or {}):
+            if row.status is not READY or row.crashes or acts.too_new(row, versions or {}):
                 continue
             lane, place = _lane(row), _due(row)
-            if place > marks[lane] if lane in marks else verbs.wanted(row, queues, types):
+            if place > marks[lane] if lane in marks else acts.wanted(row, queues, types):
                 first[lane] = min(first.get(lane, place), place)
         heads = [Head(lane, mark, (mark.run_after - now).total_seconds()) for lane, mark in first.items()]
         later = sorted((head for head in heads if head.due_in > 0), key=lambda head: head.mark)
@@ -113,7 +113,7 @@ class MemoryEngine:
             and until - unknown.since < (row.locked_at or until) <= until
         ]
         for row in lost:
-            self._table.put(verbs.given_back(replace(row, attempts=row.attempts - 1), READY, now))
+            self._table.put(acts.given_back(replace(row, attempts=row.attempts - 1), READY, now))
         return [row.id for row in lost]
 
     async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
@@ -127,7 +127,7 @@ class MemoryEngine:
 
     async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
         held = [row for row in self._table.free() if row.locked_by is not None and row.locked_by not in self._workers]
-        return verbs.take_over(self._table, held, "worker died")
+        return acts.take_over(self._table, held, "worker died")
 
 
 def _lane(row: Job) -> Lane:

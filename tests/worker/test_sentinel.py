@@ -382,7 +382,8 @@ class Ears:
             notified=self.heard.append,
             renew=lambda: self.heard.append("cancel"),
         )
-        self.link = store.listening_engine("test", self._on_connect).link
+        self.engine = store.listening_engine("test", self._on_connect)
+        self.link = self.engine.link
 
     async def _on_connect(self, conn: Any) -> None:
         await self.presence.begin(conn, None)
@@ -422,10 +423,10 @@ async def test_a_lock_that_the_old_connection_still_holds_is_taken_once_it_is_fr
     await ears.link.connect(1.0)
     assert (ears.presence.listens, ears.presence.lock_key) == (True, None)
 
-    await ears.presence.lock(ears.link)
+    await ears.presence.lock(ears.engine)
     assert ears.presence.lock_key is None
     await end_session(desk.store, old)
-    await ears.presence.lock(ears.link)
+    await ears.presence.lock(ears.engine)
     assert ears.presence.lock_key is not None
 
 
@@ -440,7 +441,7 @@ async def test_behind_a_pooler_of_transactions_there_is_neither_lock_nor_ears_an
         for _ in range(2):
             ears.heard.clear()
             await ears.link.connect(1.0)
-            await ears.presence.lock(ears.link)
+            await ears.presence.lock(ears.engine)
             assert (ears.presence.listens, ears.presence.lock_key, ears.heard) == (False, None, [True])
             await ears.link.close()
 

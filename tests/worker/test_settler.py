@@ -13,7 +13,7 @@ from pqlite import Job, JobStatus, PgJobStore
 from pqlite.events import JobSettled, OutcomeRefused
 from pqlite.events.announcer import Announcer
 from pqlite.outcome import Outcome, Verb
-from pqlite.store.engine import Answer, Engine
+from pqlite.store.engine import Engine, SettleAnswer
 from pqlite.testing import EventLog
 from pqlite.worker import settler
 from pqlite.worker.settler import BUSY_PAUSE, Settler
@@ -193,7 +193,7 @@ class Meanwhile:
         self._engine = engine
         self._acts = list(acts)
 
-    async def settle(self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True) -> list[Answer]:
+    async def settle(self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True) -> list[SettleAnswer]:
         if self._acts:
             self._acts.pop(0)()
         return await self._engine.settle(holder, outcomes, keep_done=keep_done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,13 +17,30 @@ class MemoryConnection:
         self._table = table
         self._transaction: Transaction | None = None
         self._closed = False
+        self._own_key: str | None = None
+        self._complete: Callable[[], Awaitable[None]] | None = None
+
+    def completes(self, own_key: str | None, complete: Callable[[], Awaitable[None]]) -> None:
+        """Let `complete` make a job DONE in the transaction: at its end, or before a job with `own_key` is inserted."""
+        self._own_key, self._complete = own_key, complete
+
+    async def complete(self) -> None:
+        """Make the job DONE, unless it is."""
+        if (complete := self._complete) is not None:
+            self._complete = None
+            await complete()
+
+    async def before_key(self, key: str) -> None:
+        """Make the job DONE if it has this key: that frees the key."""
+        if key == self._own_key:
+            await self.complete()
 
     def is_in_transaction(self) -> bool:
         """Return whether what is done now is committed, or rolled back, by the caller."""
         return self._transaction is not None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self) -> AsyncIterator[MemoryConnection]:
         """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint.
 
         Raises:
@@ -34,7 +51,7 @@ class MemoryConnection:
             with self._table.lock:
                 outer.savepoint()
             try:
-                yield
+                yield self
             except BaseException:
                 with self._table.lock:
                     outer.go_back()
@@ -47,7 +64,7 @@ class MemoryConnection:
             self._transaction = transaction = self._table.begin()
         commits = False
         try:
-            yield
+            yield self
             commits = True
         finally:
             self._transaction = None

@@ -13,7 +13,7 @@ from pqlite.job import NewJob
 from pqlite.schedules import StoredSchedule
 from pqlite.store.scheduling import DueSchedule, Verdict
 from pqlite.store.validation import row
-from pqlite.testing.memory import verbs
+from pqlite.testing.memory import acts
 from pqlite.testing.memory.table import Table
 
 HELD = timedelta(minutes=1)
@@ -160,7 +160,7 @@ class MemorySchedules:
             metadata=metadata, concurrency_key=schedule.concurrency_key, run_after=run_after,
             dedupe_key=None if schedule.overlap == "allow" else f"schedule:{schedule.name}",
         )  # fmt: skip
-        enqueued = verbs.enqueue(self._table, row(job, len(to_json(schedule.payload)) + len(to_json(metadata)) + 2))
+        enqueued = acts.enqueue(self._table, row(job, len(to_json(schedule.payload)) + len(to_json(metadata)) + 2))
         return enqueued.id, enqueued.inserted
 
     def _seen(self, schedule: StoredSchedule) -> StoredSchedule:

@@ -7,15 +7,14 @@ from datetime import datetime, timedelta
 
 from pqlite.job import Job, JobStatus
 from pqlite.outcome import Outcome, Verb, Verdict
-from pqlite.store.engine import Answer
-from pqlite.store.pg_engine import MAX_DURATION_MS
-from pqlite.testing.memory import verbs
+from pqlite.store.engine import MAX_DURATION_MS, SettleAnswer
+from pqlite.testing.memory import acts
 from pqlite.testing.memory.table import Table
 
 READY = JobStatus.READY
 
 
-def settle(table: Table, outcome: Outcome) -> Answer:
+def settle(table: Table, outcome: Outcome) -> SettleAnswer:
     """Write the outcome of a claim, or say why not; see Engine.settle.
 
     Raises:
@@ -23,15 +22,15 @@ def settle(table: Table, outcome: Outcome) -> Answer:
     """
     job, row = outcome.job, table.get(outcome.job.id)
     if row is None:
-        return Answer(job.id, job.claims, Verdict.FENCED, JobStatus.DONE)
+        return SettleAnswer(job.id, job.claims, Verdict.FENCED, JobStatus.DONE)
     if row.locked_by is None or (row.locked_by, row.claims) != (job.locked_by, job.claims):
         told_before = row.status is not JobStatus.RUNNING and job.locked_by in table.draining
         already = row.claims == job.claims and (told_before or row.status is JobStatus.DONE)
-        return Answer(job.id, job.claims, Verdict.ALREADY if already else Verdict.FENCED, row.status)
+        return SettleAnswer(job.id, job.claims, Verdict.ALREADY if already else Verdict.FENCED, row.status)
     table.see_free(row.id)
     settled = _settled(row, outcome, table.clock.now())
     table.put(settled)
-    return Answer(job.id, job.claims, Verdict.WRITTEN, settled.status)
+    return SettleAnswer(job.id, job.claims, Verdict.WRITTEN, settled.status)
 
 
 def _settled(row: Job, outcome: Outcome, now: datetime) -> Job:
@@ -44,10 +43,10 @@ def _settled(row: Job, outcome: Outcome, now: datetime) -> Job:
         finished_at=None if status is READY else now,
         result=outcome.result if verb is Verb.DONE or outcome.result is not None else row.result,
         last_error=None if verb is Verb.DONE else row.last_error if outcome.error is None else outcome.error,
-        errors=row.errors if outcome.error is None else verbs.with_error(row, outcome.error, now),
+        errors=row.errors if outcome.error is None else acts.with_error(row, outcome.error, now),
         duration_ms=row.duration_ms if outcome.duration_ms is None else min(outcome.duration_ms, MAX_DURATION_MS),
     )
-    return verbs.given_back(changed, status, now)
+    return acts.given_back(changed, status, now)
 
 
 def _status(row: Job, verb: Verb) -> JobStatus:

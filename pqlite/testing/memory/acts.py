@@ -1,5 +1,5 @@
-"""What users and callers without a worker do to the table. Each function is one act, called with the table's lock held;
-ddl/functions has the same in SQL.
+"""The acts of a store on the table in memory: each function is one, called with the table's lock held, and has a
+counterpart in ddl/functions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic_core import to_json
+
 from pqlite.codec import decode
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
-from pqlite.job import PAYLOAD_VERSION, Enqueued, EnqueuedBehindCancelled, Job, JobStatus, TakenOver
+from pqlite.job import PAYLOAD_VERSION, Job, JobStatus, TakenOver
+from pqlite.store.awaiting import Ended
 from pqlite.store.validation import COLUMNS, Row
+from pqlite.store.writer import Answer
 from pqlite.testing.memory.table import Table, Transaction
 
 ERRORS_KEPT = 20
@@ -23,7 +27,7 @@ READY, RUNNING, DONE = JobStatus.READY, JobStatus.RUNNING, JobStatus.DONE
 FAILED, CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
 
 
-def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueued[int]:
+def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Answer:
     """Add a job, unless an active one holds its key.
 
     Raises:
@@ -33,7 +37,7 @@ def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueue
     key = given["dedupe_key"]
     if key is not None and (holder := table.holder_of(key, tx)) is not None:
         cancelling = holder.status is RUNNING and holder.cancel_requested_at is not None
-        return EnqueuedBehindCancelled(holder.id, False) if cancelling else Enqueued(holder.id, False)
+        return Answer(holder.id, False, cancelling)
     now = table.clock.now()
     run_after, delay = given.pop("run_after"), given.pop("delay")
     row = Job(
@@ -50,7 +54,7 @@ def enqueue(table: Table, values: Row, tx: Transaction | None = None) -> Enqueue
         **given,
     )
     table.put(row, tx)
-    return Enqueued(row.id, True)
+    return Answer(row.id, True, False)
 
 
 def cancel(table: Table, job_id: int, tx: Transaction | None = None) -> JobStatus:
@@ -218,6 +222,13 @@ def was_completed(table: Table, job: Job) -> bool:
     table.see_free(job.id)
     row = table.get(job.id)
     return row is None or (row.status is DONE and row.claims == job.claims)
+
+
+def end_of(job_id: int, found: Job | None) -> Ended:
+    """Return how a job has ended, or that there is none."""
+    if found is None:
+        return Ended(job_id, None, None, None, None)
+    return Ended(job_id, found.status, found.result, found.last_error, to_json(found.errors).decode())
 
 
 def _existing(table: Table, job_id: int, tx: Transaction | None = None) -> Job:
