@@ -220,7 +220,7 @@ def depends_on_that(value: int = Depends(asks_for_a_value)) -> None: ...
         (open_ended, "'numbers' of the handler of 't' takes any number of arguments"),
         (nameless, "'number' of the handler of 't' is positional-only"),
         (unknown, "'thing' .* annotation 'Unknown', which cannot be resolved: name 'Unknown' is not defined"),
-        (no_data, r"'pool' of 't' cannot be a part of its payload: .* pool = Depends\(\.\.\.\)"),
+        (no_data, r"'pool' of 't' cannot be part of its payload: .* pool = Depends\(\.\.\.\)"),
         (late, "'ctx' .* takes the JobContext: it must be the first"),
         (twice, "'other' .* is a second JobContext"),
         (annotated, r"'number' .* make it the default value: = Depends\(\.\.\.\)"),
@@ -232,7 +232,7 @@ def depends_on_that(value: int = Depends(asks_for_a_value)) -> None: ...
         (yields, "The handler of 't' has a `yield`; a handler returns its result"),
         (yields_later, "The handler of 't' has a `yield`"),
         (partial(yields), "The handler of 't' has a `yield`"),
-        (Sender.send, "'self' of the handler of 't' is a method's"),
+        (Sender.send, "'self' of the handler of 't' is that of a method"),
         (7, "must be a function, not 7"),
     ],
 )
