@@ -90,7 +90,7 @@ def log_event(event: e.Event) -> None:
         case e.WorkerRegistered(holder=holder):
             logger.info("Worker %s is registered.", holder)
         case e.WorkerFenced(holder=holder, reason=reason):
-            logger.error("Worker %s is fenced and stops what it runs: %s.", holder, reason)
+            logger.error("Worker %s is fenced and stops its attempts: %s.", holder, reason)
         case e.WorkerStopping(running=running):
             logger.info("Worker %s is stopping, %s jobs run.", event.worker_id, running)
         case e.WorkerStopped(left=left):
