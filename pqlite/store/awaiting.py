@@ -1,6 +1,6 @@
-"""Waiting for jobs to end: one look for all who wait, often at first and less so the longer it takes.
+"""Waits for jobs to end: polls for all waiting callers together, at first often, then less and less.
 
-Pure asyncio: knows neither SQL nor connections.
+Pure asyncio, without SQL or connections.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pqlite.job import JobId, JobOutcome, JobStatus
 
 FIRST_PAUSE = 0.01
 PACE = 4.0
-"""The pause before the next look is the time waited so far, divided by this."""
+"""The pause before the next poll is the time waited so far, divided by this."""
 TOGETHER = 0.005
-"""Looks that are due within so many seconds are one."""
+"""Polls that are due within this many seconds of each other are one."""
 LOOK_SECONDS = 10.0
 ONE_LOOK_SECONDS = 1.0
-"""Who waits for no time at all gets one look, if it takes no longer than this."""
+"""A caller with a timeout of 0 gets one poll, if it takes no longer than this."""
 MOST_IDS = 1000
 
 
 class Ended(NamedTuple):
-    """What a look has found: a job that has ended, or (status None) an id that no job has. `result` and `errors` are
-    JSON text: one that cannot be read is the concern of who waits for that job.
+    """A job that has ended, or (status None) an id that no job has. `result` and `errors` are JSON text, so that JSON
+    that cannot be read is an error only for the caller that waits for that job.
     """
 
     id: int
@@ -43,15 +43,15 @@ class Ended(NamedTuple):
 
 
 Look = Callable[[list[int]], Awaitable[Sequence[Ended]]]
-"""Returns those of the jobs that have ended, and the ids that no job has."""
+"""Returns the jobs that have ended, and the ids that no job has."""
 
 
 class Watcher:
-    """Looks at the jobs that are waited for, in a task of its own, which is there while anybody waits.
+    """Polls the jobs that callers wait for, in a task of its own that runs while there are waiting callers.
 
     Args:
-        look: asked again and again; what it raises is raised by all who wait for one of those jobs.
-        passes: says of an error whether it is weather, and to look again after it is the thing to do.
+        look: the poll; its errors are raised in all callers that wait for one of those jobs.
+        passes: returns whether an error is temporary, so that polling goes on.
     """
 
     def __init__(self, look: Look, passes: Callable[[Exception], bool]) -> None:
@@ -60,10 +60,10 @@ class Watcher:
         self._waiters: set[_Waiter] = set()
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        """Set when there is something new for the task, whose event loop it belongs to."""
+        """Set when there is something to do for the task. It belongs to the task's event loop."""
 
     async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
-        """Return what has become of a job, once it has ended; look at it every `most` seconds at least.
+        """Wait until a job has ended and return how; poll at least every `most` seconds.
 
         Raises:
             JobTimeoutError: it has not ended within `timeout` seconds.
@@ -74,7 +74,7 @@ class Watcher:
         self._news.set()
         if self._task is None or self._task.done():
             self._news = asyncio.Event()  # the last task may have had another event loop
-            # In a context of its own: what belongs to the first who waits is not the others' concern.
+            # In an empty context: the context variables of the first caller must not reach the others.
             self._task = Context().run(asyncio.create_task, self._serve(), name="pqlite wait_for")
         try:
             await asyncio.wait([waiter.answer], timeout=timeout)
@@ -86,12 +86,12 @@ class Watcher:
                 return waiter.answer.result()
             raise JobTimeoutError(f"Job {int(job_id)} has not ended within {timeout:g} s.") from waiter.trouble
         finally:
-            waiter.answer.cancel()  # if it has come to nothing: an error that nobody asks for would be logged
+            waiter.answer.cancel()  # has an effect only if it is pending: asyncio would log an error set later
             self._waiters.discard(waiter)
             self._news.set()
 
     def look_again(self, job_ids: Iterable[int]) -> None:
-        """Look at these jobs at once, if anybody waits for them: they may have ended."""
+        """Poll these jobs at once, if a caller waits for one of them."""
         if self._waiters:
             found = frozenset(job_ids)
             for waiter in self._waiters:
@@ -100,7 +100,7 @@ class Watcher:
                     self._news.set()
 
     def abort(self, error: Exception) -> None:
-        """Stop looking; everybody who waits gets the error."""
+        """Stop polling, and raise the error in all waiting callers."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -122,7 +122,7 @@ class Watcher:
 
     async def _see(self, due: Sequence[_Waiter], now: float) -> None:
         for waiter in due:
-            waiter.due = now + waiter.pause(now)  # before the look: what ends during it is news
+            waiter.due = now + waiter.pause(now)  # before the poll, so that `look_again` during it is not lost
         ids = sorted({waiter.job_id for waiter in due})
         found: dict[int, Ended] = {}
         trouble: Exception | None = None
@@ -142,14 +142,14 @@ class Watcher:
 
 
 class Poller:
-    """Waits without a task of its own: each caller looks by itself, at least every `most` seconds."""
+    """Waits without a task of its own: each caller polls, at least every `most` seconds."""
 
     def __init__(self, look: Look, *, most: float = math.inf) -> None:
         self._look = look
         self._most = most
 
     async def wait(self, job_id: int, timeout: float | None, most: float) -> Ended:
-        """Return what has become of a job, once it has ended; see Watcher.wait."""
+        """Wait until a job has ended and return how; see Watcher.wait."""
         since = time.monotonic()
         while True:
             for ended in await self._look([int(job_id)]):
@@ -161,10 +161,10 @@ class Poller:
             await asyncio.sleep(min(pause_after(waited, most), left, self._most))
 
     def look_again(self, job_ids: Iterable[int]) -> None:
-        """Do nothing: each caller looks often."""
+        """Do nothing: each caller polls often."""
 
     def abort(self, error: Exception) -> None:
-        """Do nothing: each caller's next look finds the store closed."""
+        """Do nothing: each caller's next poll finds the store closed."""
 
 
 class _Waiter:
@@ -190,15 +190,15 @@ class _Waiter:
 
 
 def pause_after(waited: float, most: float) -> float:
-    """Return how long to pause before the next look, where somebody has waited for so long."""
+    """Return how long to pause before the next poll after having waited for so long."""
     return min(max(waited / PACE, FIRST_PAUSE), most)
 
 
-def patience(timeout: float | timedelta | None, poll_interval: float | timedelta) -> tuple[float | None, float]:
-    """Return how long to wait, and the longest pause between two looks, in seconds.
+def durations(timeout: float | timedelta | None, poll_interval: float | timedelta) -> tuple[float | None, float]:
+    """Return how long to wait, and the longest pause between two polls, in seconds.
 
     Raises:
-        ConfigurationError: one of them is no duration, or the pause is none.
+        ConfigurationError: one of them is not a duration, or the pause is 0.
     """
     try:
         most = seconds(poll_interval)
@@ -214,7 +214,7 @@ def patience(timeout: float | timedelta | None, poll_interval: float | timedelta
 
 
 def outcome_of(job_id: int, ended: Ended, *, raise_on_failure: bool) -> JobOutcome[Any]:
-    """Return what has become of a job that has ended.
+    """Return the outcome of a job that has ended.
 
     Raises:
         JobNotFound: it is gone. JobFailed: it did not end as DONE.
@@ -222,7 +222,7 @@ def outcome_of(job_id: int, ended: Ended, *, raise_on_failure: bool) -> JobOutco
     """
     if ended.status is None:
         raise JobNotFound(
-            f"There is no job {int(job_id)} (any more): it was deleted after its end, or not committed yet."
+            f"There is no job {int(job_id)}: it was deleted after its end, or its enqueue is not committed yet."
         )
     result, errors = decode(ended.result), decode(ended.errors)
     if ended.status is JobStatus.DONE and isinstance(job_id, JobId):

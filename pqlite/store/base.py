@@ -1,4 +1,4 @@
-"""JobStore: each public verb once. What a backend does for it is at the end of the class, and in postgres.py.
+"""JobStore: each public verb once. The acts that a backend supplies are declared at the end of the class.
 
 A new verb needs a method here, which checks its arguments, calls an act of the backend and announces an event; an
 abstract act at the end of the class; the act in `PgJobStore`, which calls a function of ddl/functions (its statement is
@@ -25,7 +25,7 @@ from pqlite.events.announcer import Announcer
 from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive
-from pqlite.store.awaiting import Ended, Poller, Watcher, outcome_of, patience
+from pqlite.store.awaiting import Ended, Poller, Watcher, durations, outcome_of
 from pqlite.store.batches import holds_own_key, tell_cancelling
 from pqlite.store.by_hand import ByHand
 from pqlite.store.scheduling import ScheduleVerbs
@@ -126,31 +126,31 @@ class JobStore(ScheduleVerbs, ABC):
 
     @abstractmethod
     def connection(self) -> AbstractAsyncContextManager[Any]:
-        """Yield a connection of the store's pool, which goes back to it afterwards: one of asyncpg's, or, of a store in
-        memory, one that has transactions only.
+        """Yield a connection from the store's pool and return it to the pool afterwards. It is an asyncpg connection; a
+        store in memory yields an object that only has transactions.
 
         Raises:
             NotStarted: before start() or after close(), in another event loop, or the given pool was closed.
             StoreTimeout: the pool had none to give within the store's `timeout`.
-            ConnectionError: what the pool waited for was cancelled, by somebody else.
+            ConnectionError: other code cancelled what the pool was waiting for.
         """
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[Any]:
         """Yield a connection in a transaction: committed when the block ends, rolled back when it raises.
 
-        Your own statements in it have no deadline of the store's.
+        The store's `timeout` does not apply to your own statements in it.
 
         Raises:
-            StoreTimeout: as for `connection`; or begin or commit were not answered in time. After a commit that was
-                not, `may_have_happened` is true.
+            StoreTimeout: as for `connection`, or BEGIN or COMMIT was not answered in time. After an unanswered COMMIT
+                `may_have_happened` is true.
         """
 
     # Enqueue
 
     def on_enqueue(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each statement of this store that has enqueued jobs, once it is committed; return a
-        function that stops that.
+        """Call `listener` after each committed statement of this store that enqueued jobs. Return a function that
+        removes the listener.
         """
         self._enqueue_listeners.append(listener)
         return lambda: self._enqueue_listeners.remove(listener)
@@ -191,50 +191,51 @@ class JobStore(ScheduleVerbs, ABC):
     ) -> int:
         """Add a job and return its id, when it is committed.
 
-        Jobs that are enqueued at the same time are written together, those with keys apart from those without: none
-        waits for company, but while one statement is on its way those who come share the next. A key that another open
-        transaction holds holds up only those who want that key; they keep one connection, however many they are. A job
-        that the database refuses (a constraint or a trigger of yours) is an error to its own caller only. A connection
-        that is lost is an error to all who were in that statement, which may have happened and is not repeated.
-        Cancelled, a job that was not sent yet is not added, and none of the others notices.
+        Concurrent calls share statements: while one statement is being executed, the jobs of further calls are
+        collected and sent with the next one. Jobs with a dedupe key and jobs without use separate statements. If an
+        open transaction holds a key, only calls with that key wait, and together they use one connection. If the
+        database refuses a job (a constraint or a trigger of yours), only its own caller gets the error. If the
+        connection is lost, all callers of that statement get the error; the statement may have been committed and is
+        not repeated. If a call is cancelled before its job was sent, the job is not added and other calls go on.
 
-        With a `dedupe_key` that an active job (READY, BLOCKED, RUNNING) holds, nothing is added and that job's id is
-        returned; exact also between racing transactions. It is an error if that job will not do the work: it was asked
-        to cancel and still runs, or it is the job whose handler calls this. A handler may enqueue its own job's key in
-        the transaction that completes the job: inside `ctx.complete()` with `conn=` its connection (the job is made
-        DONE before the follow-up is inserted, so progress and cancel wait for the end of the block), or after
-        `ctx.complete(conn=session)` with `conn=session`.
+        If an active job (READY, BLOCKED, RUNNING) holds the `dedupe_key`, nothing is added and that job's id is
+        returned. This is exact, also between concurrent transactions. It is an error if the holder will not do the
+        work: because it was asked to cancel and still runs, or because it is the job whose handler makes the call. To
+        enqueue the key of its own job, a handler does it in the transaction that completes the job: inside
+        `ctx.complete()` with `conn=` the block's connection, or after `ctx.complete(conn=session)` with `conn=session`.
+        (In the block, the job becomes DONE before the new job is inserted. Its row is then locked until the block ends:
+        updates of its progress and requests to cancel it wait.)
 
         Args:
-            job_type: which handler runs it; 1 to 200 bytes. Or the whole job (`NewJob`, `handler.new(...)`), instead
-                of `job_type` and `payload`: options that are given here win over its own. The defaults of
-                `@handlers.job` are those of `handler.new(...)`; with a name alone they do not apply.
+            job_type: the name of the handler; 1 to 200 bytes. Or a whole job (`NewJob`, `handler.new(...)`) instead of
+                `job_type` and `payload`; options given here replace its own. The defaults of `@handlers.job` apply to
+                `handler.new(...)`, not to a name.
             payload: any JSON value, pydantic model or dataclass; None is stored as `{}`.
             dedupe_key: at most one active job has it; 1 to 1024 bytes.
-            run_after: not before this time (a naive datetime is local time), or not before this long from now by
-                the store's clock; None: at once.
+            run_after: the earliest start: a datetime (a naive one is local time), or a timedelta from now by the
+                database's clock; None: at once.
             priority: higher runs sooner; 0 if it is left out.
-            max_attempts: how often it may be started; 1 promises that it is started at most once; 5 if it is left out.
+            max_attempts: how often the job may be started; with 1 it is started at most once; 5 if it is left out.
             timeout_seconds: an attempt that takes longer is cancelled, and counts as an error even if it returns,
-                unless `ctx.complete()` has committed. What blocks the event loop or a thread is not cut short.
+                unless `ctx.complete()` has committed. Code that blocks the event loop or a thread is not interrupted.
             queue: 1 to 200 bytes; "default" if it is left out.
-            tags, metadata: words and a JSON object of yours, kept with the job.
-            concurrency_key, expires_at: kept with the job; no worker of this version heeds them.
-            conn: a connection of the caller's, which it stays; its transaction decides whether the job exists. One of
-                asyncpg's; an AsyncSession or AsyncConnection of SQLAlchemy (drivers asyncpg and psycopg), so also
-                SQLModel's session; psycopg's AsyncConnection; or what Tortoise, Piccolo or databases yield for a
-                transaction. Its errors are raised as its library raises them.
-            strict: refuse a `conn` that is in no transaction, instead of saying so in a log line. None: the store's
+            tags, metadata: strings and a JSON object for your own use, stored with the job.
+            concurrency_key, expires_at: stored with the job; workers of this version ignore them.
+            conn: a connection of yours, whose transaction decides whether the job exists; it stays yours. Accepted are
+                asyncpg connections; SQLAlchemy's AsyncSession and AsyncConnection (drivers asyncpg and psycopg),
+                and so SQLModel's session; psycopg's AsyncConnection; and what Tortoise, Piccolo and databases yield
+                for a transaction. Errors are raised as its library raises them.
+            strict: True refuses a `conn` that is in no transaction; False logs a line instead; None: the store's
                 setting.
 
         Raises:
             InvalidJob: a value is out of bounds (PayloadError: cannot be stored as JSON). Nothing was written.
             ConfigurationError: `conn` is none of these. NotInTransaction: see `strict`. Nothing was written.
-            DedupeKeyBusy: a transaction that has not ended holds the key, for longer than 5 seconds. Not with `conn`,
-                where the connection's own lock_timeout rules.
-            HeldByCancelledJob: the key's job was asked to cancel and still runs. Nothing was written: wait for its end
-                (`wait_for(error.job_id, raise_on_failure=False)`) and enqueue again.
-            HeldByThisJob: the key's job is the one whose handler calls this. Nothing was written.
+            DedupeKeyBusy: an open transaction has held the key for more than 5 seconds. (With `conn` the connection's
+                own lock_timeout applies instead.)
+            HeldByCancelledJob: the job that holds the key was asked to cancel and still runs. Nothing was written. Wait
+                for its end (`wait_for(error.job_id, raise_on_failure=False)`) and enqueue again.
+            HeldByThisJob: the job whose handler makes this call holds the key. Nothing was written.
         """
         job = specified(job_type, payload, options)
         if self._middleware:
@@ -280,16 +281,15 @@ class JobStore(ScheduleVerbs, ABC):
         strict: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Enqueued[Any]]:
-        """Add many jobs; return one verdict each, in the order given. All of them in one transaction, or on any error
-        none. Where the active job with a key was asked to cancel and still runs, the verdict is `cancelling`, and a
-        warning is logged. The ids of jobs that `handler.new(...)` has made know their results' types; see `wait_for`.
+        """Add many jobs in one transaction: all of them, or on any error none. Return one verdict for each, in the
+        order given. If an active job with the same key was asked to cancel and still runs, the verdict is `cancelling`,
+        and a warning is logged. Ids of jobs made by `handler.new(...)` carry the type of their result; see `wait_for`.
 
         Args:
-            jobs: a list, or anything that can be iterated, also asynchronously. What is no list or tuple is drawn to
-                its end before a transaction is begun, and each job is taken as it is when it is drawn.
-            conn: a connection of the caller's, as for `enqueue`. In its transaction a batch that takes several
-                statements makes a savepoint: should it fail or be cancelled, nothing of it stays, even if the
-                transaction is committed.
+            jobs: a list or tuple, or another iterable or async iterable, which is read to its end before a transaction
+                begins.
+            conn: a connection of yours, as for `enqueue`. A batch that needs several statements runs in a savepoint of
+                its transaction: if it fails or is cancelled, none of its jobs remain, even if you then commit.
             strict: as for `enqueue`.
             progress: called after each chunk with how many jobs are written so far, and how many there are.
 
@@ -309,7 +309,7 @@ class JobStore(ScheduleVerbs, ABC):
             self.events(JobsEnqueued(noted.enqueued(verdicts), committed=conn is None))
         return verdicts
 
-    # Look and act
+    # Read, wait, cancel, retry
 
     async def get(self, job_id: int) -> Job:
         """Return a job.
@@ -365,35 +365,35 @@ class JobStore(ScheduleVerbs, ABC):
             job_id = await store.enqueue(resize.new("a.png", width=80))
             thumbnail = (await store.wait_for(job_id)).result       # what resize is annotated to return
 
-        Of a job that `handler.new(...)` has made, the result is what the handler's return annotation says, read back
-        from JSON as a payload is; of any other it is the JSON value. An id from elsewhere (a URL) gets its type by
-        `handler.job_id(number)`.
+        If the job was made by `handler.new(...)`, the result is read from JSON as the handler's return annotation says;
+        otherwise it is the JSON value. `handler.job_id(number)` gives an id from elsewhere (a URL) its type.
 
-        Who waits holds no connection. A worker of the same store tells at once; for others the store looks, for all
-        who wait together, at first often: it notices after a quarter of the time that the job took, and
-        `poll_interval` at most. Through an outage of the database it waits on. Cancelled, only the waiting ends.
+        A waiting caller holds no connection. If a worker of the same store ends the job, the caller is told at once.
+        Otherwise the store polls, for all waiting callers together: at first often, then at intervals of a quarter of
+        the time waited so far, up to `poll_interval`. It goes on waiting while the database is away. If the call is
+        cancelled, the job goes on.
 
         Args:
-            timeout: how long to wait, in seconds or as a timedelta; 0: look once; None: for ever. The job is not
-                stopped.
-            poll_interval: the longest pause between two looks.
-            raise_on_failure: False: return the outcome of a job that failed or was cancelled, too.
+            timeout: how long to wait, in seconds or as a timedelta; 0: ask once; None: for ever. The job goes on after
+                a timeout.
+            poll_interval: the longest pause between two polls.
+            raise_on_failure: False returns the outcome also of a job that failed or was cancelled.
 
         Raises:
             JobFailed: it has ended as FAILED or CANCELLED.
             JobTimeoutError: it has not ended in time.
-            JobNotFound: there is no such job: its transaction has not been committed, or it was deleted after its end,
-                as jobs are at once where the worker has `retain_done=timedelta(0)`.
-            UnexpectedResult: the result does not fit the annotation. ConfigurationError: the annotation is nothing
-                that can be read from JSON.
+            JobNotFound: there is no such job: its transaction has not been committed, or it was deleted after its end
+                (at once, where the worker has `retain_done=timedelta(0)`).
+            UnexpectedResult: the result does not fit the annotation. ConfigurationError: values of the annotated type
+                cannot be read from JSON.
         """
-        longest, most = patience(timeout, poll_interval)
+        longest, most = durations(timeout, poll_interval)
         self._see_usable()
         ended = await self._watcher.wait(checked_id(job_id), longest, most)
         return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
 
     def look_again(self, job_ids: Iterable[int]) -> None:
-        """Look at these jobs at once, if a caller of `wait_for` waits for one of them: they may have ended."""
+        """Ask at once for the status of these jobs if a caller of `wait_for` waits for one of them."""
         self._watcher.look_again(job_ids)
 
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
@@ -442,7 +442,7 @@ class JobStore(ScheduleVerbs, ABC):
         """Claim the best due job, of any queue and type or of these, for a caller without a worker; None if nothing is
         due.
 
-        The caller settles it with `mark_done` or `mark_error`. If it never does, `reap_stale` gives the job back.
+        The caller then calls `mark_done` or `mark_error`. If it never does, `reap_stale` makes the job READY again.
         """
         holder = f"{name('worker_id', worker_id, 200)}-{secrets.token_hex(4)}"
         job = await self._claim_one(
@@ -455,17 +455,17 @@ class JobStore(ScheduleVerbs, ABC):
         return job
 
     async def mark_done(self, job: Job | int, *, result: Any = None, duration_ms: float | None = None) -> None:
-        """Record that a claimed job is done. Repeating it is harmless.
+        """Record that a claimed job is done. The call can be repeated.
 
         Args:
-            job: the claimed job, or the id of one this store picked up.
+            job: the claimed job, or the id of a job that this store has picked up.
             result: any JSON value or pydantic model.
-            duration_ms: how long the attempt took, for statistics.
+            duration_ms: how long the attempt took.
 
         Raises:
-            LeaseLost: the claim is no longer current; nothing was changed.
-            PayloadError: the result cannot be stored; nothing was changed.
-            InvalidJob: another argument is of a wrong type; nothing was changed.
+            LeaseLost: the claim is no longer current. Nothing was changed.
+            PayloadError: the result cannot be stored. Nothing was changed.
+            InvalidJob: another argument has the wrong type. Nothing was changed.
         """
         await self._settle_by_hand(self._by_hand.done(job, result=result, duration_ms=duration_ms))
 
@@ -499,40 +499,40 @@ class JobStore(ScheduleVerbs, ABC):
             raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
-        """Give back RUNNING jobs that no registered worker owns and that are older than their `timeout_seconds`, or
-        than `default_stale_after`; return how many. A registered worker's jobs are never judged by age.
+        """Make RUNNING jobs READY again that no registered worker holds and that were claimed longer ago than their
+        `timeout_seconds`, or than `default_stale_after`; return how many. Jobs of registered workers are not affected.
 
         Raises:
-            InvalidJob: `default_stale_after` is no timedelta.
+            InvalidJob: `default_stale_after` is not a timedelta.
         """
         return await self._reap_stale(duration("default_stale_after", default_stale_after))
 
     # Completion in a transaction
 
     def complete(self, job: Job, *, result: Any = None) -> AbstractAsyncContextManager[Any]:
-        """Yield a connection in a transaction whose last act is to make the claimed job DONE.
+        """Yield a connection in a transaction. When the block ends, the claimed job becomes DONE in it and it is
+        committed: your writes and DONE take effect together, or neither does.
 
-        What is written on it and DONE are committed together, or neither is. `job.status` is DONE afterwards. The
-        connection is the store's: do not keep it.
+        Afterwards `job.status` is DONE. Do not use the connection after the block: it goes back to the pool.
 
         Raises:
-            LeaseLost: the claim is no longer current; everything was rolled back.
-            JobCancelled: somebody asked to cancel the job; everything was rolled back.
-            PayloadError: the result cannot be stored; nothing was begun.
+            LeaseLost: the claim is no longer current. Everything was rolled back.
+            JobCancelled: the job was asked to cancel. Everything was rolled back.
+            PayloadError: the result cannot be stored. No transaction was begun.
         """
         return self._completing(job, self._encoded_result(result))
 
     async def complete_on(self, conn: Any, job: Job, *, result: Any = None) -> None:
-        """Make the claimed job DONE in the transaction of a connection of the caller's (see `enqueue`): it is when that
-        is committed, and not if it is rolled back. From here to its end the job's row is locked.
+        """Make the claimed job DONE in the transaction of a connection of yours (see `enqueue`): it takes effect when
+        you commit. The job's row is locked until then.
 
-        `job.status` stays RUNNING: ask `was_completed` after the end.
+        `job.status` stays RUNNING; after the commit `was_completed` tells whether it took effect.
 
         Raises:
             LeaseLost: the claim is no longer current. The transaction has failed: roll it back.
-            JobCancelled: somebody asked to cancel the job. The transaction has failed: roll it back.
+            JobCancelled: the job was asked to cancel. The transaction has failed: roll it back.
             NotInTransaction: the connection is in no transaction. PayloadError: the result cannot be stored. Nothing
-                was done.
+                was written.
         """
         await self._complete_on(conn, job, self._encoded_result(result))
 
@@ -541,12 +541,12 @@ class JobStore(ScheduleVerbs, ABC):
 
     @abstractmethod
     async def was_completed(self, job: Job) -> bool:
-        """Return whether this claim of the job ended as DONE; also if the job was pruned since.
+        """Return whether this claim of the job ended as DONE, also if the job has been deleted since.
 
-        Waits for 10 seconds while a transaction is open that may still decide it.
+        Waits up to 10 seconds for an open transaction that may still decide it.
 
         Raises:
-            TimeoutError: it was still open then, or the database could not be asked.
+            TimeoutError: that transaction was still open then, or the database could not be reached.
         """
 
     # The acts of a backend
@@ -557,25 +557,25 @@ class JobStore(ScheduleVerbs, ABC):
 
     @abstractmethod
     def _see_usable(self) -> None:
-        """Return if the store can be used here.
+        """Check that the store can be used here.
 
         Raises:
-            NotStarted: it is not started, or belongs to another event loop.
+            NotStarted: it is not started, or was started in another event loop.
         """
 
     @abstractmethod
     async def _lend(self, conn: Any, strict: bool | None, what: str) -> Any:
-        """Return a connection of the caller's as the other acts take it (`lent`).
+        """Return the form of a caller's connection that the other acts take as `lent`.
 
         Raises:
-            ConfigurationError: it is none. NotInTransaction: it is in no transaction, and `strict` is true; `what` says
-                what was to be done on it.
+            ConfigurationError: `conn` is not a connection that can be used. NotInTransaction: it is in no transaction,
+                and `strict` is true; `what` ("A job was enqueued") begins the message.
         """
 
     @abstractmethod
     async def _insert(self, values: Row, conn: Any, lent: Any) -> Answer:
-        """Insert a job, unless an active one has its key. `conn` is what the caller gave, and `lent` what `_lend` made
-        of it; both are None where the store commits.
+        """Insert a job, unless an active one has its key. `conn` is the caller's connection and `lent` the result of
+        `_lend`; both are None if the store itself is to commit.
         """
 
     @abstractmethod
@@ -586,7 +586,7 @@ class JobStore(ScheduleVerbs, ABC):
 
     @abstractmethod
     async def _locked_by(self, job_id: int, lent: Any) -> str | None:
-        """Return which claim holds a job that runs."""
+        """Return the `locked_by` of a job."""
 
     @abstractmethod
     async def _read(self, job_id: int) -> Job | None:
@@ -620,7 +620,7 @@ class JobStore(ScheduleVerbs, ABC):
 
     @abstractmethod
     async def _reap_stale(self, older_than: timedelta) -> int:
-        """Give back RUNNING jobs that no registered worker owns, by age; return how many."""
+        """See `reap_stale`."""
 
     @abstractmethod
     def _completing(self, job: Job, result: str | None) -> AbstractAsyncContextManager[Any]:

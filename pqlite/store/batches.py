@@ -1,4 +1,4 @@
-"""Rows to statements: a few that came together, or very many in chunks, encoded while the server writes others."""
+"""Turns many jobs into statements: in chunks, of which one is encoded while the server writes another."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ logger = logging.getLogger(__name__)
 CHUNK = 2000
 KEYED_CHUNK = 1000
 CHUNK_CHARACTERS = 8_000_000
-"""How much payload one statement carries, unless a single one is longer."""
+"""The maximum size of the payloads in one statement, unless a single one is longer."""
 SLICE = 200
-"""How many rows are checked at a stretch: less than a millisecond, then others get their turn."""
+"""How many rows are checked before other tasks get their turn: this takes less than a millisecond."""
 
 
 IdTypes: TypeAlias = dict[int, type[JobId[Any]]]
 
 
 class Chunk(NamedTuple):
-    """Rows for one statement: where in the batch they are, and its arguments."""
+    """Rows for one statement: their positions in the batch, and the statement's arguments."""
 
     positions: Sequence[int]
     arguments: list[Any]
@@ -56,8 +56,8 @@ class Chunk(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What `enqueue_many` was given: how many jobs, whether one statement does, the chunks, and what ids those jobs get
-    that handlers have made (complete when the chunks are drawn).
+    """The jobs of one `enqueue_many`: how many, whether one statement suffices, the chunks, and the id types of jobs
+    made by handlers (complete once all chunks were taken).
     """
 
     total: int
@@ -69,12 +69,11 @@ class Batch(NamedTuple):
 async def batch_of(jobs: NewJobs, max_payload_bytes: int) -> Batch:
     """Return jobs as a batch.
 
-    What has to be iterated is drawn and checked here: a slow generator must not hold a transaction open, and a job that
-    is changed after it was drawn has been enqueued as it was. A long list is there already: it is checked chunk by
-    chunk when `Batch.chunks` is iterated, which raises the same.
+    An iterable is read to its end and checked here, because a slow generator must not keep a transaction open. A long
+    list is checked chunk by chunk while `Batch.chunks` is iterated, which raises the same errors.
 
     Raises:
-        InvalidJob: one of them cannot be a job; the message names its position.
+        InvalidJob: one of them is not a valid job; the message names its position.
     """
     id_types: IdTypes = {}
     if isinstance(jobs, (list, tuple)) and len(jobs) > CHUNK:
@@ -94,14 +93,15 @@ async def enqueue_batch(
     """Insert a batch in the connection's transaction; return one verdict each, in the order given.
 
     Args:
-        progress: called with how many are written, and the total, after each chunk.
-        key_wait: how long to wait for a key that another transaction holds; None: as long as the session says.
+        progress: called after each chunk with the number of jobs written so far and the total.
+        key_wait: how long to wait for a key that another transaction holds; None: the session's lock_timeout.
         free_key: called with the keys of a chunk before it is sent; see completion.free_key.
 
     Raises:
-        InvalidJob: one of them cannot be a job; the transaction has to be rolled back.
-        DedupeKeyBusy: a transaction holds one of the keys for longer than `key_wait`.
-        HeldByThisJob: one of the keys is that of the job whose handler this is; the transaction has to be rolled back.
+        InvalidJob: one of them is not a valid job; the transaction has to be rolled back.
+        DedupeKeyBusy: a transaction held one of the keys for longer than `key_wait`.
+        HeldByThisJob: one of the keys is held by the job whose handler makes this call; the transaction has to be
+            rolled back.
     """
 
     async def locked_by(job_id: int) -> str | None:
@@ -132,7 +132,7 @@ async def enqueue_batch(
 
 
 def own_key() -> str:
-    """Return the dedupe key of the job whose handler calls this."""
+    """Return the dedupe key of the job whose handler makes this call."""
     job = current_job.get()
     return "" if job is None else job.dedupe_key or ""
 
@@ -140,18 +140,18 @@ def own_key() -> str:
 async def holds_own_key(
     keys: Collection[str | None], holder: int, locked_by: Callable[[int], Awaitable[str | None]]
 ) -> bool:
-    """Return whether the holder of one of the keys is the job whose handler calls this; `locked_by` returns which
-    claim holds a job.
+    """Return whether the job that holds one of the keys is the job whose handler makes this call; `locked_by` returns
+    that column of a job.
     """
     job = current_job.get()
     if job is None or job.id != holder or job.dedupe_key is None or job.dedupe_key not in keys:
         return False
-    # Another database may have a job with that id and that key; but no other claim has this holder.
+    # Another database may have a job with the same id and key, but not with the same locked_by.
     return await locked_by(holder) == job.locked_by
 
 
 def tell_cancelling(verdicts: Sequence[Enqueued[int]]) -> None:
-    """Log which jobs of a batch are behind one that was asked to cancel: such a verdict must not be overlooked."""
+    """Log a warning about jobs that were not enqueued because the holder of their key was asked to cancel."""
     if behind := [verdict.id for verdict in verdicts if verdict.cancelling]:
         logger.warning(
             "%s of %s jobs were not enqueued: the active jobs with their dedupe keys were asked to cancel and still "
@@ -165,7 +165,7 @@ def tell_cancelling(verdicts: Sequence[Enqueued[int]]) -> None:
 def verdict_on(
     position: int, job_id: int, inserted: bool, id_types: IdTypes, *, cancelling: bool = False
 ) -> Enqueued[int]:
-    """Return the verdict on the job at a position of the batch."""
+    """Return the verdict for the job at a position of the batch."""
     if id_types and (id_type := id_types.get(position)) is not None:
         job_id = id_type(job_id)
     return EnqueuedBehindCancelled(job_id, inserted) if cancelling else Enqueued(job_id, inserted)
@@ -175,7 +175,7 @@ async def _insert_keyed(
     conn: Timed | Lent, sql: Statements, chunk: Chunk, key_wait: timedelta | None
 ) -> Iterable[tuple[int, Answer]]:
     rows = await conn.fetch(sql.enqueue_many, *chunk.arguments, key_wait)
-    # With a wait, rows whose key is held come back without an id; a lock of the whole table is waited for.
+    # With a wait, rows whose key is held come back without an id.
     if any(job_id is None for _, job_id, *_ in rows):
         raise DedupeKeyBusy("A transaction that has not ended holds one of the dedupe keys; nothing was enqueued.")
     return ((chunk.positions[ordinal - 1], Answer(*answer)) for ordinal, *answer in rows)
@@ -185,10 +185,10 @@ async def _insert_keyed(
 
 
 def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_bytes: int, id_types: IdTypes) -> Row:
-    """Return the row of the job at a position of a batch; note the type of its id if a handler has made it.
+    """Return the row of the job at a position of a batch; note the type of its id if a handler made it.
 
     Raises:
-        InvalidJob: it cannot be a job; the message names its position.
+        InvalidJob: it is not a valid job; the message names its position.
     """
     if isinstance(job, TypedJob):
         id_types[position] = job.id_type
@@ -208,7 +208,7 @@ def checked_row(position: int, job: NewJob | Mapping[str, Any], max_payload_byte
 
 
 async def _slices(jobs: NewJobs, max_payload_bytes: int, id_types: IdTypes) -> AsyncGenerator[list[Row], None]:
-    """Yield rows as they come, each checked at once: who yields jobs may change them afterwards."""
+    """Yield rows, each checked when it is read: a generator may change its jobs afterwards."""
     if isinstance(jobs, AsyncIterable):
         rows: list[Row] = []
         position = 0
@@ -228,7 +228,7 @@ async def _slices(jobs: NewJobs, max_payload_bytes: int, id_types: IdTypes) -> A
 async def _chunks(jobs: NewJobs, max_payload_bytes: int, id_types: IdTypes) -> AsyncGenerator[Chunk, None]:
     """Yield the rows without keys in their order, then the others in the order of their keys.
 
-    All chunks follow that one order: two callers with the same keys cannot deadlock, whatever their sizes.
+    Because all chunks follow that order, two callers with the same keys cannot deadlock.
     """
     keyless: list[tuple[int, Row]] = []
     keyed: list[tuple[int, Row]] = []
@@ -249,8 +249,8 @@ async def _chunks(jobs: NewJobs, max_payload_bytes: int, id_types: IdTypes) -> A
             await asyncio.sleep(0)
     for chunk in _cut(keyless, keyed=False):
         yield chunk
-    # Merged, and not sorted as a whole: with a million keys that would block the loop for seconds. And let go of one by
-    # one, which as a whole takes a while as well.
+    # Merged instead of sorted as a whole, which with a million keys would block the event loop for seconds. The rows
+    # are released one by one for the same reason.
     runs.append(deque(sorted(keyed, key=_by_key)))
     ordered = heapq.merge(*map(_emptied, runs), key=_by_key)
     while some := list(islice(ordered, KEYED_CHUNK)):
@@ -275,7 +275,7 @@ def _by_key(row: tuple[int, Row]) -> str:
 
 
 def _cut(rows: list[tuple[int, Row]], *, keyed: bool) -> Iterator[Chunk]:
-    """Yield rows as one chunk, as several if their payloads are long."""
+    """Yield rows as one chunk, or as several if their payloads are long."""
     if len(rows) > 1 and sum(len(values[PAYLOAD]) for _, values in rows) > CHUNK_CHARACTERS:
         yield from _cut(rows[: len(rows) // 2], keyed=keyed)
         yield from _cut(rows[len(rows) // 2 :], keyed=keyed)
@@ -286,7 +286,7 @@ def _cut(rows: list[tuple[int, Row]], *, keyed: bool) -> Iterator[Chunk]:
 
 @asynccontextmanager
 async def _one_ahead(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Callable[[], Any]]:
-    """Yield a function that returns the next chunk, None after the last; while it is used the one after it is made."""
+    """Yield a function that returns the next chunk, None after the last, and prepares the following one meanwhile."""
 
     async def following() -> Chunk | None:
         return await anext(chunks, None)
@@ -305,4 +305,4 @@ async def _one_ahead(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Callable[[],
         upcoming.cancel()
         await asyncio.wait([upcoming])
         if not upcoming.cancelled():
-            upcoming.exception()  # looked at: what ended the block is the news
+            upcoming.exception()  # retrieved, so that asyncio does not log it

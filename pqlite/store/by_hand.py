@@ -1,4 +1,4 @@
-"""The claims that callers without a worker hold: `pickup` gives them a job, `mark_*` may name it by its id."""
+"""Claims of callers without a worker, which `pickup` makes and `mark_done` and `mark_error` end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SETTLED_KEPT = 1000
 
 
 class ByHand:
-    """Remembers picked-up jobs until they are settled, and the latest settled ones for those who repeat themselves."""
+    """Remembers jobs that were picked up, until they are settled, and the latest settled ones so that a call can be
+    repeated.
+    """
 
     def __init__(self, max_payload_bytes: int) -> None:
         self._max_payload_bytes = max_payload_bytes
@@ -29,7 +31,7 @@ class ByHand:
         self._picked_up[job.id] = job
 
     def done(self, job: Job | int, *, result: Any, duration_ms: float | None) -> Outcome:
-        """Return what JobStore.mark_done says, checked."""
+        """Check the arguments of JobStore.mark_done and return the outcome."""
         return self._outcome(job, Verb.DONE, result, duration_ms)
 
     def error(
@@ -42,7 +44,7 @@ class ByHand:
         result: Any,
         duration_ms: float | None,
     ) -> Outcome:
-        """Return what JobStore.mark_error says, checked."""
+        """Check the arguments of JobStore.mark_error and return the outcome."""
         if not isinstance(error, str):
             raise InvalidJob(f"error must be text, not {error!r}")
         try:
@@ -59,14 +61,14 @@ class ByHand:
 
     def _claim_of(self, job: Job | int) -> Job:
         if not isinstance(job, (Job, int)) or isinstance(job, bool):
-            raise InvalidJob(f"a claimed job, or its id, is wanted, not {job!r}")
+            raise InvalidJob(f"expected a claimed job or its id, not {job!r}")
         claimed = (self._picked_up.get(job) or self._settled.get(job)) if isinstance(job, int) else job
         if claimed is None or claimed.locked_by is None:
             raise LeaseLost(f"This store has not picked up job {job if isinstance(job, int) else job.id}.")
         return claimed
 
     def settled(self, claimed: Job) -> None:
-        """Move a claim from the open to the settled ones."""
+        """Note that a claim was settled."""
         picked_up = self._picked_up.get(claimed.id)
         if picked_up is not None and picked_up.claims == claimed.claims:
             del self._picked_up[claimed.id]

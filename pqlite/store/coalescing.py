@@ -1,4 +1,4 @@
-"""Rows written together because they came at the same time. Pure asyncio: knows neither SQL nor connections."""
+"""Writes rows together that arrive at the same time. Pure asyncio, without SQL or connections."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Write = Callable[[list[R]], Awaitable[Sequence[T]]]
 
 MOST_ROWS = 500
 MOST_CHARACTERS = 4_000_000
-"""How much a write carries, by `size`, unless a single row is larger."""
+"""The maximum size of one write, as `size` measures it, unless a single row is larger."""
 TERM_SECONDS = 1.0
 TURNS_KEPT = 5
-"""For how many turns of the loop a connection is kept without work: who was just answered may have more to write."""
+"""For how many iterations of the event loop a connection is kept without work: a caller may write its next row."""
 
 
 class Coalescer(Generic[R, T]):
-    """Gathers rows while others are being written: a lone row waits for nobody, a crowd shares a statement.
+    """Collects rows while others are being written. A single row is written without delay; many share a statement.
 
-    One writer at a time takes what is pending. It holds its connection while there is something to write, for a
-    second at most: then another takes over, so that others who want a connection get theirs, and a write that hangs
-    holds up nobody but those who are in it.
+    One writer at a time takes the pending rows. It keeps its connection while there are rows to write, for at most a
+    second; then another writer takes over. So other users of the pool get connections, and a write that hangs delays
+    only the rows in it.
 
     Args:
-        session: opens what rows are written with, for as long as its block lasts.
-        is_refusal: says of an error whether one of the rows caused it and nothing was written; rows are then written
-            one by one, and only who is to blame gets it. Any other error goes to everybody whose row was in that
-            write, and is not repeated: it may have happened.
-        size: returns the length of a row; a write takes no more than MOST_CHARACTERS of them.
-        term: for how many seconds a connection is held at most while there is something to write; 0: for one write.
+        session: opens a context in which rows can be written.
+        is_refusal: returns whether an error means that the database refused one of the rows and wrote nothing. The rows
+            are then written one by one, and only the caller of the refused row gets the error. Any other error goes to
+            all callers whose rows were in that write, which is not repeated because it may have been committed.
+        size: returns the size of a row; a write takes at most MOST_CHARACTERS.
+        term: for how many seconds a connection is kept at most while there are rows to write; 0: for one write.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Coalescer(Generic[R, T]):
         self._leader: _Writer[R, T] | None = None
 
     async def write(self, row: R) -> T:
-        """Return the row's result once it is written.
+        """Write a row and return its result.
 
-        Cancelled, a row that was not sent yet is left out; of one that was, nobody knows.
+        If the call is cancelled before the row was sent, the row is not written; after that, it may be.
 
         Raises:
             Exception: what `session` raised, or what the write raised.
@@ -79,7 +79,7 @@ class Coalescer(Generic[R, T]):
             await asyncio.wait([writer.task for writer in self._writers])
 
     def abort(self, error: Exception) -> None:
-        """Stop writing; everybody who waits gets the error."""
+        """Stop writing, and raise the error in all waiting callers."""
         for writer in self._writers:
             _fail(writer.batch, error)
             writer.task.cancel()
@@ -91,19 +91,19 @@ class Coalescer(Generic[R, T]):
         writer: _Writer[R, T] = _Writer()
         self._leader = writer
         self._writers.add(writer)
-        # In a context of its own: what belongs to the first caller (a trace, a request) is not the others' concern.
-        # By `run`, because task factories of users' own may not know the argument `context`.
+        # In an empty context: the context variables of the first caller (a trace, a request) must not reach the others.
+        # By `run`, because a user's task factory may not accept the argument `context`.
         writer.task = Context().run(asyncio.create_task, self._serve(writer), name="pqlite enqueue")
 
     def _retire(self, writer: _Writer[R, T]) -> None:
-        """Let the writer finish what it is writing, and another one write what is pending."""
+        """Let the writer finish its current write, and start another writer for the pending rows."""
         if self._leader is writer:
             self._leader = None
             if not _all_answered(self._pending):
                 self._appoint()
 
     def _stop_the_abandoned(self) -> None:
-        """Stop writers that nobody waits for any more: on a connection that hangs they would stay for ever."""
+        """Cancel writers whose callers have all gone: on a connection that hangs they would never end."""
         for writer in self._writers:
             awaited = self._pending if writer.connecting else writer.batch
             if awaited and _all_answered(awaited):
@@ -122,9 +122,9 @@ class Coalescer(Generic[R, T]):
                             break
                 finally:
                     retiring.cancel()
-                    self._retire(writer)  # who comes now need not wait until the session has ended
+                    self._retire(writer)  # a new caller need not wait until the session is closed
         except Exception as error:
-            # Once connected, everybody has been answered: the session has failed to end, which concerns nobody.
+            # Once connected, all callers have their answers: only closing the session has failed.
             if writer.connecting:
                 _fail(self._pending, error)
                 self._pending.clear()
@@ -133,13 +133,13 @@ class Coalescer(Generic[R, T]):
             self._retire(writer)
 
     async def _next(self, writer: _Writer[R, T]) -> list[_Item[R, T]]:
-        """Return the rows to write next; none, if nothing is pending or another writer leads."""
+        """Return the rows to write next; none, if none is pending or another writer has taken over."""
         batch: list[_Item[R, T]] = []
         length = 0
         for _ in range(TURNS_KEPT):
             while self._leader is writer and self._pending and len(batch) < MOST_ROWS:
                 item = self._pending[0]
-                if not item.answer.done():  # else its caller has left
+                if not item.answer.done():  # else its caller was cancelled
                     length += self._size(item.row)
                     if batch and length > MOST_CHARACTERS:
                         break
@@ -163,7 +163,7 @@ class Coalescer(Generic[R, T]):
         finally:
             writer.batch = []
             for item in batch:
-                item.answer.cancel()  # only if the writer was cancelled: nobody may wait for ever
+                item.answer.cancel()  # only pending if the writer was cancelled: no caller must wait for ever
 
     async def _write_one_by_one(self, write: Write[R, T], batch: list[_Item[R, T]]) -> Exception | None:
         """Write rows and answer their callers; return the error that ended it early."""

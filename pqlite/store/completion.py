@@ -1,4 +1,4 @@
-"""Exactly-once effects in the database: the handler's own writes and DONE in one transaction, under the fence."""
+"""Exactly-once effects in the database: the handler's writes and DONE in one transaction, fenced by the claim."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pqlite.errors import JobCancelled, LeaseLost, StoreTimeout
 from pqlite.job import Job, JobStatus
 from pqlite.store.connections import Lent
 from pqlite.store.deadlines import NO_ANSWER, Timed, abandon, begin, roll_back
-from pqlite.store.link import is_weather, sqlstate
+from pqlite.store.link import is_temporary, sqlstate
 from pqlite.store.statements import Statements
 from pqlite.uninterrupted import uninterrupted
 
@@ -32,10 +32,10 @@ async def completing(
 ) -> AsyncIterator[Any]:
     """Yield a connection in a transaction; at the end of the block make the job DONE in it, and commit.
 
-    The fence comes last, so that the job's row is locked for an instant only; but where the block enqueues the job's
-    own dedupe key, DONE is written before that, because it frees the key (see `free_key`). Once the commit has begun a
-    cancellation waits for its end: a COMMIT that is cut in two would leave nobody knowing. If its answer is lost, the
-    job's row says what happened.
+    DONE is written last, so that the job's row is locked only briefly; except if the block enqueues a job with the same
+    dedupe key, where DONE comes first because it frees the key (see `free_key`). A cancellation during COMMIT waits for
+    its end, because the outcome of an interrupted COMMIT is unknown. If the answer to COMMIT is lost, the job's row
+    tells what happened.
     """
     if job.locked_by is None:
         raise LeaseLost(f"Job {job.id} is not claimed.")
@@ -56,7 +56,7 @@ async def completing(
 
 
 class _Completion:
-    """What `completing` will write, and may have written already."""
+    """Writes DONE for `completing`, once."""
 
     def __init__(self, conn: Timed, sql: Statements, job: Job, result: str | None) -> None:
         self.job = job
@@ -66,7 +66,7 @@ class _Completion:
         self._written = False
 
     async def write(self) -> None:
-        """Make the job DONE, unless it is: the block may have rolled back to a savepoint after it was written."""
+        """Make the job DONE unless it is DONE. (The block may have rolled it back to a savepoint.)"""
         job = self.job
         if not self._written or (await self._conn.fetchrow(self._sql.end_of, job.id))[0] != JobStatus.DONE:
             await self._conn.fetch(self._sql.complete, job.locked_by, job.id, job.claims, self._result)
@@ -74,15 +74,16 @@ class _Completion:
 
 
 _open: dict[int, _Completion] = {}
-"""By the id of the connection that the block was given."""
+"""By the id() of the connection that the block was given."""
 
 
 async def free_key(conn: Any, keys: Collection[str]) -> None:
-    """Before a job is enqueued on a connection of `completing` with the key of the job that is completed there: make
-    that DONE now. From then on its row is locked until the block ends, and progress and cancel wait for that.
+    """Call this before jobs with these keys are enqueued on a caller's connection. If it is a connection of
+    `completing`, and its job has one of the keys, make that job DONE now. Its row is then locked until the block ends:
+    updates of its progress and requests to cancel it wait.
 
     Raises:
-        LeaseLost, JobCancelled: it cannot be completed any more; the transaction has failed.
+        LeaseLost, JobCancelled: the job cannot be completed any more; the transaction has failed.
     """
     completion = _open.get(id(conn))
     if completion is not None and completion.job.dedupe_key in keys:
@@ -94,7 +95,7 @@ async def free_key(conn: Any, keys: Collection[str]) -> None:
 
 
 async def complete_on(callers: Lent, sql: Statements, job: Job, result: str | None) -> None:
-    """Make the job DONE in a transaction of the caller's, which has failed if this raises."""
+    """Make the job DONE in the caller's transaction, which has failed if this raises."""
     if job.locked_by is None:
         raise LeaseLost(f"Job {job.id} is not claimed.")
     try:
@@ -118,21 +119,21 @@ async def _commit(store: _Store, stack: AsyncExitStack, conn: Any, transaction: 
             await transaction.commit()
     except (*NO_ANSWER, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
         abandon(conn)
-        await stack.aclose()  # the lookup needs a connection, and this may have been the pool's last
+        await stack.aclose()  # frees a connection of the pool for the lookup
         if not await was_completed(store, sql, job):
             raise
     job.status = JobStatus.DONE
 
 
 async def was_completed(store: _Store, sql: Statements, job: Job) -> bool:
-    """Look up whether a transaction that made the job DONE was committed: one whose answer was lost, or the caller's.
+    """Return whether the transaction that made the job DONE was committed.
 
-    The lookup wants a lock that conflicts with that transaction's: once it is granted, that transaction has ended. A
-    row that is gone was pruned: its job has ended, and only a committed end is final.
+    The query takes a lock that conflicts with that transaction's lock, so it succeeds only after the transaction has
+    ended. If the row is gone, the job was pruned, which happens only to jobs that have ended.
 
     Raises:
-        StoreTimeout: the transaction has not ended, or the database could not be asked, for 10 seconds.
-        asyncpg.PostgresError: the database refuses the question (a missing right, say).
+        StoreTimeout: for 10 seconds the transaction did not end, or the database could not be reached.
+        asyncpg.PostgresError: the database refuses the query (a missing privilege).
     """
     error: Exception | None = None
     deadline = asyncio.timeout(LOOKUP_SECONDS)
@@ -144,7 +145,7 @@ async def was_completed(store: _Store, sql: Statements, job: Job) -> bool:
                         found = await conn.fetchrow(sql.end_of, job.id)
                     return found is None or (found[0] == JobStatus.DONE and found[1] == job.claims)
                 except Exception as refusal:
-                    if not is_weather(refusal):
+                    if not is_temporary(refusal):
                         raise
                     error = refusal
                 await asyncio.sleep(LOOKUP_PAUSE)
@@ -152,6 +153,6 @@ async def was_completed(store: _Store, sql: Statements, job: Job) -> bool:
         if not deadline.expired():
             raise
         raise StoreTimeout(
-            f"Whether job {job.id} was completed could not be found out within {LOOKUP_SECONDS:g} s: {error!r}",
+            f"It could not be determined within {LOOKUP_SECONDS:g} s whether job {job.id} was completed: {error!r}",
             may_have_happened=True,
         ) from error

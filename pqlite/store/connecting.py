@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
 
 OWN = {
-    # What a role or a database may have set for its sessions, and pqlite's statements cannot live with.
+    # Defaults of a role or a database under which pqlite's statements would not work.
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
@@ -38,7 +38,7 @@ SESSION = OWN | {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-HARMLESS = OWN | {"session_replication_role": "origin"}  # others keep the trigger that wakes workers from its work
+HARMLESS = OWN | {"session_replication_role": "origin"}  # other roles do not fire the trigger that wakes workers
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
 _ALL_TYPES = "select " + ", ".join(
     f"${n}::{name}[]"
@@ -51,16 +51,17 @@ REST_SECONDS = 2.0
 RESET_SECONDS = 5.0
 IDLE_SECONDS = 5.0
 SHORT_MS = 10_000
-"""A timeout below this may hit a statement of pqlite's."""
+"""A shorter timeout may cancel a statement of pqlite."""
 
 
 async def dedicated(route: Route, purpose: str) -> asyncpg.Connection[Any]:
-    """Return a new connection for one of a worker's parts, whatever the role's settings are.
+    """Open a connection for one part of a worker, with settings that override those of the role.
 
-    Behind a pooler in transaction mode those stay in force, and are reported: what is set there is set for others.
+    Behind a pooler in transaction mode nothing is set, because it would be set for other clients as well; settings of
+    the role that do harm are logged instead.
 
     Raises:
-        OSError, asyncpg.PostgresError: it cannot be made.
+        OSError, asyncpg.PostgresError: the connection cannot be opened.
         ConfigurationError: the dsn cannot be used.
     """
     label = f"pqlite {purpose}"
@@ -68,10 +69,12 @@ async def dedicated(route: Route, purpose: str) -> asyncpg.Connection[Any]:
 
 
 async def for_pool(route: Route) -> asyncpg.Connection[Any]:
-    """Return a new connection for the store's own pool, where the role's timeouts hold; it raises the same."""
+    """Open a connection for the store's own pool, where the timeouts of the role apply. Raises the same as
+    `dedicated`.
+    """
     conn = await _connection(route, "pqlite", OWN)
     try:
-        # As text, and answered by a count of rows: nothing is prepared, whatever stands between.
+        # By the simple protocol, which prepares nothing, so that it works behind every pooler.
         if route.pooling is not Pooling.TRANSACTION and await conn.execute(_UNLIKE) != "SELECT 0":
             route.unlike.add(conn)
     except BaseException:
@@ -93,16 +96,16 @@ async def _connection(route: Route, label: str, settings: Mapping[str, str]) -> 
 
 
 async def ask_about(route: Route, session: int, silence: float) -> None:
-    """Return if the database answers on a new connection, and the session is at work: one that has had nothing to do
-    for `silence` and 5 seconds more has sent an answer that was lost.
+    """Ask on a new connection whether a session still works on its statement. If it has been idle for `silence` and 5
+    more seconds, its answer was lost.
 
     Raises:
-        ConnectionError: it is not.
-        OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it does not answer.
+        ConnectionError: the session has ended or is idle.
+        OSError, asyncpg.PostgresError, asyncpg.InterfaceError: the database does not answer.
     """
     conn = await route.connection("pqlite", OWN)
     try:
-        # As text, so that nothing is prepared, whatever stands between; what is put into it are numbers.
+        # By the simple protocol, which prepares nothing; the values in it are numbers.
         found = await conn.execute(
             f"select from pg_catalog.pg_stat_activity a where a.pid = {int(session)} and (a.state not like 'idle%' "
             f"or a.state_change > pg_catalog.clock_timestamp() - interval '{silence + IDLE_SECONDS:f} s')"
@@ -110,13 +113,13 @@ async def ask_about(route: Route, session: int, silence: float) -> None:
     finally:
         conn.terminate()
     if found == "SELECT 0" and route.pooling is Pooling.NONE:
-        raise ConnectionError("the server has ended the session, or has answered and was not heard")
+        raise ConnectionError("the server has ended the session, or its answer was lost")
 
 
 async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
-    """Make a connection of the store's own pool as good as new.
+    """Reset a connection of the store's own pool.
 
-    Behind a pooler in transaction mode there is nothing to undo, but what others have set for theirs.
+    Not behind a pooler in transaction mode, where pqlite sets nothing that would have to be reset.
     """
     if route.pooling is not Pooling.TRANSACTION:
         reset = conn.get_reset_query()  # to the defaults of the role and the database
@@ -125,11 +128,11 @@ async def between_users(route: Route, conn: asyncpg.Connection[Any]) -> None:
 
 @asynccontextmanager
 async def acquired(pool: asyncpg.Pool[Any], timeout: float) -> AsyncIterator[Connection]:
-    """Yield a connection of the pool, which goes back to it afterwards, soon also if the block was cancelled.
+    """Yield a connection of the pool and return it to the pool afterwards; quickly also after a cancellation.
 
     Raises:
-        StoreTimeout: the pool had none to give within `timeout` seconds.
-        ConnectionError: what the pool waited for was cancelled, by somebody else.
+        StoreTimeout: the pool had no free connection within `timeout` seconds.
+        ConnectionError: other code cancelled what the pool was waiting for.
     """
     lending = pool.acquire(timeout=timeout)
     with others_cancellation_as(ConnectionError, "What the pool waited for was cancelled."):
@@ -137,7 +140,7 @@ async def acquired(pool: asyncpg.Pool[Any], timeout: float) -> AsyncIterator[Con
             conn = await lending.__aenter__()
         except TimeoutError as error:
             raise StoreTimeout(
-                f"The pool had no connection to give within {timeout:g} s: nothing was asked of the database. "
+                f"The pool had no free connection within {timeout:g} s; nothing was sent to the database. "
                 + (str(error) or "All were in use, or no new one could be made."),
                 may_have_happened=False,
             ) from error
@@ -157,8 +160,8 @@ async def _give_back(
     conn: Any,
     error: BaseException | None = None,
 ) -> None:
-    """Let the pool have its connection back, reset; closed, if that fails or takes more than 5 seconds: what was asked
-    of it has been answered, and that is what the caller has to hear.
+    """Return a connection to the pool, which resets it. If that fails or takes more than 5 seconds, close it: the
+    caller's statements have been answered, so this is no error for the caller.
     """
     if not hasattr(pool, "release"):  # one that lends a connection for a block (pqlite.testing.bound)
         await lending.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
@@ -171,10 +174,10 @@ async def _give_back(
 
 
 async def _come_to_rest(conn: Connection) -> None:
-    """Wait until the server has answered to the cancellation of a statement; throw the connection away if that takes
-    more than 2 seconds. The pool would wait for as long as for a connection.
+    """Wait until the server has confirmed that a statement was cancelled; close the connection if that takes more than
+    2 seconds. The pool would wait much longer.
     """
-    with suppress(Exception):  # it is closed, or its state is the concern of who used it
+    with suppress(Exception):  # it is closed, or in a failed transaction
         try:
             async with asyncio.timeout(REST_SECONDS):
                 await conn.execute("")
@@ -184,8 +187,8 @@ async def _come_to_rest(conn: Connection) -> None:
 
 @asynccontextmanager
 async def leaving_standbys(pool: asyncpg.Pool[Any]) -> AsyncIterator[None]:
-    """Let the pool make new connections if the block meets a server that is read-only: a standby, or a primary that
-    has become one. New ones may reach the new primary.
+    """Replace the pool's connections if the block finds that the server is read-only: a standby, or a former primary.
+    New connections may reach the new primary.
     """
     try:
         yield
@@ -195,8 +198,8 @@ async def leaving_standbys(pool: asyncpg.Pool[Any]) -> AsyncIterator[None]:
 
 
 async def _learn_types(conn: asyncpg.Connection[Any]) -> None:
-    """Let asyncpg ask for the types that pqlite's statements need: it turns jit off for the session meanwhile, and may
-    turn it on again for another. In a transaction that is rolled back, nobody is left with either.
+    """Let asyncpg look up the types that pqlite's statements need. It changes the session's `jit` setting for that,
+    which behind a pooler could stay set for another client; in a transaction that is rolled back it cannot.
     """
     transaction = conn.transaction()
     await transaction.start()
@@ -205,7 +208,7 @@ async def _learn_types(conn: asyncpg.Connection[Any]) -> None:
 
 
 async def _report(conn: asyncpg.Connection[Any], route: Route) -> None:
-    """Say once, in a sentence, which settings could make statements fail that pqlite may not change here."""
+    """Log once which settings could make pqlite's statements fail and cannot be changed behind a pooler."""
     if route.reported:
         return
     route.reported = True

@@ -1,7 +1,7 @@
-"""Connections that callers lend: told apart by shape, none of their libraries imported, one SQL text for all.
+"""Adapters for connections of callers. Their libraries are recognised by class and module, and never imported here.
 
-SQLAlchemy begins its transactions lazily. What is run on its driver's connection before that commits by itself, so
-nothing is: its own `exec_driver_sql` begins first.
+SQLAlchemy begins a transaction only with its first statement. A statement that went directly to its driver before that
+would commit by itself, so `exec_driver_sql` is used, which begins the transaction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ INTRANS = 2
 
 
 class Lent(Protocol):
-    """A connection of the caller's, which it stays."""
+    """A connection of a caller, who keeps it."""
 
     async def fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
         """Run one statement with `$1`-style parameters; return its rows, whose columns are read by position.
@@ -50,7 +50,7 @@ class Lent(Protocol):
         ...
 
     async def in_transaction(self) -> bool:
-        """Return whether what is run now is committed, or rolled back, by the caller."""
+        """Return whether the caller's commit or rollback decides about a statement that is run now."""
         ...
 
 
@@ -69,7 +69,7 @@ class _Psycopg:
         self._conn = conn
 
     async def fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
-        # A plain cursor, whatever the connection is set to make.
+        # A plain cursor, whatever cursor class the connection is set to use.
         cursor = sys.modules["psycopg"].AsyncCursor(self._conn, row_factory=sys.modules["psycopg.rows"].tuple_row)
         async with cursor:
             await cursor.execute(_named(sql), _by_name(arguments))
@@ -105,11 +105,11 @@ class _SQLAlchemy:
 
 
 async def lent(conn: Any) -> Lent:
-    """Return a caller's connection as what pqlite's statements run on.
+    """Return the adapter for a caller's connection.
 
     Raises:
-        ConfigurationError: it is none that can be used.
-        Exception: what a session of the caller's raises when asked for its connection.
+        ConfigurationError: it is not a connection that can be used.
+        Exception: what the caller's session raises when asked for its connection.
     """
     if isinstance(conn, _ASYNCPG):
         return _Asyncpg(conn)
@@ -129,11 +129,11 @@ async def lent(conn: Any) -> Lent:
 
 
 async def lent_in_transaction(conn: Any, *, strict: bool, what: str) -> Lent:
-    """Return a caller's connection; say so if what is done on it would not wait for the caller's commit.
+    """Return the adapter for a caller's connection. If it is in no transaction, log that, or raise with `strict`.
 
     Raises:
-        NotInTransaction: with `strict`; nothing was done.
-        ConfigurationError: it is no connection that can be used.
+        NotInTransaction: see above; nothing was done.
+        ConfigurationError: it is not a connection that can be used.
     """
     found = await lent(conn)
     if not await found.in_transaction():
@@ -146,16 +146,16 @@ async def lent_in_transaction(conn: Any, *, strict: bool, what: str) -> Lent:
 
 @asynccontextmanager
 async def all_or_none(conn: Lent) -> AsyncIterator[None]:
-    """Make what is done on a caller's connection one act, whatever its transaction then does with the error.
+    """Undo what the block did on a caller's connection if it raises, also if the caller then commits: a savepoint.
 
-    As text: asyncpg refuses its own savepoints in a transaction that was begun as text.
+    It is begun by SQL, because asyncpg refuses to make a savepoint in a transaction that was begun by SQL.
     """
     within = await conn.in_transaction()
     try:
         await conn.execute("savepoint pqlite_enqueue_many" if within else "begin")
         yield
     except BaseException:
-        with suppress(Exception):  # without its connection nothing stays
+        with suppress(Exception):  # if the connection is lost, the server rolls back
             await uninterrupted(_undo(conn, within=within))
         raise
     await conn.execute("release savepoint pqlite_enqueue_many" if within else "commit")
@@ -185,7 +185,7 @@ def _of_driver(conn: Any) -> Lent | None:
 def _wrapped(conn: Any) -> list[Any]:
     found = []
     for attribute in WRAPPED_IN:
-        with suppress(Exception):  # a property that has something to say about the connection's state
+        with suppress(Exception):  # a property that raises in this state of the connection
             found.append(getattr(conn, attribute))
     return found
 
@@ -206,5 +206,5 @@ def _named(sql: str) -> str:
 
 
 def _by_name(arguments: Sequence[Any]) -> dict[str, Any]:
-    # A tuple is a record to psycopg, only a list is an array.
+    # psycopg adapts tuples as records and lists as arrays.
     return {f"p{n}": list(a) if isinstance(a, tuple) else a for n, a in enumerate(arguments, 1)}

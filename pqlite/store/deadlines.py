@@ -1,6 +1,6 @@
 """Deadlines for what the store does on connections of its own pool: begin, statement, commit, rollback.
 
-A connection that did not answer in time is thrown away: nobody can tell what it is still going to say.
+A connection that did not answer in time is closed: its answer could otherwise be taken for that of a later statement.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 ROLLBACK_SECONDS = 3.0
 
 NO_ANSWER = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""The connection is of no use any more. InternalClientError: asyncpg was told to go on while it was reading the
-server's goodbye."""
+"""The connection cannot be used any more. asyncpg raises InternalClientError if a statement is sent while it processes
+the server's end of the connection."""
 
 
 class Timed:
     """A connection of the store's own pool on which each statement has a deadline.
 
-    The deadline is per statement, so that many statements one after the other may take as long as they need.
+    The deadline applies to each statement: many statements in sequence may take longer in total.
     """
 
     def __init__(self, conn: Connection, seconds: float) -> None:
@@ -49,7 +49,7 @@ class Timed:
             abandon(self._conn)
             raise _no_answer(self._seconds) from error
         except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
-            # Not that of a trigger of the user's, which the statement does not call.
+            # Not a function that is missing in a trigger of the user's.
             called = str(error).partition("(")[0].removeprefix("function ")
             if isinstance(error, asyncpg.InvalidSchemaNameError) or called in sql:
                 raise SchemaError(
@@ -66,7 +66,7 @@ class Timed:
 
 @asynccontextmanager
 async def answered_within(seconds: float, conn: Connection) -> AsyncIterator[None]:
-    """Run the block, which uses the connection, within so many seconds.
+    """Run the block, which uses the connection, with a deadline.
 
     Raises:
         StoreTimeout: it did not end in time; the connection is closed.
@@ -83,13 +83,13 @@ async def answered_within(seconds: float, conn: Connection) -> AsyncIterator[Non
 async def while_answering(
     seconds: float, conn: Connection, ask: Callable[[], Awaitable[object]]
 ) -> AsyncIterator[None]:
-    """Run the block, a statement of which may rightly take hours, for as long as the database answers to `ask`: it is
-    called every `seconds`, has as long to return, and uses another connection.
+    """Run a block with a statement that may take hours. Every `seconds` call `ask`, which asks the database on another
+    connection whether it still answers, and has `seconds` to return.
 
     Raises:
-        StoreTimeout: it did not return in time, or failed; the connection is closed.
+        StoreTimeout: `ask` did not return in time, or failed; the connection is closed.
     """
-    patience = asyncio.timeout(None)
+    limit = asyncio.timeout(None)
     reason: Exception | None = None
 
     async def watch() -> None:
@@ -101,10 +101,10 @@ async def while_answering(
                     await ask()
         except Exception as error:
             reason = error
-            patience.reschedule(asyncio.get_running_loop().time())
+            limit.reschedule(asyncio.get_running_loop().time())
 
     try:
-        async with patience:
+        async with limit:
             watching = asyncio.create_task(watch())
             try:
                 yield
@@ -120,11 +120,11 @@ async def while_answering(
 
 @asynccontextmanager
 async def in_transaction(conn: Connection, seconds: float) -> AsyncIterator[None]:
-    """Run the block in a transaction: committed at its end, rolled back if it raises. What the block does has no
-    deadline of its own; begin and commit have `seconds` each.
+    """Run the block in a transaction: committed at its end, rolled back if it raises. BEGIN and COMMIT have `seconds`
+    each; the block has no deadline.
 
     Raises:
-        StoreTimeout: the server did not answer to begin or commit; after a commit nobody knows.
+        StoreTimeout: the server did not answer to BEGIN or COMMIT. An unanswered COMMIT may have taken effect.
     """
     transaction = await begin(conn, seconds)
     try:
@@ -137,8 +137,8 @@ async def in_transaction(conn: Connection, seconds: float) -> AsyncIterator[None
 
 
 async def begin(conn: Connection, seconds: float) -> Any:
-    """Return a transaction that has begun; close the connection if that failed, or was cancelled: nobody knows whether
-    it is in one, and a pool would wait long for the answer.
+    """Begin a transaction and return it. If that fails or is cancelled, close the connection: it may be in a
+    transaction, and the pool would wait long for its answer.
     """
     transaction = conn.transaction()
     try:
@@ -151,8 +151,8 @@ async def begin(conn: Connection, seconds: float) -> Any:
 
 
 async def roll_back(conn: Connection, transaction: Any) -> None:
-    """Roll back within 3 seconds, or close the connection, which does the same; nothing is raised, because what ended
-    the block is what its caller has to hear.
+    """Roll back within 3 seconds, or close the connection, which has the same effect. Raise nothing: the caller gets
+    the error that ended the block.
     """
     try:
         async with asyncio.timeout(ROLLBACK_SECONDS):
@@ -162,13 +162,13 @@ async def roll_back(conn: Connection, transaction: Any) -> None:
 
 
 def abandon(conn: Connection) -> None:
-    """Close a connection without a word."""
-    with suppress(asyncpg.InterfaceError):  # the pool has taken the connection back already, because it was lost
+    """Close a connection at once, without telling the server."""
+    with suppress(asyncpg.InterfaceError):  # the pool has already taken it back, because it was lost
         conn.terminate()
 
 
 def _no_answer(seconds: float) -> StoreTimeout:
     return StoreTimeout(
-        f"The database did not answer within {seconds:g} s: what was asked of it may have been done, or may still be.",
+        f"The database did not answer within {seconds:g} s. The statement may have been executed, or may still be.",
         may_have_happened=True,
     )

@@ -1,6 +1,6 @@
-"""Addresses of PostgreSQL: which forms are accepted, and which environment variables name one.
+"""Addresses of PostgreSQL: which forms are accepted, and which environment variables give one.
 
-An address is never quoted in a message: it may hold a password, in the wrong place above all.
+Messages never contain an address, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ _OF_DRIVERS = frozenset(
         "timeout",
     )
 )
-"""How a driver is to behave. The store has deadlines of its own, and finds out whether statements may be prepared."""
+"""Parameters about the behaviour of a driver. They are ignored: the store decides about timeouts and preparing."""
 
 
 class Address(NamedTuple):
-    """Where the database is, and who said so. The DSN may hold a password: print the source instead."""
+    """An address and its source. Print only the source: the address may contain a password."""
 
     dsn: str
     source: str
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Address | None:
-    """Return the address that the environment names, None if it names none: PQLITE_DSN, else DATABASE_URL, else libpq's
-    variables, of which PGSERVICE, PGHOST or PGDATABASE must be there.
+    """Return the address in PQLITE_DSN, else in DATABASE_URL, else in libpq's variables if PGSERVICE, PGHOST or
+    PGDATABASE is set; None if there is none.
 
     Raises:
-        ConfigurationError: it cannot be one.
+        ConfigurationError: it is malformed.
     """
     environ = os.environ if environ is None else environ
     for name in VARIABLES:
         if dsn := environ.get(name):
             return Address(address(dsn, IN.format(name)), name)
     if service := environ.get("PGSERVICE"):
-        # asyncpg reads a service's name from a DSN only.
+        # asyncpg takes the name of a service only from a DSN.
         return Address(f"postgresql://?service={quote(service, safe='')}", "PGSERVICE")
     for name in ("PGHOST", "PGDATABASE"):
         if environ.get(name):
@@ -75,7 +75,7 @@ def address(dsn: str, name: str = "dsn") -> str:
     is left out, as are parameters about the driver, `?ssl=` becomes `?sslmode=`, and several `host=` become one.
 
     Raises:
-        ConfigurationError: it cannot be an address; the message calls it `name`.
+        ConfigurationError: it is not an address; the message calls it `name`.
     """
     if not isinstance(dsn, str):
         raise ConfigurationError(f"{name} must be a string, such as postgresql://host/app, not {type(dsn).__name__}")
@@ -88,7 +88,7 @@ def address(dsn: str, name: str = "dsn") -> str:
     halves = any("=" not in pair for pair in query.split("&") if pair)
     if "#" in rest or server.count("@") > 1 or "@" in database or halves:
         raise ConfigurationError(
-            f"{name} has an @, :, /, ? or # where none can be: in a user's name, a password or a database's name they "
+            f"{name} has an @, :, /, ? or # in the wrong place: in a user's name, a password or a database's name they "
             "must be percent-encoded (the dsn is not shown here: it may hold a password); it must look like "
             f"{SHAPE}"
         )
@@ -96,7 +96,7 @@ def address(dsn: str, name: str = "dsn") -> str:
         port = "" if host.endswith("]") else host.rpartition(":")[2] if ":" in host else ""
         if port and not port.isdecimal():
             raise ConfigurationError(
-                f"{name} names a port that is no number; is the @host missing, or an @, : or / in the password not "
+                f"{name} has a port that is not a number; is the @host missing, or an @, : or / in the password not "
                 "percent-encoded? (the dsn is not shown here: it may hold a password)"
             )
     parameters = _parameters(query, name)
@@ -104,15 +104,17 @@ def address(dsn: str, name: str = "dsn") -> str:
 
 
 def _parameters(query: str, name: str) -> str:
-    """Return the query of an address with SQLAlchemy's and its drivers' parameters put into asyncpg's words."""
+    """Return the query of an address with SQLAlchemy's and its drivers' parameters translated to asyncpg's."""
     kept: dict[str, str] = {}
     for key, _, value in (pair.partition("=") for pair in query.split("&") if pair):
         if key == "ssl":
             if value not in _SSL:
-                raise ConfigurationError(f"{name} has an ssl= that is none of {', '.join(_SSL)}")
+                raise ConfigurationError(f"{name} has an ssl= that is not one of {', '.join(_SSL)}")
             kept.setdefault("sslmode", value)
         elif key in _REFUSED and value not in ("disable", "prefer", "false"):
-            raise ConfigurationError(f"{name} asks for {key}, which asyncpg cannot do by an address; leave it out")
+            raise ConfigurationError(
+                f"{name} asks for {key}, which asyncpg does not support in an address; leave it out"
+            )
         elif key == "host" and key in kept:
             kept[key] += f",{value}"
         elif key not in _OF_DRIVERS and key not in _REFUSED:

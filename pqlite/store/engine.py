@@ -1,4 +1,4 @@
-"""What a worker does in PostgreSQL: the engine's verbs, on connections of the worker's own."""
+"""The statements of a worker: claim, settle, renew, reap and others, on connections of the worker's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pqlite.store.statements import Statements
 _due = attrgetter("run_after", "id")
 
 MAX_DURATION_MS = 2**31 - 1
-"""What the column holds, 24 days: a longer attempt must not make its outcome unstorable."""
+"""The maximum of the column `duration_ms`, 24 days; a longer duration is stored as this."""
 
 
 class Lane(NamedTuple):
@@ -32,14 +32,14 @@ class Lane(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A place in a lane; a claim begins behind it."""
+    """A position in a lane; a claim takes jobs behind it."""
 
     run_after: datetime
     id: int
 
 
 class Head(NamedTuple):
-    """A lane that has READY jobs, the place of the first, and in how many seconds it is due by the server's clock."""
+    """A lane with READY jobs, the position of the first, and in how many seconds it is due by the server's clock."""
 
     lane: Lane
     mark: Mark
@@ -47,14 +47,16 @@ class Head(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """Jobs of one lane that were claimed together, in the order they became due; lane None: suspects."""
+    """Jobs of one lane that were claimed together, by due time; lane None: suspects."""
 
     lane: Lane | None
     jobs: list[Job]
 
 
 class Unknown(NamedTuple):
-    """What a worker claimed within `since` before `until` (by the server's clock), but for what it knows of."""
+    """Jobs that a worker (`holder`) has claimed in the time `since` before `until` (by the server's clock), except
+    those whose ids are `known` to it: the answers to these claims were lost.
+    """
 
     holder: str
     known: Sequence[int]
@@ -63,7 +65,7 @@ class Unknown(NamedTuple):
 
 
 class SettleAnswer(NamedTuple):
-    """What became of one outcome, by the claim it belongs to, and the job's status by now."""
+    """The database's verdict on one outcome, identified by its claim, and the job's status after it."""
 
     id: int
     claims: int
@@ -72,12 +74,12 @@ class SettleAnswer(NamedTuple):
 
 
 class Engine:
-    """The engine's verbs over one connection. Each is one statement with a deadline, one atomic act, and safe to call
-    from every process at any time.
+    """A worker's statements on one connection. Each method is one atomic statement with a deadline, which every process
+    may send at any time.
 
-    `renew`, and a `claim` that would get something, raise LeaseLost if the worker is not registered or was declared
-    dead. Every verb raises TimeoutError, or what the connection raises (OSError, asyncpg's errors), if the database
-    cannot be reached; it has then happened or not.
+    `renew`, and a `claim` that finds a job, raise LeaseLost if the worker is not registered or was declared dead. If
+    the database cannot be reached, every method raises TimeoutError or the error of the connection (OSError, asyncpg's
+    errors); the statement may have been executed.
     """
 
     def __init__(self, link: Link, statements: Statements) -> None:
@@ -102,15 +104,16 @@ class Engine:
         lanes: Sequence[tuple[Lane, Mark]],
         versions: Mapping[str, int] | None = None,
     ) -> tuple[list[Claimed], bool]:
-        """Claim up to `room` due jobs to start and `prefetch` more to start soon, lane after lane, each behind its
-        mark; return them by lane, suspects first, each lane's in the order they became due; and whether jobs were
-        passed over that may not wait.
+        """Claim up to `room` due jobs to start now and `prefetch` more to start soon, lane by lane, each behind its
+        mark. Return them by lane, suspects first, each lane by due time; and whether jobs were left because they must
+        not be prefetched.
 
-        With `suspect`, jobs that dead workers held come first, in up to half of the worker's slots (at least one); one
-        whose workers died twice, or whose last attempt it is, only while the worker runs no other of them. Neither they
-        nor jobs that may start only once are claimed to wait; and while a suspect waits for room nothing is.
+        With `suspect`, jobs whose worker died come first, in up to half of the worker's slots (at least one). A suspect
+        that has lost two workers, or is on its last attempt, is claimed only while the worker runs no other suspect.
+        Neither suspects nor jobs with `max_attempts=1` are prefetched, and while a suspect waits for a slot, nothing
+        is.
 
-        Jobs whose payload is newer than `versions` says of their type are left to others.
+        Jobs whose payload is newer than `versions` says for their type are left for other workers.
         """
         with _fenced():
             rows = await self.link.fetch(
@@ -155,18 +158,20 @@ class Engine:
     ) -> list[Head]:
         """Return the lanes that have READY jobs of these types, each with its first job, best priority first.
 
-        Jobs whose payload is newer than `versions` says of their type do not count. A known lane is looked at behind
-        its mark only. Of the lanes with nothing due only the soonest is returned.
+        Jobs whose payload is newer than `versions` says for their type are ignored. In a known lane only jobs behind
+        its mark are considered. Of the lanes with nothing due only the soonest is returned.
         """
         rows = await self.link.fetch(self._sql.lanes, *look(queues, types, known), _known(versions), deadline=deadline)
         return heads(rows)
 
     async def disown(self, unknown: Unknown) -> list[int]:
-        """Release what the worker claimed in that time and does not know of; return the jobs' ids."""
+        """Make jobs READY again that the worker holds and does not know of; return their ids."""
         return [r[0] for r in await self.link.fetch(self._sql.disown, *unknown, deadline=10.0)]
 
     async def arm(self, duration: timedelta, queues: Sequence[str] | None = None) -> datetime:
-        """Ask to be notified of new jobs in these queues (None: in any) for this long; return the store's time."""
+        """Ask for notifications about new jobs in these queues (None: in any) for this long; return the server's
+        time.
+        """
         rows = await self.link.fetch(self._sql.arm, int(duration.total_seconds() * 1000), queues, deadline=5.0)
         now: datetime = rows[0][0]
         return now
@@ -174,51 +179,51 @@ class Engine:
     async def settle(
         self, holder: str, outcomes: Sequence[Outcome], *, keep_done: bool = True, deadline: float = 10.0
     ) -> list[SettleAnswer]:
-        """Write outcomes of one holder's claims; return an answer for each but those that were DONE and are written.
-        Safe to repeat.
+        """Write outcomes of one holder's claims. Return an answer for each, except for those that were written as DONE.
+        The call can be repeated.
 
-        WRITTEN: the job's status says how it ended; it is CANCELLED, and not READY, if somebody had asked for that.
-        ALREADY: an earlier call with this claim had landed. BUSY: another transaction has locked the job; ask again.
-        FENCED: the claim is no longer current. Without `keep_done` a job that is DONE is deleted.
+        WRITTEN: the status is that of the job afterwards; CANCELLED instead of READY, if the job was asked to cancel.
+        ALREADY: an earlier call has written the outcome of this claim. BUSY: another transaction has locked the row;
+        try again. FENCED: the claim is no longer current. Without `keep_done`, jobs that are DONE are deleted.
         """
         arguments = settlement(holder, outcomes, keep_done=keep_done, statuses=True)
         rows = await self.link.fetch(self._sql.settle, *arguments, deadline=deadline)
         return [SettleAnswer(r[0], r[1], Verdict(r[2]), JobStatus(r[3])) for r in rows]
 
     async def register(self, holder: str, label: str, lock_key: int | None, lease: timedelta, info: Any) -> None:
-        """Announce the worker; from now on its lease speaks for its jobs, and its advisory lock if it has one."""
+        """Register the worker: from now on its lease, and its advisory lock if it has one, show that it is alive."""
         arguments = holder, label, lock_key, lease, to_json(info).decode()
         self.next_schedule = (await self.link.fetch(self._sql.register, *arguments, deadline=5.0))[0][1]
 
     async def renew(
         self, holder: str, lease: timedelta, lock_key: int | None, *, deadline: float
     ) -> list[tuple[int, int]]:
-        """Renew the worker's lease; return the claims (id, claims) that somebody asked to cancel."""
+        """Renew the worker's lease; return the claims (id, claims) of its jobs that were asked to cancel."""
         with _fenced():
             rows = await self.link.fetch(self._sql.renew, holder, lease, lock_key, deadline=deadline)
         self.next_schedule = next((r[2] for r in rows if r[0] is None), None)
         return [(r[0], r[1]) for r in rows if r[0] is not None]
 
     async def unregister(self, holder: str) -> bool:
-        """Say goodbye; return False if jobs still name the worker, which is then marked dead."""
+        """Delete the worker's row; if it still holds jobs, mark it dead instead and return False."""
         return bool((await self.link.fetch(self._sql.unregister, holder, deadline=3.0))[0][0])
 
     async def reap(self, judge: str, limit: int = 500) -> list[TakenOver]:
-        """Declare dead workers dead if the judge may, and take over what they held, at most `limit` jobs.
+        """Declare workers dead and take over the jobs that they held, at most `limit`.
 
-        Dead is whose lease has passed, or whose lock is free 8 seconds after its last renewal. A judge must have
-        renewed without a gap for 8 seconds, in which the server was not restarted; what other workers had renewed
-        until it registered counts for it.
+        A worker is dead if its lease has ended, or if its advisory lock is free 8 seconds after its last renewal. Only
+        a worker that has itself renewed without a gap for 8 seconds (`judge`), during which the server was not
+        restarted, may declare others dead; renewals of other workers before its registration count for it.
         """
         return [taken_over(r) for r in await self.link.fetch(self._sql.reap, judge, limit, deadline=5.0)]
 
     async def reap_stale(self, stale_after: timedelta) -> list[TakenOver]:
-        """Take over jobs that no registered worker owns, by age."""
+        """Take over jobs, by age, that no registered worker holds."""
         return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=5.0)]
 
     async def next_death(self, judge: str) -> float | None:
-        """Return in how many seconds another worker could be declared dead at the earliest; None if no other worker is
-        registered, dead or alive.
+        """Return in how many seconds the next worker could be declared dead; None if no other worker is registered,
+        dead or alive.
         """
         seconds = (await self.link.fetch(self._sql.next_death, judge, deadline=5.0))[0][0]
         return None if seconds is None else float(seconds)
@@ -254,7 +259,7 @@ def _known(versions: Mapping[str, int] | None) -> str | None:
 
 
 def look(queues: Sequence[str] | None, types: Sequence[str] | None, known: Iterable[tuple[Lane, Mark]]) -> list[Any]:
-    """Return the arguments of `Statements.lanes`, but for the last."""
+    """Return the arguments of `Statements.lanes` except the last."""
     # The order of the index, whose text columns compare as bytes.
     lanes = sorted(known, key=lambda k: (k[0].queue.encode(), k[0].job_type.encode(), -k[0].priority))
     return [
@@ -276,7 +281,7 @@ def heads(rows: Iterable[Any]) -> list[Head]:
 
 @contextmanager
 def _fenced() -> Iterator[None]:
-    """Turn the SQL functions' PQ001 into LeaseLost."""
+    """Raise LeaseLost instead of the SQL functions' error PQ001."""
     try:
         yield
     except Exception as error:

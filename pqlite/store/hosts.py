@@ -1,4 +1,4 @@
-"""The hosts that a DSN names: with several, which one to connect to."""
+"""The hosts in a DSN."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ class Host(NamedTuple):
 
 
 def several_hosts(dsn: str) -> list[Host]:
-    """Return the hosts of a dsn (or of PGHOST, if it names none), none if there are not several.
-
-    Those of a service file are the driver's business.
+    """Return the hosts of a dsn (or of PGHOST, if it has none) if there are several, else an empty list. Hosts in a
+    service file are left to the driver.
     """
     try:
         parts = urlsplit(dsn)
@@ -32,11 +31,11 @@ def several_hosts(dsn: str) -> list[Host]:
         ports = ports * len(each) if len(ports) == 1 else ports
         return [_host(name, port) for name, port in zip(each, ports, strict=True)]
     except ValueError:
-        return []  # the driver says what is wrong with it
+        return []  # the driver raises the error
 
 
 def says_which(dsn: str) -> bool:
-    """Return whether the dsn, or the environment, says what kind of server is wanted."""
+    """Return whether the dsn or the environment sets target_session_attrs."""
     return "target_session_attrs=" in dsn or "PGTARGETSESSIONATTRS" in os.environ
 
 

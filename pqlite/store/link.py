@@ -1,4 +1,4 @@
-"""One dedicated connection with deadlines: made when needed, thrown away when in doubt, made again."""
+"""One dedicated connection with deadlines: opened when needed, closed when its state is in doubt, opened again."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ CONNECT_SECONDS = 5.0
 # The server says that it goes down, is down, or is coming up (57P01 to 57P03).
 _SERVER_DOWN = ("57P01", "57P02", "57P03")
 
-# SQLSTATE classes of errors that speak of the server, the session or a wait, and not of what was asked.
-_WEATHER = ("08", "25", "53", "55", "57", "58", "F0", "XX")
+# SQLSTATE classes of errors about the server, the session or a lock, which are no fault of the statement.
+_TEMPORARY = ("08", "25", "53", "55", "57", "58", "F0", "XX")
 
 
-def is_weather(error: Exception) -> bool:
-    """Return whether an error says nothing against what was asked, so that asking again may help."""
+def is_temporary(error: Exception) -> bool:
+    """Return whether an error is temporary: the same statement may succeed later."""
     if isinstance(error, asyncpg.PostgresError):
-        return sqlstate(error)[:2] in _WEATHER
+        return sqlstate(error)[:2] in _TEMPORARY
     return isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError))
 
 
 def says_server_is_down(error: BaseException, *, direct: bool) -> bool:
-    """Return whether an error shows that the server itself is away, rather than the way to it.
+    """Return whether an error shows that the server itself is down, and not only the network.
 
-    A refused connection does so only where nothing stands between (`direct`): a proxy that has died refuses too.
+    A refused connection shows that only on a direct connection: a proxy that has died refuses connections, too.
     """
     refused = direct and isinstance(error, (ConnectionRefusedError, FileNotFoundError))
     return refused or sqlstate(error) in _SERVER_DOWN
 
 
 def is_direct(host: str | None, port: int | None, socket: Any) -> bool:
-    """Return whether the server has the address that we connect to: no proxy, no address translation between."""
+    """Return whether the server has the address that we connect to: there is no proxy or address translation."""
     peer = None if socket is None else socket.getpeername()
     if isinstance(peer, tuple):
         return (host, port) == (peer[0], peer[1])
@@ -51,10 +51,10 @@ def sqlstate(error: BaseException) -> str:
 
 
 class Link:
-    """A connection of one's own, for one statement at a time.
+    """A connection for one statement at a time.
 
-    A statement that does not answer before its deadline, or is cancelled, costs the connection: nobody can tell in
-    what state it is. `terminate` and not `close`: a black-holed connection never answers a goodbye.
+    If a statement is not answered before its deadline, or is cancelled, the connection is closed, because its state is
+    unknown. By `terminate` and not `close`, which would wait for an answer.
     """
 
     def __init__(
@@ -69,21 +69,21 @@ class Link:
         self.generation = 0
         """How many connections there have been; a change means that answers may have been lost."""
         self.last_error: BaseException | None = None
-        """What ended the latest connection, or kept the next from being made; None while connected."""
+        """The error that ended the latest connection or prevented the next; None while connected."""
         self.lost_at = 0.0
-        """When the latest connection was thrown away (time.monotonic)."""
+        """When the latest connection was closed because of an error (time.monotonic)."""
         _links.add(self)
 
     @property
     def connected(self) -> bool:
-        """Return whether the connection is believed to be up."""
+        """Return whether the connection is open, as far as is known."""
         return self._conn is not None and not self._conn.is_closed()
 
     async def fetch(self, sql: str, *args: Any, deadline: float) -> list[asyncpg.Record]:
-        """Run one statement, on a new connection if need be, within `deadline` seconds in all.
+        """Run one statement, on a new connection if there is none, within `deadline` seconds in total.
 
         Raises:
-            TimeoutError: no answer in time; the connection is dropped.
+            TimeoutError: there was no answer in time; the connection is closed.
             OSError, asyncpg.PostgresError, asyncpg.InterfaceError: as asyncpg raises them.
         """
         async with asyncio.timeout(deadline), self._lock:
@@ -100,16 +100,16 @@ class Link:
                 raise
 
     async def connect(self, deadline: float) -> None:
-        """Make the connection if there is none.
+        """Open the connection if there is none.
 
         Raises:
-            TimeoutError, OSError, asyncpg.PostgresError: it cannot be made.
+            TimeoutError, OSError, asyncpg.PostgresError: it cannot be opened.
         """
         async with asyncio.timeout(deadline), self._lock:
             await self._connected()
 
     async def close(self, seconds: float = 1.0) -> None:
-        """Close the connection, politely if it answers within `seconds`."""
+        """Close the connection; wait up to `seconds` (at most 1) for the server's answer."""
         conn, self._conn = self._conn, None
         if conn is not None and not conn.is_closed():
             with suppress(Exception):
@@ -123,7 +123,7 @@ class Link:
 
     @property
     def socket(self) -> Any:
-        """The connection's socket, None if it cannot be had (asyncpg has no public way)."""
+        """The connection's socket; None if there is none. (asyncpg has no public attribute for it.)"""
         transport = getattr(self._conn, "_transport", None)
         return None if transport is None else transport.get_extra_info("socket")
 
@@ -161,11 +161,11 @@ _links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
 def _close_in_child() -> None:
-    """A forked child inherits the sockets, and would keep a dead parent's connections, and its lock, alive."""
+    """Close inherited sockets: a forked child would keep the connections and the lock of a dead parent alive."""
     for link in list(_links):
         with suppress(Exception):
             if (socket := link.socket) is not None:
-                # The number stays taken: asyncpg's own object may close it again.
+                # The file descriptor stays in use, because asyncpg's object may close it again.
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, socket.fileno())
                 os.close(null)

@@ -32,7 +32,7 @@ from pqlite.store.connections import all_or_none, lent_in_transaction
 from pqlite.store.deadlines import Timed, answered_within, in_transaction, while_answering
 from pqlite.store.dsn import SHAPE, VARIABLES, address, from_environment
 from pqlite.store.engine import Engine, settlement
-from pqlite.store.link import Link, is_weather
+from pqlite.store.link import Link, is_temporary
 from pqlite.store.pg_schedules import PgSchedules
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
@@ -60,37 +60,41 @@ class PgJobStore(JobStore):
     """Jobs in PostgreSQL.
 
     Args:
-        dsn: where PostgreSQL is; the store makes a pool of its own and closes it. SQLAlchemy's form is accepted, too
-            (`postgresql+asyncpg://`, `?ssl=require`). Without dsn, pool and connect it is what PQLITE_DSN or
-            DATABASE_URL says, else libpq's variables (PGHOST, PGDATABASE, PGSERVICE, ...), as for the commands. A
-            pooler such as PgBouncer may stand between, in session or transaction mode: that is noticed. With several
+        dsn: the address of PostgreSQL; the store makes a pool of its own and closes it. SQLAlchemy's form is accepted
+            too (`postgresql+asyncpg://`, `?ssl=require`). Without dsn, pool and connect the store reads PQLITE_DSN,
+            DATABASE_URL, or libpq's variables (PGHOST, PGDATABASE, PGSERVICE, ...), as the commands do. It may be the
+            address of a pooler such as PgBouncer in session or transaction mode, which the store detects. With several
             hosts, connections go to the first that accepts writes, unless `target_session_attrs` says otherwise.
         pool: an asyncpg pool of yours instead; the store never closes it. A Worker needs `dsn` or `connect` beside
             it, because it holds connections of its own (4) that must not come from a pool.
         connect: an async function that returns a new asyncpg connection (for IAM tokens, client certificates). It is
             also called from the event loop of the worker's sentinel thread. If a pooler in transaction mode may stand
             between, make them with `statement_cache_size=0`.
-        listen_dsn: where PostgreSQL is reached without a pooler in transaction mode: a worker's one connection for
-            notifications, its lock, its registration and the renewal of its lease, without which it claims nothing.
-            Without it a worker behind one polls, and is missed when its lease ends.
-        schema: where pqlite's tables and functions are.
-        pool_size: most connections of the store's own pool.
-        timeout: how long (seconds or a timedelta) a verb waits for a connection of the pool, and then for the answer to
-            each of its statements, before it ends with StoreTimeout and closes the connection. One with many statements
-            (`enqueue_many`) may take longer in all. It does not hold for your own statements, on `conn=` or in
-            `connection()`, `transaction()` and `ctx.complete()`, nor for a worker's connections, which have their own.
-        max_payload_bytes: a larger payload, or larger metadata, is refused by `enqueue`; a larger result by `complete`
-            and `mark_*` (what a handler returns may be larger).
+        listen_dsn: an address of PostgreSQL that does not lead through a pooler in transaction mode. A worker uses it
+            for one connection: for notifications, its advisory lock, its registration and the renewal of its lease.
+            Without `listen_dsn`, a worker behind such a pooler polls for jobs, and its death is noticed only when its
+            lease ends.
+        schema: the schema of pqlite's tables and functions.
+        pool_size: the maximum number of connections in the store's own pool.
+        timeout: how long (seconds or a timedelta) a verb waits for a connection from the pool, and then for the answer
+            to each of its statements, before it raises StoreTimeout and closes the connection. A verb with many
+            statements (`enqueue_many`) may take longer in total. The timeout does not apply to your own statements (on
+            `conn=`, or in `connection()`, `transaction()` and `ctx.complete()`), nor to a worker's own connections.
+        max_payload_bytes: the maximum size of a payload and of metadata in `enqueue`, and of a result in `complete` and
+            `mark_*`. (The result that a handler returns may be larger.)
         strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
-        middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
-        observers: hear of what is enqueued, cancelled and retried through this store (see pqlite.events); nothing waits
-            for them. `store.events.subscribe` adds one later. What a worker does, its own observers hear.
+        middleware: functions that are called with each job before it is enqueued, in order, and return it, changed or
+            not (`(NewJob) -> NewJob`).
+        observers: are called with events about jobs that are enqueued, cancelled and retried through this store (see
+            pqlite.events); no call waits for them. `store.events.subscribe` adds one later. A worker has observers of
+            its own.
 
     Raises:
-        ConfigurationError: nothing says where the database is, a dsn cannot be one, the schema's name is not a plain
-            identifier, or another argument cannot work.
+        ConfigurationError: there is no address of a database, or one is malformed; the schema's name is not a plain
+            identifier; or another argument is invalid.
 
-    Sessions of its own pool are READ COMMITTED and may write, whatever the role's defaults; the role's timeouts hold.
+    Sessions of the store's own pool use READ COMMITTED and may write, whatever the defaults of the role are. The
+    timeouts that are set for the role apply.
     """
 
     def __init__(
@@ -113,7 +117,7 @@ class PgJobStore(JobStore):
         if pool is not None and not hasattr(pool, "acquire"):
             raise ConfigurationError(f"pool must be one of asyncpg's (asyncpg.create_pool), not {pool!r}")
         super().__init__(
-            watcher=Watcher(self._ended, is_weather),
+            watcher=Watcher(self._ended, is_temporary),
             max_payload_bytes=max_payload_bytes,
             strict=strict,
             middleware=middleware,
@@ -207,25 +211,26 @@ class PgJobStore(JobStore):
 
     @asynccontextmanager
     async def _timed(self) -> AsyncIterator[Timed]:
-        """Yield a connection of the pool on which each statement has a deadline: for pqlite's own statements."""
+        """Yield a connection of the pool on which each statement has a deadline."""
         async with self.connection() as conn:
             yield Timed(conn, self._timeout)
 
     def engine(self, purpose: str) -> Engine:
-        """Return the worker's verbs over a new dedicated connection, which belongs to the running event loop.
+        """Return a worker's engine on a new connection of its own, which belongs to the running event loop.
 
         Raises:
-            ConfigurationError: the store only has a pool.
+            ConfigurationError: the store has only a pool.
         """
         return Engine(Link(partial(dedicated, self._own_route(), purpose)), self._sql)
 
     def listening_engine(
         self, purpose: str, on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[None]]
     ) -> Engine:
-        """Return the same over a connection of `listen_dsn`, if there is one; `on_connect` is called with each new one.
+        """Return an engine whose connection uses `listen_dsn` if there is one; `on_connect` is called with each new
+        connection.
 
         Raises:
-            ConfigurationError: the store only has a pool.
+            ConfigurationError: the store has only a pool.
         """
         self._own_route()
         assert self._listen_route is not None
@@ -240,12 +245,14 @@ class PgJobStore(JobStore):
 
     @property
     def pooling(self) -> Pooling | None:
-        """Return what pooler the latest connection met, None before the first and where the pool is yours."""
+        """Return which kind of pooler the latest connection went through; None before the first connection, and if the
+        pool is yours.
+        """
         return None if self._route is None else self._route.pooling
 
     @property
     def listen_pooling(self) -> Pooling | None:
-        """Return the same of the connection that listens."""
+        """Return the same for the connection that listens."""
         return None if self._listen_route is None else self._listen_route.pooling
 
     # Schema
@@ -257,8 +264,9 @@ class PgJobStore(JobStore):
 
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[Connection]:
-        """Yield a connection of the pool for steps of which one may take hours (an index on many jobs): for as long as
-        the database answers on a connection beside it. A store with only a `pool=` has no such, and sets no deadline.
+        """Yield a connection of the pool for statements that may take hours (an index on many jobs). Instead of a
+        deadline, the store checks on a second connection that the database still answers. A store with only a `pool=`
+        has no second connection and does not check.
 
         Raises:
             StoreTimeout: as for `connection`; or the database no longer answers.
@@ -272,12 +280,12 @@ class PgJobStore(JobStore):
                 yield conn
 
     async def check_schema(self) -> str | None:
-        """Return if a worker of this pqlite can run on the database's schema: it is the version that this pqlite needs,
-        or a newer one that still serves it. What is returned is a sentence about what works worse than it should (the
-        trigger that wakes workers is disabled), None if there is nothing.
+        """Check that a worker of this version can run on the database's schema: it has the version that is needed, or a
+        newer compatible one. Return a warning if something does not work as it should (the trigger that wakes workers
+        is disabled), else None.
 
         Raises:
-            SchemaError: it is missing, older or too new; the message says what to run.
+            SchemaError: the schema is missing, older, or too new; the message says what to run.
         """
         async with self.connection() as conn:
             async with answered_within(self._timeout, conn):
@@ -286,11 +294,7 @@ class PgJobStore(JobStore):
     # Schedules
 
     def _schedules(self) -> PgSchedules:
-        return PgSchedules(self._fetch, self._sql)
-
-    async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
-        async with self.connection() as conn:
-            return await conn.fetch(sql, *args)
+        return PgSchedules(self._rows, self._sql)
 
     # Enqueue
 
@@ -380,9 +384,9 @@ class PgJobStore(JobStore):
     async def prune(
         self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
     ) -> tuple[int | None, int]:
-        """Delete one chunk of jobs that finished longer ago than `done` (DONE) or `failed` (FAILED, CANCELLED).
-
-        None keeps them for ever. Returns where to go on (None: there is nothing further) and how many were deleted.
+        """Delete one chunk of the jobs that finished longer ago than `done` (DONE) or `failed` (FAILED, CANCELLED);
+        None keeps them for ever. Return the cursor for the next call (None: the end was reached) and the number
+        deleted.
         """
         [found] = await self._rows(self._sql.prune, done, failed, cursor, chunk)
         return found[0], found[1]

@@ -1,4 +1,4 @@
-"""A way to the database: how connections are made over it, and whether a pooler stands on it."""
+"""Opens connections to one address, and detects a pooler there."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ ASKED = 4
 
 
 class Pooling(StrEnum):
-    """What a client has of a session on the server."""
+    """Which kind of pooler a client is connected through."""
 
     NONE = "none"
-    """The session itself: no pooler stands between (or one that cannot be told from the server)."""
+    """None, or one that cannot be distinguished from the server."""
     SESSION = "session"
-    """A session of a pooler's, until the client disconnects."""
+    """A pooler in session mode: the client has one session until it disconnects."""
     TRANSACTION = "transaction"
-    """A session until the transaction ends, then perhaps another: nothing that belongs to a session can be relied on,
-    and what is set for it is set for others. Statements cannot be prepared, LISTEN is deaf, locks are lost.
+    """A pooler in transaction mode: each transaction may run in another session. Settings would apply to other clients,
+    prepared statements and session-level locks do not work, and LISTEN receives nothing.
     """
 
 
 class Route:
-    """Makes connections, and finds out what they meet.
+    """Opens connections, and detects poolers.
 
-    Each new one is asked whether the process that serves it is the one that greeted it: a pooler makes its greetings
-    up. What was found is remembered, because prepared statements must be off before a connection is made; the mode of
-    a pooler is asked once. It may be used from several event loops.
+    On each new connection the process id that was announced at its start is compared with that of the session: behind
+    a pooler they differ. The result is kept, because preparing statements must be turned off before a connection is
+    opened. The mode of a pooler is tested once. A route may be used from several event loops.
 
     Args:
-        dsn: where the database is. With several hosts, unless it says otherwise (`target_session_attrs`), the first
-            that accepts writes: a standby is passed over.
-        connect: a function that returns a new connection; it is preferred to a dsn.
-        name: what the user calls the dsn, for messages. The dsn itself is in none.
+        dsn: the address. With several hosts, connections go to the first that accepts writes, unless the dsn has
+            `target_session_attrs`.
+        connect: a function that returns a new connection, used instead of a dsn.
+        name: the name of the dsn in messages, which never contain the dsn itself.
     """
 
     def __init__(self, dsn: str | None, connect: Connect | None = None, *, name: str = "dsn") -> None:
@@ -59,43 +59,44 @@ class Route:
         self._hosts = [] if self._dsn is None else several_hosts(self._dsn)
         self._first = 0
         self.pooling: Pooling | None = None
-        """What the latest connection met; None before the first."""
+        """What the latest connection went through; None before the first."""
         self._tested = False
         self.unlike: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
-        """Connections on which the role's or the database's defaults are not what pqlite wants."""
+        """Connections on which defaults of the role or the database differ from `OWN` in connecting.py."""
         self.reported = False
-        """Whether it was looked for settings that cannot be changed behind a pooler."""
+        """Whether harmful settings behind a pooler were reported; see connecting.py."""
 
     async def connection(self, label: str, settings: Mapping[str, str]) -> asyncpg.Connection[Any]:
-        """Return a new connection, which is the caller's; `label` is its application_name (a user's function gives it
-        one of its own). Its session gets the settings, unless others use it as well; they are pqlite's own constants.
+        """Open a connection, which the caller closes. `label` is its application_name, except if a user's function
+        opens it. The settings, constants of pqlite, are applied to its session, except behind a pooler in transaction
+        mode.
 
         Raises:
-            OSError: nobody is there, or no host accepts writes.
-            asyncpg.PostgresError, asyncpg.InterfaceError: it is refused, or breaks.
+            OSError: there is no server, or no host accepts writes.
+            asyncpg.PostgresError, asyncpg.InterfaceError: the connection is refused or lost.
             ConfigurationError: the dsn cannot be used.
         """
-        # Made for a pooler and meeting none, or the other way round, it is made again: the next may meet yet another.
+        # If a connection was opened for a pooler and there is none, or the reverse, it is opened again.
         for _ in range(ATTEMPTS - 1):
             conn, fits = await self._attempt(label, settings)
             if fits:
                 return conn
-            await _say_goodbye(conn)
+            await _close(conn)
         conn, _ = await self._attempt(label, settings, for_any=True)
         return conn
 
     async def _attempt(
         self, label: str, settings: Mapping[str, str], *, for_any: bool = False
     ) -> tuple[asyncpg.Connection[Any], bool]:
-        """Return a new connection, and whether it was made for what it met: a pooler, or none.
+        """Open a connection; return it, and whether it was opened in the right way: for a pooler, or for none.
 
-        `for_any`: it prepares no statements, and works with either.
+        `for_any`: prepare no statements, which works with and without a pooler.
         """
         prepares = self._prepares and not for_any
         conn = await self._open(label, prepares)
         try:
-            # As text, and answered by a count of rows: nothing is prepared, whatever stands between; and nothing is set
-            # where it would be set for somebody else.
+            # By the simple protocol, which prepares nothing. The settings are applied only if the process is the one
+            # that was announced, so that behind a pooler nothing is set for other clients.
             greeter = int(conn.get_server_pid() or 0)
             if await conn.execute(f"{setting(settings)} and pg_catalog.pg_backend_pid() = {greeter}") != "SELECT 0":
                 self.pooling, self._tested = Pooling.NONE, False
@@ -110,8 +111,8 @@ class Route:
 
     @property
     def _prepares(self) -> bool:
-        """Whether statements are prepared on new connections. Not on the first of those that may lead to several hosts:
-        to choose among them asyncpg prepares a query of its own.
+        """Whether statements are prepared on new connections. Not on the first one if there are several hosts, because
+        asyncpg then prepares a query to choose among them.
         """
         return self.pooling is not Pooling.TRANSACTION and (self.pooling is not None or not self._hosts)
 
@@ -120,7 +121,7 @@ class Route:
             with others_cancellation_as(ConnectionError, "What the connect function waited for was cancelled."):
                 return await self._connect()
         options: dict[str, Any] = {
-            "server_settings": {"application_name": label},  # nothing else: a pooler may refuse what it does not know
+            "server_settings": {"application_name": label},  # no others: a pooler may refuse unknown parameters
             "statement_cache_size": 100 if prepares else 0,
         }
         try:
@@ -129,14 +130,14 @@ class Route:
             conn: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **options)
             return conn
         except OSError:
-            raise  # of which some are ValueErrors too
+            raise  # some are ValueErrors, too
         except (ValueError, OverflowError) as error:
             raise ConfigurationError(f"{self._name} cannot be used: {_reason(error)}") from None
 
     async def _open_one(self, options: dict[str, Any]) -> asyncpg.Connection[Any]:
-        """Try one host after the other, beginning with the one that served last.
+        """Try the hosts in turn, beginning with the one that was used last.
 
-        Not left to asyncpg, which waits for a host that does not answer for as long as for all of them.
+        asyncpg could do this, but would spend the whole timeout on one host that does not answer.
         """
         reasons: list[str] = []
         kind: type[ConnectionError] = ConnectionRefusedError
@@ -146,7 +147,7 @@ class Route:
         for place in range(first, first + len(self._hosts)):
             number = place % len(self._hosts)
             host = self._hosts[number]
-            self._first = number + 1  # unless this one serves, also if the attempt is cut short
+            self._first = number + 1  # for the next call, if this host fails or the call is cancelled
             try:
                 async with asyncio.timeout(HOST_SECONDS):
                     conn: asyncpg.Connection[Any]
@@ -156,7 +157,7 @@ class Route:
             except (OSError, asyncpg.CannotConnectNowError) as error:
                 reasons.append(f"host {number + 1}: {str(error) or 'no answer'}")
                 if not isinstance(error, (ConnectionRefusedError, FileNotFoundError, asyncpg.CannotConnectNowError)):
-                    kind = ConnectionError  # it may yet be there
+                    kind = ConnectionError  # the host may be up
             else:
                 self._first = number
                 return conn
@@ -164,7 +165,7 @@ class Route:
 
 
 def _reason(error: Exception) -> str:
-    """Return what asyncpg says of a dsn, unless it quotes the piece that it could not read: perhaps a password."""
+    """Return asyncpg's message about a dsn, unless it quotes a part of the dsn, which could be a password."""
     if isinstance(error, asyncpg.ClientConfigurationError) and "URI" not in str(error):
         return " ".join(str(error).split())
     return (
@@ -174,9 +175,8 @@ def _reason(error: Exception) -> str:
 
 
 def setting(settings: Mapping[str, str]) -> str:
-    """Return the statement that sets these for the session, where the server knows them (some are of later versions).
-
-    To be sent as text, so that one message does; every value is a constant of pqlite's.
+    """Return the statement that applies those of the settings that the server knows to the session. All values are
+    constants of pqlite.
     """
     values = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
     return (
@@ -186,9 +186,7 @@ def setting(settings: Mapping[str, str]) -> str:
 
 
 async def _pooling(connect: Connect) -> tuple[Pooling, bool]:
-    """Return what kind of pooler stands between, and whether that is certain: the stricter one, if there was no time
-    to find out.
-    """
+    """Return the kind of pooler, and whether that is certain. If the test takes too long, assume transaction mode."""
     channel, heard = f"pqlite_probe_{secrets.token_hex(8)}", asyncio.Event()
 
     def hear(*_: object) -> None:
@@ -196,8 +194,8 @@ async def _pooling(connect: Connect) -> tuple[Pooling, bool]:
 
     try:
         async with asyncio.timeout(TEST_SECONDS), _for_now(connect) as one, _for_now(connect) as other:
-            # Two clients, one session, or one client and several: they are lent by the transaction. Most poolers lend
-            # the latest used one first, others take turns; and one that is in use is not lent.
+            # If two clients have the same session, or one client has several, the pooler assigns sessions by
+            # transaction. Most poolers assign the session that was used last, others rotate.
             mine = await _backend(one)
             if mine == await _backend(other):
                 return Pooling.TRANSACTION, True
@@ -205,8 +203,8 @@ async def _pooling(connect: Connect) -> tuple[Pooling, bool]:
                 await other.execute("select 1")
                 if any([await _backend(one) != mine for _ in range(ASKED)]):
                     return Pooling.TRANSACTION, True
-            # A notification comes between transactions: who has no session then does not hear it. Only now: there, the
-            # LISTEN would stay in somebody's session.
+            # In transaction mode no notification arrives. This is tested last, because the LISTEN would then stay set
+            # in a session of another client.
             await one.add_listener(channel, hear)
             try:
                 await other.execute(f"notify {channel}")
@@ -226,16 +224,16 @@ async def _for_now(connect: Connect) -> AsyncIterator[asyncpg.Connection[Any]]:
     try:
         yield conn
     finally:
-        await _say_goodbye(conn)
+        await _close(conn)
 
 
 async def _backend(conn: asyncpg.Connection[Any]) -> int:
-    async with conn.transaction():  # of both messages that an unnamed statement takes, by one session
+    async with conn.transaction():  # both messages of an unnamed statement must reach the same session
         statement = await conn.prepare("select pg_catalog.pg_backend_pid()", name="")
         return int(await statement.fetchval())
 
 
-async def _say_goodbye(conn: asyncpg.Connection[Any]) -> None:
+async def _close(conn: asyncpg.Connection[Any]) -> None:
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         async with asyncio.timeout(GOODBYE_SECONDS):
             await conn.close()

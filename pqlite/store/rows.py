@@ -1,4 +1,4 @@
-"""Rows to jobs, by position: decoding is per job, so that one job that cannot be decoded is one job's failure."""
+"""Turns rows into jobs. Each job is decoded by itself, so that JSON that cannot be read affects only its own job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RUNNING = JobStatus.RUNNING
 
 
 class Undecodable:
-    """Stands in for JSON that Python cannot read (SQL can store an integer of 5,000 digits)."""
+    """Takes the place of JSON that Python cannot read (an integer of 5,000 digits, for example)."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -69,7 +69,7 @@ def _decoded(text: str | None) -> Any:
 
 def claimed_job(r: Any, holder: str) -> Job:
     """Return the job of a row of `Statements.claim`; a payload that cannot be read becomes `Undecodable`."""
-    # Unpacked, and passed by position in the order of Job's fields: names would cost half a microsecond a job.
+    # Positional arguments, in the order of Job's fields, save half a microsecond for each job.
     (
         job_id,
         job_type,
@@ -120,5 +120,5 @@ def claimed_job(r: Any, holder: str) -> Job:
 
 
 def taken_over(r: Any) -> TakenOver:
-    """Return the verdict of a row of `Statements.reap`."""
+    """Return what a row of `Statements.reap` says."""
     return TakenOver(r[0], r[1], r[2], JobStatus(r[3]), r[4], r[5])

@@ -1,4 +1,4 @@
-"""What `enqueue` and `enqueue_many` were given, as the jobs that are to be written."""
+"""Turns the arguments of `enqueue` and `enqueue_many` into the jobs to write."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pqlite.events import EnqueuedJob
 from pqlite.job import Enqueued, JobOptions, NewJob, NewJobs, TypedJob, unknown_names
 
 EnqueueMiddleware: TypeAlias = Callable[[NewJob], NewJob]
-"""Called with each job before it is checked and written; returns it, changed or not, or another. It must not block. It
-gets a copy of the caller's job, whose values are the caller's: set a new payload, leave the given one as it is. What it
-raises is raised by `enqueue`, and nothing is written.
+"""Called with each job before it is checked and written. Returns the job, changed or not, or another job. It must not
+block. It gets a shallow copy of the caller's job: it may set a new payload, but must not modify the given one. If it
+raises, `enqueue` raises the same, and nothing is written.
 """
 
 
 def layers(middleware: Sequence[EnqueueMiddleware]) -> tuple[EnqueueMiddleware, ...]:
-    """Return the middleware that a store was given.
+    """Check the middleware that a store was given and return it.
 
     Raises:
-        ConfigurationError: it is no list of functions.
+        ConfigurationError: it is not a list of functions.
     """
     functions: tuple[EnqueueMiddleware, ...] = listed("middleware", middleware)
     for each in functions:
@@ -32,26 +32,26 @@ def layers(middleware: Sequence[EnqueueMiddleware]) -> tuple[EnqueueMiddleware, 
 
 
 class Noted:
-    """Which types and queues the jobs of a batch have, in its order: the last of its middleware."""
+    """Records the types and queues of a batch's jobs, as the last of its middleware."""
 
     def __init__(self) -> None:
         self._kinds: list[tuple[str, str]] = []
 
     def note(self, job: NewJob) -> NewJob:
-        """Note a job, and let it pass."""
+        """Record a job and return it."""
         self._kinds.append((job.job_type, job.queue))
         return job
 
     def enqueued(self, verdicts: Sequence[Enqueued[int]]) -> list[EnqueuedJob]:
-        """Return what became of them."""
+        """Return the recorded jobs with their verdicts."""
         return [EnqueuedJob(v.id, *kind, v.inserted) for v, kind in zip(verdicts, self._kinds, strict=True)]
 
 
 def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:
-    """Return what `enqueue` was asked for as a job. Options win over those of a given job.
+    """Return the arguments of `enqueue` as a job. Options replace those of a given job.
 
     Raises:
-        InvalidJob: there is a payload beside a job that has its own, or what was given is neither a job nor a name.
+        InvalidJob: a payload was given with a whole job, or `job` is neither a job nor a name.
         TypeError: there is no such option.
     """
     if not isinstance(job, (str, NewJob)):
@@ -71,10 +71,10 @@ def specified(job: str | NewJob, payload: Any, options: JobOptions) -> NewJob:
 
 
 def several(jobs: NewJobs) -> NewJobs:
-    """Return what `enqueue_many` was given.
+    """Check that `enqueue_many` was given several jobs, and return them.
 
     Raises:
-        InvalidJob: it is one job.
+        InvalidJob: it was given one job.
     """
     if isinstance(jobs, (NewJob, Mapping)):
         raise InvalidJob("enqueue_many takes several jobs, such as a list; enqueue takes one")
@@ -82,12 +82,12 @@ def several(jobs: NewJobs) -> NewJobs:
 
 
 def typed_id(job: NewJob, job_id: int) -> int:
-    """Return the id of a job that was enqueued; of one that a handler has made, as its JobId."""
+    """Return the id of an enqueued job; if a handler made the job, as its JobId."""
     return job.id_type(job_id) if isinstance(job, TypedJob) else job_id
 
 
 def passed_through(middleware: Sequence[EnqueueMiddleware], job: NewJob) -> NewJob:
-    """Return the job as the middleware wants it, in the order given.
+    """Return what the middleware makes of a job, called in the order given.
 
     Raises:
         InvalidJob: one of them did not return a job.
@@ -101,7 +101,7 @@ def passed_through(middleware: Sequence[EnqueueMiddleware], job: NewJob) -> NewJ
 
 
 def all_passed_through(middleware: Sequence[EnqueueMiddleware], jobs: NewJobs) -> NewJobs:
-    """Return the jobs as they pass through the middleware, each when it is drawn."""
+    """Return the jobs, each passed through the middleware when it is iterated."""
     if isinstance(jobs, AsyncIterable):
         return _each_async(middleware, jobs)
     return _each(middleware, jobs)
@@ -126,5 +126,5 @@ def _one(middleware: Sequence[EnqueueMiddleware], job: NewJob | Mapping[str, Any
         try:
             job = NewJob(**job)
         except TypeError:
-            return job  # who checks it says so, with its position
+            return job  # batches.checked_row raises the error, with the position
     return passed_through(middleware, job)

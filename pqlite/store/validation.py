@@ -1,4 +1,4 @@
-"""What an enqueued job, or a job's id, must look like: checked before any SQL, so that the caller gets the error."""
+"""Checks jobs and ids before they are sent to the database."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ COLUMNS = (
     *("job_type", "payload", "dedupe_key", "run_after", "delay", "priority", "max_attempts", "timeout_seconds"),
     *("queue", "tags", "metadata", "concurrency_key", "expires_at"),
 )
-"""A row's columns as the SQL functions take them: JSON as text, a delay beside an absolute time."""
+"""The columns of a row, in the order of the SQL functions' arguments. JSON is text; `delay` is relative to now."""
 
 Row: TypeAlias = tuple[Any, ...]
-"""A job's values in the order of COLUMNS. A plain tuple: one with names takes five times as long to make."""
+"""A job's values in the order of COLUMNS. A plain tuple, because a NamedTuple takes five times as long to create."""
 
 
 def row(job: NewJob, max_payload_bytes: int) -> Row:
@@ -32,7 +32,7 @@ def row(job: NewJob, max_payload_bytes: int) -> Row:
         InvalidJob: a field is of a wrong type or out of bounds; the message names it, its value and what is accepted.
     """
     run_after, delay = (None, None) if job.run_after is None else _when(job.run_after)
-    # Most fields of most jobs are not given, and a batch has a million of them: what is not given costs no call.
+    # No function calls for fields that are not given: a batch may have a million jobs.
     return (
         name("job_type", job.job_type, 200),
         "{}" if job.payload is None else encode(job.payload, what="payload", max_bytes=max_payload_bytes),
@@ -75,7 +75,7 @@ def names(what: str, values: Any, limit: int) -> list[str]:
     """Return the values as a list if each is a name.
 
     Raises:
-        InvalidJob: one is not, or they are none, or a string, whose letters would pass for names.
+        InvalidJob: one is not a name, or `values` is not a list (a string is refused, too).
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidJob(f"{what} must be a list of names, not {values!r}")
@@ -86,8 +86,8 @@ def checked_id(value: Any) -> int:
     """Return the value if it can be the id of a job.
 
     Raises:
-        InvalidJob: it is no whole number.
-        JobNotFound: it is beyond all ids.
+        InvalidJob: it is not a whole number.
+        JobNotFound: it is out of the range of ids.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJob(f"a job's id is a whole number, not a {type(value).__name__}")
@@ -97,10 +97,10 @@ def checked_id(value: Any) -> int:
 
 
 def milliseconds(what: str, value: Any) -> int | None:
-    """Return a duration in whole milliseconds, 0 if a clock was set back meanwhile, or None.
+    """Return a duration in whole milliseconds (0 if it is negative), or None.
 
     Raises:
-        InvalidJob: it is no number.
+        InvalidJob: it is not a number.
     """
     if value is None:
         return None
@@ -162,7 +162,7 @@ def _metadata(job: NewJob, max_bytes: int) -> str:
 
 def _when(value: Any) -> tuple[datetime | None, timedelta | None]:
     if isinstance(value, timedelta):
-        # Sent as an interval: the server's clock decides when it has passed.
+        # Sent as an interval, because the server's clock decides when the job is due.
         if value > MAX_DELAY:
             raise InvalidJob(f"run_after is {value!r}; a job waits 100 years at most")
         return None, max(value, timedelta(0))
@@ -173,7 +173,7 @@ def _aware(what: str, value: Any) -> datetime:
     if not isinstance(value, datetime):
         raise InvalidJob(f"{what} must be a datetime or a timedelta, not {value!r}")
     try:
-        # In UTC: elsewhere two times that differ in their `fold` only are equal, and an hour apart.
+        # In UTC, because in other zones two times that differ only in `fold` compare as equal.
         aware = value.astimezone(UTC)
         if not 1900 <= aware.year <= 9998:
             raise OverflowError

@@ -1,4 +1,6 @@
-"""Single enqueues on the store's own connections: callers share statements, and a held key holds up nobody else."""
+"""Writes single jobs on the store's own connections. Callers share statements; a key that is held delays only calls
+with that key.
+"""
 
 from __future__ import annotations
 
@@ -16,42 +18,42 @@ from pqlite.store.coalescing import Coalescer, Write
 from pqlite.store.columns import KEY, METADATA, PAYLOAD, arguments
 from pqlite.store.connecting import acquired, leaving_standbys
 from pqlite.store.deadlines import Timed
-from pqlite.store.link import is_weather
+from pqlite.store.link import is_temporary
 from pqlite.store.statements import Statements
 from pqlite.store.validation import Row
 
 KEY_WAIT = timedelta(seconds=5)
 """How long an enqueue waits for a key that another open transaction holds."""
 SHARED_WAIT = timedelta(milliseconds=20)
-"""How long a statement of many callers waits for the first held key it meets: longer than a commit usually takes."""
+"""How long a shared statement waits for the first held key: longer than a commit usually takes."""
 BUSY_WAIT = timedelta(milliseconds=50)
-"""The same for a statement that has only rows whose keys are known to be held."""
+"""The same for a statement in which all keys are known to be held."""
 
 
 class Answer(NamedTuple):
-    """What the database says to an enqueue: the id of the new job, or of the active one that holds the key."""
+    """The result of an enqueue: the id of the new job, or of the active job that holds the key."""
 
     id: int
     inserted: bool
     cancelling: bool
-    """Whether the holder runs and was asked to cancel."""
+    """Whether that job runs and was asked to cancel."""
 
 
 Answers: TypeAlias = Sequence[Answer | None]
-"""None: a transaction that has not ended holds the row's key; it was not inserted."""
+"""None: the row was not inserted, because an open transaction holds its key."""
 Insert: TypeAlias = Callable[[Timed, list[Row]], Awaitable[Answers]]
 
 
 class EnqueueWriter:
-    """Writes single jobs; holds three connections of the pool at most, however many callers wait.
+    """Writes single jobs. Uses at most three connections of the pool, however many callers wait.
 
-    Jobs without a key share statements. Jobs with one share others, which wait for a held key only shortly. The row of
-    such a key is then written apart from the others, by one caller per key; whoever else wants that key waits for that
-    caller without a connection, and then tries for himself.
+    Jobs without a key share statements, and jobs with a key share others, which wait only briefly for a held key. A job
+    whose key is held is then written by a separate statement. Only one caller per key does so; other callers with that
+    key wait for it without a connection, and then try again.
 
     Args:
-        pool: where connections come from; it stays the caller's.
-        timeout: how many seconds the pool has to give one, and the database to answer a statement.
+        pool: provides the connections; the writer does not close it.
+        timeout: how many seconds to wait for a connection, and for the answer to a statement.
         committed: called after each statement that has inserted jobs.
     """
 
@@ -61,16 +63,16 @@ class EnqueueWriter:
 
         self._keyless = coalescer(partial(_insert_keyless, sql))
         self._keyed = coalescer(partial(_insert_keyed, sql, SHARED_WAIT))
-        # Its connection goes back after each statement: a pool may have only one.
+        # Returns its connection after each statement, because a pool may have only one.
         self._busy = coalescer(partial(_insert_keyed, sql, BUSY_WAIT), term=0)
         self._busy_keys: dict[str, asyncio.Event] = {}
         self._aborted: Exception | None = None
 
     async def write(self, row: Row) -> Answer:
-        """Return the answer to a row, when it is committed. See Coalescer.write about cancellation.
+        """Insert a row and return the answer after the commit. See Coalescer.write about cancellation.
 
         Raises:
-            DedupeKeyBusy: another transaction holds the row's key, for longer than KEY_WAIT; nothing was written.
+            DedupeKeyBusy: another transaction held the row's key for longer than KEY_WAIT; nothing was written.
             Exception: what the pool or the database raises.
         """
         key = row[KEY]
@@ -92,10 +94,10 @@ class EnqueueWriter:
                 return await self._write_apart(row, deadline)
 
     async def _write_apart(self, row: Row, deadline: float) -> Answer:
-        """Ask for a busy key until it is free; those who want it too go on when this ends, whatever way."""
+        """Try to insert a row whose key is held until the key is free. Other callers with that key wait for the end."""
         ended = self._busy_keys[row[KEY]] = asyncio.Event()
         try:
-            # Looked at between statements only: one that is cut off may have been committed.
+            # Checked between statements only: a statement that is interrupted may have been committed.
             while asyncio.get_running_loop().time() < deadline:
                 if (answer := await self._busy.write(row)) is not None:
                     return answer
@@ -105,7 +107,7 @@ class EnqueueWriter:
             ended.set()
 
     async def idle(self) -> None:
-        """Return when nothing is being written, and nobody waits for a key."""
+        """Return when nothing is being written and no caller waits for a key."""
         while True:
             for coalescer in (self._keyless, self._keyed, self._busy):
                 await coalescer.idle()
@@ -114,7 +116,7 @@ class EnqueueWriter:
                 return
 
     def abort(self, error: Exception) -> None:
-        """Stop writing; everybody who waits gets the error."""
+        """Stop writing, and raise the error in all waiting callers."""
         self._aborted = error
         for coalescer in (self._keyless, self._keyed, self._busy):
             coalescer.abort(error)
@@ -122,7 +124,7 @@ class EnqueueWriter:
 
 def is_refusal(error: Exception) -> bool:
     """Return whether the database refused a row (a constraint, a trigger, a policy), and so wrote nothing."""
-    return isinstance(error, asyncpg.PostgresError) and not is_weather(error)
+    return isinstance(error, asyncpg.PostgresError) and not is_temporary(error)
 
 
 @asynccontextmanager
@@ -159,7 +161,7 @@ async def _insert_keyed(sql: Statements, wait: timedelta, conn: Timed, rows: lis
         try:
             return [Answer(*answer) for answer in await conn.fetch(sql.enqueue, *rows[0], wait)]
         except asyncpg.LockNotAvailableError:
-            pass  # that of a key, or of the table: the statement for many tells which
+            pass  # of a key or of the table; enqueue_many distinguishes them
     answers: list[Answer | None] = [None] * len(rows)
     for ordinal, job_id, inserted, cancelling in await conn.fetch(sql.enqueue_many, *arguments(rows, keyed=True), wait):
         if job_id is not None:

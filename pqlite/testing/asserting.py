@@ -1,4 +1,4 @@
-"""Whether a job was enqueued, and if not, what was instead."""
+"""Asserts that a job was enqueued, and shows the most similar jobs if not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def assert_enqueued(
     conn: Any = None,
     **expected: Any,
 ) -> list[Job]:
-    """Return the jobs of a type that look as expected, whatever their status is by now.
+    """Return the jobs of a type that match, in whatever status.
 
         await assert_enqueued(store, "mail", payload={"to": 7}, queue="slow", count=1)
         await assert_enqueued(store, send_welcome.new(user), priority=5)
@@ -108,6 +108,6 @@ def _diff(expected: Any, actual: Any) -> list[str]:
         wanted, there = (json.dumps(v, indent=2, sort_keys=True, default=str).splitlines() for v in (expected, actual))
     except TypeError:  # keys that cannot be sorted
         wanted = there = []
-    if wanted == there:  # a tuple and a list, a model and what it says of itself
+    if wanted == there:  # a tuple and a list, or a model and its JSON form
         wanted, there = [repr(expected)], [repr(actual)]
     return [f"    {line}" for line in difflib.ndiff(wanted, there) if not line.startswith("?")]

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-import asyncpg
-
 from pqlite import schema as ddl
 from pqlite.errors import ConfigurationError, NotInTransaction
 from pqlite.store.awaiting import Poller
@@ -112,14 +110,14 @@ class BoundLink(Link):
         super().__init__(_never)
         self._one = one
 
-    async def fetch(self, sql: str, *args: Any, deadline: float) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, *args: Any, deadline: float) -> list[Any]:
         """Run one statement within `deadline` seconds."""
         async with asyncio.timeout(deadline), self._one.acquire() as conn:
-            rows: list[asyncpg.Record] = await conn.fetch(sql, *args)
+            rows: list[Any] = await conn.fetch(sql, *args)
             return rows
 
 
-async def _never() -> asyncpg.Connection[Any]:
+async def _never() -> Any:
     raise NotInTransaction("There is no other connection than the one that the store is bound to.")
 
 

@@ -1,4 +1,4 @@
-"""A server for a test session, and a fresh, migrated database (20 ms) or schema (30 ms) for each test that asks."""
+"""A server for a test session, and a new migrated database (20 ms) or schema (30 ms) for each test that needs one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Databases:
         self._stack.push_async_callback(self._admin.close)
 
     async def close(self) -> None:
-        """Drop what is left, and stop the server if it was started here."""
+        """Drop the remaining databases, and stop the server if it was started here."""
         try:
             for template in self._templates.values():
                 await self.drop(template)
@@ -66,7 +66,9 @@ class Databases:
             await self._stack.aclose()
 
     async def create(self, sql: str) -> str:
-        """Return the name of a new database, migrated and with `sql` run in it; the first of its kind takes a while."""
+        """Create a database, migrated and with `sql` run in it; return its name. The first for each `sql` takes
+        longer.
+        """
         template = self._templates.get(sql) or await self._make_template(sql)
         name = f"pqlite_test_{self._session}_{next(self._numbers)}"
         # Copying files takes half as long as logging them, for databases as small as these.
@@ -92,11 +94,11 @@ class Databases:
         return name
 
     async def drop(self, name: str) -> None:
-        """Drop a database, whoever is still connected."""
+        """Drop a database, also if there are connections to it."""
         await self._admin.execute(f'drop database if exists "{name}" with (force)')
 
     async def create_schema(self) -> str:
-        """Return the name of a new schema in the server's own database, migrated."""
+        """Create a migrated schema in the server's own database; return its name."""
         name = f"pqlite_test_{self._session}_{next(self._numbers)}"
         try:
             await schema.migrate(self._admin, schema=name)
@@ -106,7 +108,7 @@ class Databases:
         return name
 
     async def drop_schema(self, name: str) -> None:
-        """Drop a schema and what is in it."""
+        """Drop a schema with everything in it."""
         await self._admin.execute(f'drop schema if exists "{name}" cascade')
 
     def dsn_of(self, name: str) -> str:
@@ -117,7 +119,9 @@ class Databases:
 
 
 def fast_directory() -> Path | None:
-    """Return memory for a server's files, where there is plenty: a new database then takes 10 ms, not 200."""
+    """Return a directory in memory for the server's files if there is enough: a new database then takes 10 ms, not
+    200.
+    """
     memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30:
         return memory

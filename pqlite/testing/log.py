@@ -1,4 +1,4 @@
-"""What tests of workers wait with: events, and never time."""
+"""Lets tests of workers wait for events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 15.0
 
 
 class EventLog:
-    """An observer that remembers every event, and can be waited on: `Worker(..., observers=[log])`.
+    """An observer that records every event and can be waited on: `Worker(..., observers=[log])`.
 
         await log.wait_for(JobSettled, lambda event: event.outcome.job.id == job_id)
 
@@ -31,7 +31,7 @@ class EventLog:
         self._waiting: list[Future[None]] = []
 
     def __call__(self, event: Event) -> None:
-        """Take an event."""
+        """Record an event."""
         with self._lock:
             self.events.append(event)
             waiting, self._waiting = self._waiting, []
@@ -50,7 +50,7 @@ class EventLog:
         count: int = 1,
         timeout: float = PATIENCE,
     ) -> E:
-        """Return the `count`-th event of a kind that matches, also one of the past, when it has come.
+        """Wait for the `count`-th event of a kind that matches, and return it; past events count, too.
 
         Raises:
             TimeoutError: it has not, in `timeout` seconds; the message says what has come instead.
@@ -67,7 +67,7 @@ class EventLog:
                 # Not `wait_for`: a future that it cancels could not be set any more.
                 await asyncio.wait([asyncio.wrap_future(news)], timeout=max(deadline - time.monotonic(), 0.0))
             finally:
-                with self._lock:  # it must not be told when its event loop is closed
+                with self._lock:  # its event loop may be closed soon
                     self._waiting = [other for other in self._waiting if other is not news]
             if time.monotonic() >= deadline and not news.done():
                 raise TimeoutError(self._missed(kind, len(found), count, timeout))

@@ -1,4 +1,4 @@
-"""Fixtures for pytest, there as soon as pqlite is installed. Nothing is imported or started before a test asks for one.
+"""Fixtures for pytest, available when pqlite is installed. Nothing is imported or started before a test uses one.
 
 All of them are plain fixtures: they work in synchronous tests, under anyio's plugin and under pytest-asyncio, whatever
 event loop a test runs in.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def _pqlite_portal() -> Iterator[BlockingPortal]:
-    """Run an event loop in a thread, for what must outlive those of the tests."""
+    """Run an event loop in a thread, for objects that live longer than a test's event loop."""
     from anyio.from_thread import start_blocking_portal
 
     with start_blocking_portal("asyncio") as portal:
@@ -53,7 +53,7 @@ def pqlite_server(_pqlite_databases: Databases) -> str:
 
 @pytest.fixture(scope="session")
 def pqlite_sql() -> str:
-    """Return SQL that every test's database begins with, such as your tables. Override it, in conftest.py or in a
+    """Return SQL that is run in every test's database, such as your tables. Override it, in conftest.py or in a
     module; here it is empty.
     """
     return ""

@@ -154,7 +154,7 @@ async def test_a_refusal_of_the_server_is_a_sentence(dsn: str) -> None:
     [
         ("app:s3cret@db.example/app", 2, "must begin with postgresql://."),
         ("mysql+aiomysql://app:s3cret@db.example/app", 2, "postgresql://, not mysql+aiomysql://."),
-        ("postgresql://app:s3cret", 2, "names a port that is no number"),
+        ("postgresql://app:s3cret", 2, "has a port that is not a number"),
         ("postgresql://app:x@[s3cret:1/app", 1, "must look like postgresql://"),
         ("postgresql://app:x@[s3cret]tail:1/app", 1, "must look like postgresql://"),
         ("postgresql://app@db.example/app?s3cret", 2, "must look like postgresql://"),

@@ -203,7 +203,7 @@ async def test_whether_a_job_was_completed_is_not_waited_for_for_ever(
     store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "LOOKUP_SECONDS", 0.05)
-    monkeypatch.setattr(memory, "PATIENCE", 0.05)
+    monkeypatch.setattr(memory, "LOCK_WAIT", 0.05)
 
     async with store.transaction() as tx:
         await store.complete_on(tx, job)

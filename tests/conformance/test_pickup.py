@@ -184,9 +184,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"retry_after": "soon"}, "retry_after must be a timedelta, not 'soon'"),
     ({"duration_ms": "12"}, "duration_ms must be a number of milliseconds, not '12'"),
     ({"duration_ms": float("nan")}, "duration_ms must be a number of milliseconds, not nan"),
-    ({"job": "1"}, "a claimed job, or its id, is wanted, not '1'"),
-    ({"job": None}, "a claimed job, or its id, is wanted, not None"),
-    ({"job": True}, "a claimed job, or its id, is wanted, not True"),
+    ({"job": "1"}, "expected a claimed job or its id, not '1'"),
+    ({"job": None}, "expected a claimed job or its id, not None"),
+    ({"job": True}, "expected a claimed job or its id, not True"),
 ]
 
 

@@ -205,5 +205,5 @@ async def test_a_connection_of_another_store_in_memory_or_one_given_back_is_refu
                 await store.enqueue("t", conn=tx)
         with pytest.raises(ConfigurationError, match="that is in use"):
             await other.enqueue("t", conn=tx)
-        with pytest.raises(AttributeError, match="knows no SQL, so"):
+        with pytest.raises(AttributeError, match="has no SQL, so"):
             await tx.fetchval("select 1")

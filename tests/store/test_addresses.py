@@ -164,9 +164,9 @@ def test_a_command_tells_nobody_either(
     ("dsn", "says"),
     [
         ("host=db password=x", "must begin with postgresql://"),
-        ("postgresql+asyncpg://u:p@db/app?ssl=s3cret", "has an ssl= that is none of disable, allow"),
+        ("postgresql+asyncpg://u:p@db/app?ssl=s3cret", "has an ssl= that is not one of disable, allow"),
         ("postgresql+psycopg://u:p@db/app?channel_binding=require", "asks for channel_binding"),
-        ("postgresql://app:x", "names a port that is no number"),
+        ("postgresql://app:x", "has a port that is not a number"),
         ("postgresql://app:p@ss@db/app", "must be percent-encoded"),
         ("postgresql://app:p/ss@db/app", "must be percent-encoded"),
         ("postgresql://app:p#ss@db/app", "must be percent-encoded"),

@@ -100,7 +100,7 @@ async def test_a_transaction_is_waited_for_from_another_event_loop() -> None:
 async def test_who_waits_for_a_transaction_that_waits_for_him_is_told_so_and_does_not_hang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "PATIENCE", 0.05)
+    monkeypatch.setattr(memory, "LOCK_WAIT", 0.05)
     async with MemoryJobStore() as store:
         await store.enqueue("t")
         job = await store.pickup("me")
@@ -108,7 +108,7 @@ async def test_who_waits_for_a_transaction_that_waits_for_him_is_told_so_and_doe
         async with store.transaction() as tx:
             await store.cancel(job.id, conn=tx)
             for verb in (store.cancel, store.retry, store.mark_done):
-                with pytest.raises(TimeoutError, match="A transaction that has not ended"):
+                with pytest.raises(TimeoutError, match="An open transaction"):
                     await verb(job.id)
 
         assert await store.cancel(job.id) is JobStatus.RUNNING

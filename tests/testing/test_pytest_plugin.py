@@ -316,6 +316,6 @@ def test_the_fixtures_say_what_they_are(tmp_path: Path) -> None:
         "Return a PgJobStore on a database of the test's own. It is not started",
         "Return the DSN of a database of the test's own",
         "Return the name of a schema of the test's own",
-        "Return SQL that every test's database begins with",
+        "Return SQL that is run in every test's database",
     ):
         assert sentence in ran.stdout

@@ -1,4 +1,4 @@
-"""A clock to move."""
+"""A clock that tests can set forward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """The time of a store in memory: what is due follows it.
+    """The time of a store in memory, which decides which jobs are due.
 
     It goes like the machine's clock and can be set forward; with `start` it stands there, and only moves when told to.
     A naive `start` is local time.

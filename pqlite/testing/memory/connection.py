@@ -1,4 +1,4 @@
-"""What stands where a database's connection would: `enqueue(conn=...)` takes it."""
+"""The connections of a store in memory, which `enqueue(conn=...)` takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pqlite.testing.memory.table import Table, Transaction
 
 
 class MemoryConnection:
-    """A connection to a MemoryJobStore. Its transactions decide about jobs; it knows no SQL."""
+    """A connection to a MemoryJobStore. It has transactions, but no SQL."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -36,15 +36,15 @@ class MemoryConnection:
             await self.complete()
 
     def is_in_transaction(self) -> bool:
-        """Return whether what is done now is committed, or rolled back, by the caller."""
+        """Return whether a transaction is open."""
         return self._transaction is not None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MemoryConnection]:
-        """Commit what is done in the block when it ends, undo it when it raises; within another one, a savepoint.
+        """Begin a transaction, or a savepoint within one: committed when the block ends, rolled back when it raises.
 
         Raises:
-            NotInTransaction: the other one has failed.
+            NotInTransaction: the transaction around a savepoint has failed.
         """
         if (outer := self._transaction) is not None:
             _see_sound(outer, "A savepoint")
@@ -72,13 +72,13 @@ class MemoryConnection:
                 self._table.end(transaction, commit=commits)
 
     def close(self) -> None:
-        """Refuse whatever is done on it from now on."""
+        """Refuse further use."""
         self._closed = True
 
     def __getattr__(self, name: str) -> Any:
-        """Say why what a database's connection has is not here."""
+        """Explain why an attribute of a database connection does not exist."""
         raise AttributeError(
-            f"A MemoryJobStore knows no SQL, so there is no {name!r}: test what runs SQL on PostgreSQL."
+            f"A MemoryJobStore has no SQL, so there is no {name!r}: test code that runs SQL on PostgreSQL."
         )
 
 
@@ -86,8 +86,8 @@ def transaction_of(conn: Any, table: Table, *, strict: bool, what: str) -> Trans
     """Return the transaction of a caller's connection, None if it is in none.
 
     Raises:
-        ConfigurationError: it is no connection of this store.
-        NotInTransaction: with `strict`, if it is in none; or that one has failed.
+        ConfigurationError: it is not a connection of this store.
+        NotInTransaction: it is in none, with `strict`; or that transaction has failed.
     """
     if not isinstance(conn, MemoryConnection) or conn._table is not table or conn._closed:
         raise ConfigurationError(

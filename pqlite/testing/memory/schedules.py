@@ -1,4 +1,4 @@
-"""Schedules in memory: what SchedulePort says, as the SQL functions in ddl/functions do it."""
+"""Schedules in memory, with the behaviour of the SQL functions in ddl/functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _TIMING = ("cron", "every", "anchor", "timezone")
 
 
 class MemorySchedules:
-    """The schedules of one store in memory. There are no releases to reconcile: what is defined is added or changed."""
+    """The schedules of one store in memory. There are no releases to compare: definitions in code are added or
+    changed.
+    """
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -87,7 +89,7 @@ class MemorySchedules:
         return [self._seen(self._rows[each]) for each in names]
 
     async def due(self, limit: int) -> list[DueSchedule]:
-        """Return what is due, at most so many, and the soonest that is not."""
+        """Return the schedules that are due, at most `limit`, and the soonest that is not."""
         now = self._table.clock.now()
         waiting = [(each.next_at, each) for each in self._rows.values() if each.next_at is not None]
         waiting.sort(key=lambda pair: pair[0])
@@ -108,7 +110,7 @@ class MemorySchedules:
     async def reconcile(
         self, definitions: Sequence[Mapping[str, Any]], grace: timedelta, *, disable: bool
     ) -> list[tuple[str, str]]:
-        """Add what code defines, and change what it has changed."""
+        """Add the schedules that code defines, and change those that it has changed."""
         told = []
         for each in definitions:
             name, definition = each["name"], each["definition"]

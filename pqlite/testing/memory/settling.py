@@ -15,7 +15,7 @@ READY = JobStatus.READY
 
 
 def settle(table: Table, outcome: Outcome) -> SettleAnswer:
-    """Write the outcome of a claim, or say why not; see Engine.settle.
+    """Write the outcome of a claim, or return why it was not written; see Engine.settle.
 
     Raises:
         Locked: a transaction that has not ended has the row.

@@ -32,27 +32,22 @@ from pqlite.testing.memory.table import ACTIVE, Locked, Table, Transaction, read
 T = TypeVar("T")
 
 KEY_WAIT = 5.0
-PATIENCE = 10.0
+LOCK_WAIT = 10.0
 MOST_PAUSE = 0.05
 
 
 class MemoryJobStore(JobStore):
-    """Jobs in memory, for tests: what a PgJobStore promises, but for SQL and for surviving the process.
+    """Jobs in memory, for tests. It behaves like a PgJobStore, but has no SQL and its jobs end with the process.
 
-    What waits for a transaction of another raises TimeoutError after 10 seconds, where PostgreSQL would wait for ever,
-    or find a deadlock: a test must not hang.
+    `drain` and `inline` run its jobs. A Worker refuses it; workers are tested on PostgreSQL (the fixture
+    `pqlite_store`). It may be used from several event loops and threads at once, and keeps its jobs when it is closed.
 
-    Its jobs are run by `drain` and `inline`; a Worker refuses it, and is tested on PostgreSQL (the fixture
-    `pqlite_store`). It may be used from several event loops and threads at once. What it holds stays when it is closed,
-    and is there when it is started again.
+    A call that waits for another transaction raises TimeoutError after 10 seconds, so that a test does not hang;
+    PostgreSQL would wait for ever, or detect a deadlock.
 
     Args:
         clock: the store's time; `store.clock.advance(timedelta(hours=1))` makes due what is due in an hour.
-        max_payload_bytes: a larger payload, or larger metadata, is refused by `enqueue`; a larger result by `complete`
-            and `mark_*` (what a handler returns may be larger).
-        strict: refuse a `conn=` that is in no transaction, unless the call says otherwise.
-        middleware: functions that see, and may change, each job that is enqueued (`(NewJob) -> NewJob`), in order.
-        observers: hear of what is enqueued, cancelled and retried; see PgJobStore.
+        max_payload_bytes, strict, middleware, observers: see PgJobStore.
     """
 
     def __init__(
@@ -108,7 +103,7 @@ class MemoryJobStore(JobStore):
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[MemoryConnection]:
-        """Yield what stands for a connection: `conn.transaction()` begins a transaction."""
+        """Yield an object that takes the place of a connection: `conn.transaction()` begins a transaction."""
         self._see_usable()
         conn = MemoryConnection(self._table)
         try:
@@ -118,7 +113,7 @@ class MemoryJobStore(JobStore):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MemoryConnection]:
-        """Yield a connection in a transaction: committed when the block ends, undone when it raises."""
+        """Yield such a connection in a transaction; see JobStore.transaction."""
         async with self.connection() as conn, conn.transaction():
             yield conn
 
@@ -232,7 +227,7 @@ class MemoryJobStore(JobStore):
         return None if found is None else read(found)
 
     async def settle(self, outcome: Outcome) -> SettleAnswer:
-        """Write the outcome of a claim, or say why not; see Engine.settle."""
+        """Write the outcome of a claim; see Engine.settle."""
         with self._table.lock:
             try:
                 return settle(self._table, outcome)
@@ -276,15 +271,15 @@ class MemoryJobStore(JobStore):
         with self._table.lock:
             yield
 
-    async def _when_free(self, act: Callable[[], T], patience: float | None = None) -> T:
-        """Act once no other transaction stands in the way.
+    async def _when_free(self, act: Callable[[], T], seconds: float | None = None) -> T:
+        """Act when no other transaction has locked what the act needs.
 
         Raises:
-            TimeoutError: one does, after so many seconds.
+            TimeoutError: it was still locked after so many seconds.
         """
         self._see_usable()
-        patience = PATIENCE if patience is None else patience
-        deadline = time.monotonic() + patience
+        seconds = LOCK_WAIT if seconds is None else seconds
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 with self._table.lock:
@@ -292,6 +287,6 @@ class MemoryJobStore(JobStore):
             except Locked as locked:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"A transaction that has not ended was in the way for {patience:g} s.") from None
+                    raise TimeoutError(f"An open transaction has held the row or key for {seconds:g} s.") from None
                 # Not `wait_for`: it would cancel the future, which is everybody's.
                 await asyncio.wait([asyncio.wrap_future(locked.until)], timeout=left)

@@ -21,7 +21,7 @@ ACTIVE = (JobStatus.READY, JobStatus.BLOCKED, JobStatus.RUNNING)
 
 
 class Locked(Exception):
-    """A row, or a dedupe key, is held by a transaction that has not ended."""
+    """An open transaction has locked a row or a dedupe key."""
 
     def __init__(self, by: Transaction) -> None:
         super().__init__()
@@ -29,38 +29,38 @@ class Locked(Exception):
 
 
 class Transaction:
-    """Versions of rows that only their maker sees. Until it ends, nobody else may change those rows."""
+    """Row versions that only this transaction sees. Until it ends, no other may change those rows."""
 
     def __init__(self) -> None:
         self.rows: dict[int, Job] = {}
         self.failed = False
         self.ended: Future[None] = Future()
-        """Done at its end, or when it goes back to a savepoint; to be waited for from any event loop."""
+        """Done when the transaction ends or rolls back to a savepoint. Any event loop may wait for it."""
 
         self._savepoints: list[dict[int, Job]] = [{}]
 
     def savepoint(self) -> None:
-        """Remember what is there now."""
+        """Set a savepoint."""
         self._savepoints.append(self.rows.copy())
 
     def forget_savepoint(self) -> None:
-        """Forget the latest savepoint."""
+        """Release the latest savepoint."""
         self._savepoints.pop()
 
     def go_back(self) -> None:
-        """Go back to the latest savepoint, or to the beginning, and let go of the rows that were locked since."""
+        """Roll back to the latest savepoint, or to the beginning, and unlock the rows that were locked since."""
         self.rows, self.failed = self._savepoints[-1].copy(), False
         ended, self.ended = self.ended, Future()
         ended.set_result(None)
 
     def fail(self) -> None:
-        """Go back as after an error of a database: nothing can be done but to go back again, or to end."""
+        """Roll back as after a database error: now only another rollback or the end is possible."""
         self.go_back()
         self.failed = True
 
 
 class Table:
-    """Everything a store in memory holds. `lock` is held while any of it is read or changed, and nothing is awaited
+    """The data of a store in memory. `lock` is held while any of it is read or changed, and nothing is awaited
     meanwhile: other threads have event loops of their own.
     """
 
@@ -69,24 +69,24 @@ class Table:
         self.clock = clock
         self.jobs: dict[int, Job] = {}
         self.draining: set[str] = set()
-        """Holders that are no strangers: what a drain runs is never taken over by age."""
+        """The `locked_by` of drains, whose jobs are never taken over by age."""
 
         self._open: list[Transaction] = []
         self._ids = itertools.count(1)
 
     def next_id(self) -> int:
-        """Return an id that no job has had."""
+        """Return a new id."""
         return next(self._ids)
 
     # Rows
 
     def get(self, job_id: int, tx: Transaction | None = None) -> Job | None:
-        """Return a row as the transaction (or everybody) sees it."""
+        """Return a row as the transaction (None: any other) sees it."""
         own = None if tx is None else tx.rows.get(job_id)
         return self.jobs.get(job_id) if own is None else own
 
     def for_update(self, job_id: int, tx: Transaction | None = None) -> Job | None:
-        """Return a row that may be replaced; until the transaction ends, by nobody else.
+        """Lock a row for the transaction, so that it may replace it, and return it.
 
         Raises:
             Locked: another transaction has locked it.
@@ -98,7 +98,7 @@ class Table:
         return row
 
     def see_free(self, job_id: int, tx: Transaction | None = None) -> None:
-        """Return if no other transaction has locked a row.
+        """Check that no other transaction has locked a row.
 
         Raises:
             Locked: one has.
@@ -107,7 +107,7 @@ class Table:
             raise Locked(by)
 
     def locked_by(self, job_id: int, tx: Transaction | None = None) -> Transaction | None:
-        """Return the other transaction that has locked a row. What another has added is not there to be locked."""
+        """Return the other transaction that has locked a row. Rows that another has added cannot be locked."""
         if job_id not in self.jobs:
             return None
         return next((other for other in self._open if other is not tx and job_id in other.rows), None)
@@ -157,12 +157,12 @@ def _holds(row: Job, key: str) -> bool:
 
 
 def value_of(text: Any) -> Any:
-    """Return the value of a row's JSON, None for None, as PostgreSQL gives it back: see `_as_kept`."""
+    """Return JSON text as a value, in the form that PostgreSQL returns it (see `_as_kept`); None for None."""
     return _as_kept(decode(text))
 
 
 def _as_kept(value: Any) -> Any:
-    """Return JSON as jsonb keeps it: keys by their length, then by their bytes; large numbers without an exponent."""
+    """Return JSON as jsonb stores it: keys by length, then by bytes; large numbers without an exponent."""
     if isinstance(value, dict):
         return {key: _as_kept(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key.encode()))}
     if isinstance(value, list):
