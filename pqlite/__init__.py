@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pqlite.lazily import lazily
+from pqlite.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from pqlite.backoff import BackoffPolicy, Constant, Exponential, IdlePollPolicy, Linear, LoopErrorPolicy
@@ -105,9 +105,9 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # to a type checker every name would exist
-    # Each name comes from its module when it is asked for: pytest loads our plugin in every project that has pqlite
-    # installed, and must not load asyncpg with it.
-    __getattr__ = lazily(
+    # Each name is imported at its first use: pytest loads our plugin in every project that has pqlite installed, and
+    # must not load asyncpg with it.
+    __getattr__ = lazy_getattr(
         __name__,
         __all__,
         ("errors", "backoff", "job", "events", "handlers", "observability", "schedules", "store", "worker"),

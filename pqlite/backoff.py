@@ -1,4 +1,4 @@
-"""How long to wait: before a retry, when idle, after an error of the infrastructure. Pure; subclass to change."""
+"""Policies for delays: before a retry, when a worker is idle, after an error of the infrastructure."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class BackoffPolicy:
     def retry_delay(self, attempts: int) -> timedelta | float:
         """Return the delay after attempt number `attempts` (1 for the first), as a timedelta or in seconds.
 
-        It runs before the outcome is written. If it raises or returns nonsense, pqlite logs that and uses its own
-        steps: a broken policy must not lose a failure.
+        It is called before the outcome is written. If it raises, or returns something that is not a delay, pqlite logs
+        that and uses its own steps.
         """
         return _STEPS[min(max(attempts, 1), len(_STEPS)) - 1]
 
@@ -36,11 +36,11 @@ class BackoffPolicy:
 class Exponential(BackoffPolicy):
     """`base` after the first attempt, `factor` times as long after each further one, up to `cap`.
 
-    `jitter` is the share of a delay that is random: 0.2 draws it from 80 % to 100 %, 1.0 from all of it. Durations are
-    seconds or timedeltas.
+    `jitter` is the random share of a delay: with 0.2 it is from 80 % to 100 % of the full delay, with 1.0 from 0 %.
+    Durations are seconds or timedeltas.
 
     Raises:
-        ConfigurationError: a number is out of bounds, or none.
+        ConfigurationError: an argument is not a number, or out of bounds.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Exponential(BackoffPolicy):
 
 
 class Linear(BackoffPolicy):
-    """`step` after the first attempt, twice that after the second, and so on, up to `cap`; else as Exponential."""
+    """`step` after the first attempt, twice that after the second, and so on, up to `cap`; `jitter` as Exponential."""
 
     def __init__(
         self, step: timedelta | float = 60.0, cap: timedelta | float = timedelta(days=1), jitter: float = 0.2
@@ -78,7 +78,7 @@ class Linear(BackoffPolicy):
 
 
 class Constant(BackoffPolicy):
-    """The same `delay` after each attempt; `jitter` as for Exponential, none if it is left out."""
+    """The same `delay` after each attempt; `jitter` as for Exponential, by default none."""
 
     def __init__(self, delay: timedelta | float = 60.0, jitter: float = 0.0) -> None:
         self.delay, self.jitter = _duration("delay", delay), _share("jitter", jitter)
@@ -88,7 +88,7 @@ class Constant(BackoffPolicy):
         return _jittered(self.delay, self.jitter)
 
 
-class _Called(BackoffPolicy):
+class _FunctionPolicy(BackoffPolicy):
     def __init__(self, function: Callable[[int], timedelta | float]) -> None:
         self._function = function
 
@@ -101,23 +101,23 @@ Backoff: TypeAlias = BackoffPolicy | Callable[[int], timedelta | float]
 
 
 def policy_of(backoff: Backoff) -> BackoffPolicy:
-    """Return a policy or a function as a policy.
+    """Return a policy as it is, a function as a policy.
 
     Raises:
         ConfigurationError: it is neither.
     """
     if not isinstance(backoff, type):
         if isinstance(backoff, BackoffPolicy) or hasattr(backoff, "retry_delay"):
-            return backoff  # type: ignore[return-value]  # a policy, if only in all but its name
+            return backoff  # type: ignore[return-value]  # not a subclass, but it has the method
         if callable(backoff):
-            return _Called(backoff)
+            return _FunctionPolicy(backoff)
     raise ConfigurationError(f"backoff must be a BackoffPolicy or a function of the attempt, not {backoff!r}")
 
 
 class IdlePollPolicy:
-    """How long a worker that found nothing sleeps, unless it is notified or a job becomes due: 1, 2, 5, 10 s.
+    """How long an idle worker sleeps, unless it is notified or a job becomes due: 1, 2, 5, then 10 s.
 
-    `base_seconds` is the first sleep and the shortest, `max_seconds` the longest, from the fourth on.
+    `base_seconds` is the first and shortest sleep, `max_seconds` the longest, reached at the fourth.
     """
 
     def __init__(self, base_seconds: float = 1.0, max_seconds: float = 10.0) -> None:
@@ -125,17 +125,17 @@ class IdlePollPolicy:
         self.max_seconds = max_seconds
 
     def next_sleep(self, empty_streak: int) -> float:
-        """Return seconds to sleep after a claim found nothing, as did `empty_streak` (0 or more) before it in a row."""
+        """Return seconds to sleep after a claim without jobs, as were `empty_streak` (0 or more) claims before it."""
         steps = (self.base_seconds, 2.0, 5.0)
         step = steps[max(empty_streak, 0)] if empty_streak < len(steps) else self.max_seconds
         return min(max(step, self.base_seconds), self.max_seconds)
 
 
 class LoopErrorPolicy:
-    """How long a loop pauses after an error of the infrastructure (a database away, a connection lost).
+    """How long a loop pauses after an error of the infrastructure (the database is away, a connection was lost).
 
-    Not for errors of jobs: those are the BackoffPolicy's. 0.2 s, doubling, up to 2 s: short enough that a worker
-    has renewed its lease before anybody may judge it after an outage.
+    It does not apply to errors of jobs; see BackoffPolicy. 0.2 s, doubling, up to 2 s: short enough that after an
+    outage a worker renews its lease before another may declare it dead.
     """
 
     def next_sleep(self, consecutive_errors: int) -> float:
@@ -162,7 +162,7 @@ def retry_seconds(policy: BackoffPolicy, attempts: int) -> float:
     """Return the policy's delay in seconds.
 
     Raises:
-        Exception: whatever a subclass raises, or returns that is no delay.
+        Exception: the policy raised it, or returned something that is not a delay.
     """
     return seconds(policy.retry_delay(attempts))
 

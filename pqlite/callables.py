@@ -1,4 +1,4 @@
-"""Functions that users pass: whether they are some, and what calling them gives."""
+"""Checks of functions that users pass, and whether calling them returns a coroutine or a generator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pqlite.errors import ConfigurationError
 
 
 class Kind(Enum):
-    """What calling a function gives."""
+    """What calling a function returns: a COROUTINE, a generator, or with FUNCTION any other value."""
 
     FUNCTION = auto()
     COROUTINE = auto()
@@ -21,7 +21,7 @@ class Kind(Enum):
 
 
 def kind_of(call: Callable[..., Any]) -> Kind:
-    """Return what calling a function, a method, a class or an object gives."""
+    """Return what calling a function, a method, a class or an object with `__call__` returns."""
     while isinstance(call, partial):
         call = call.func
     for function in (call, None if isinstance(call, type) else getattr(call, "__call__", None)):  # noqa: B004
@@ -35,15 +35,15 @@ def kind_of(call: Callable[..., Any]) -> Kind:
 
 
 def is_async(call: Callable[..., Any]) -> bool:
-    """Return whether calling it gives a coroutine, so that it belongs on the event loop."""
+    """Return whether calling it returns a coroutine, so that it must run on the event loop."""
     return kind_of(call) is Kind.COROUTINE
 
 
 def listed(what: str, functions: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the functions of a list.
+    """Return a list of functions as a tuple.
 
     Raises:
-        ConfigurationError: it is none; the message calls it `what`.
+        ConfigurationError: it is not a list; the message calls it `what`.
     """
     if callable(functions) or isinstance(functions, str):
         raise ConfigurationError(f"{what} must be a list, {what}=[function], not {functions!r}")

@@ -1,4 +1,4 @@
-"""JSON in and out: a payload that cannot be stored is refused, a result is cleaned where that is possible."""
+"""Encodes and decodes JSON. A payload that cannot be stored is refused; a result is cleaned where that is possible."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ _SECRETS = (SecretStr, SecretBytes, Secret)
 def encode(value: Any, *, what: str, max_bytes: int) -> str:
     """Return JSON text that PostgreSQL's jsonb stores as it is.
 
-    Takes what pydantic can serialize: plain JSON values, models, dataclasses, UUID, datetime, Decimal, Enum, set. Keys
-    are strings, or numbers, which JSON writes as strings. How the keys of a model's field are written is the model's.
+    Accepts what pydantic can serialize: plain JSON values, models, dataclasses, UUID, datetime, Decimal, Enum, set.
+    Keys must be strings, or numbers, which JSON writes as strings. A model decides how it writes the keys of its
+    fields.
 
     Raises:
-        PayloadError: it cannot be serialized, holds NaN, infinity, NUL, a lone surrogate, a key of another type, two
-            keys that are written alike or a secret, or is too deep or too large; the message names the path.
+        PayloadError: it cannot be serialized, contains NaN, infinity, NUL, a lone surrogate, a key of another type, two
+            keys with the same JSON or a secret, or is too deep or too large; the message names the path.
     """
     try:
         data = to_json(value, inf_nan_mode="constants")
@@ -41,23 +42,23 @@ def encode(value: Any, *, what: str, max_bytes: int) -> str:
     if len(data) > max_bytes:
         raise PayloadError(f"{what} is {len(data):,} bytes of JSON; at most {max_bytes:,} are stored")
     text = data.decode()
-    if _may_offend(text):
+    if _needs_check(text):
         try:
-            offence = _offence(from_json(text), what)
+            problem = _find_unstorable(from_json(text), what)
         except ValueError as error:
-            offence = f"{what} cannot be read back: {error}"
-        if offence:
-            raise PayloadError(offence)
-    if not _is_plain(value) and (loss := _loss(value, what, data)):
-        raise PayloadError(loss)
+            problem = f"{what} cannot be read back: {error}"
+        if problem:
+            raise PayloadError(problem)
+    if not _is_plain(value) and (problem := _find_loss(value, what, data)):
+        raise PayloadError(problem)
     return text
 
 
 def encode_clean(value: Any, *, max_bytes: int) -> str | None:
-    """Return JSON text of a handler's result: NaN and infinity become null, NUL goes, surrogates are replaced.
+    r"""Return JSON text of a handler's result: NaN and infinity become null, NUL and lone surrogates are escaped.
 
     Raises:
-        PayloadError: it cannot be serialized at all, has a key or a secret that `encode` refuses, or is too deep or too
+        PayloadError: it cannot be serialized, contains a key or a secret that `encode` refuses, or is too deep or too
             large.
     """
     if value is None:
@@ -67,7 +68,7 @@ def encode_clean(value: Any, *, max_bytes: int) -> str | None:
     except PayloadError as refusal:
         try:
             data = to_json(value, inf_nan_mode="null")
-            if _loss(value, "result", data):
+            if _find_loss(value, "result", data):
                 raise refusal
             cleaned = _clean(from_json(data))
             return encode(cleaned, what="result", max_bytes=max_bytes)
@@ -76,15 +77,15 @@ def encode_clean(value: Any, *, max_bytes: int) -> str | None:
 
 
 def clean_text(text: str) -> str:
-    """Return text that PostgreSQL stores: without NUL, lone surrogates spelled out."""
+    """Return text that PostgreSQL can store: NUL and lone surrogates are replaced by escape sequences."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def format_error(error: BaseException) -> str:
     """Return an exception's traceback with its causes, without locals, in at most 8,000 characters.
 
-    A message is shortened to 1,000 characters, so that it leaves room for the frames. Of what is still too long the
-    middle is left out: the beginning says where it was raised, the end what was.
+    Messages are shortened to 1,000 characters, so that there is room for the frames. If the text is still too long, its
+    middle is left out: the beginning says where the exception was raised, the end which one.
     """
     try:
         # Each frame, and each exception's message, is one piece.
@@ -97,7 +98,7 @@ def format_error(error: BaseException) -> str:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Return text of at most `limit` characters, with the number of those left out in their place."""
+    """Return text of at most `limit` characters; the middle is replaced by the number of characters left out."""
     if len(text) <= limit:
         return text
     omission = f" ... ({len(text) - limit:,} characters left out) ... "
@@ -106,30 +107,31 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def decode(text: str | None) -> Any:
-    """Return the value of JSON text, None for None."""
+    """Return the value of JSON text; None for None."""
     return None if text is None else from_json(text)
 
 
-def _may_offend(text: str) -> bool:
-    """Return whether a closer look is needed; the common payload passes without one."""
+def _needs_check(text: str) -> bool:
+    """Return whether `_find_unstorable` must check the value. A quick test, which most payloads pass with False."""
     return (
-        "\\u0000" in text  # in text and not in bytes, where a search costs twice as much
+        "\\u0000" in text  # searching text, because searching bytes costs twice as much
         or "NaN" in text
         or "Infinity" in text
-        # a level takes two characters
+        # each level takes two characters
         or (len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH)
         or (len(text) > 4300 and _LONG_NUMBER.search(text) is not None)
     )
 
 
-def _offence(value: Any, path: str) -> str | None:
+def _find_unstorable(value: Any, path: str) -> str | None:
+    """Return what jsonb cannot store of a JSON value, and where, or None."""
     pending = [(value, path, 1)]
     while pending:
         item, where, depth = pending.pop()
         if depth > MAX_DEPTH:
             return f"{path} is nested deeper than {MAX_DEPTH} levels"
         if isinstance(item, float) and not math.isfinite(item):
-            return f"{where} is {item!r}, which JSON has no number for"
+            return f"{where} is {item!r}, which JSON cannot express"
         if isinstance(item, str) and "\x00" in item:
             return f"{where} contains a NUL character, which PostgreSQL cannot store"
         if isinstance(item, dict):
@@ -143,7 +145,7 @@ def _offence(value: Any, path: str) -> str | None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value consists of JSON's own types only, so that JSON changes nothing in it."""
+    """Return whether a value consists of JSON's own types only, so that JSON preserves it."""
     kind = type(value)
     if kind is dict:
         for key, item in value.items():
@@ -155,20 +157,20 @@ def _is_plain(value: Any) -> bool:
     return kind in _ATOMS
 
 
-def _loss(value: Any, path: str, data: bytes) -> str | None:
-    """Return which part of a value was written as something else without an error, or None; `data` is its JSON."""
+def _find_loss(value: Any, path: str, data: bytes) -> str | None:
+    """Return which part of a value its JSON, `data`, does not preserve, or None."""
     pending = [(value, path)]
     while pending:
         item, where = pending.pop()
         if isinstance(item, dict) and (wrong := _wrong_key(item)):
             return f"{where} {wrong}"
-        if not hasattr(type(item), "__pydantic_serializer__"):  # a model's annotations say how its keys are written
+        if not hasattr(type(item), "__pydantic_serializer__"):  # a model decides how it writes its keys
             pending.extend(_children(item, where))
     return find_secret(value, path, data)
 
 
 def find_secret(value: Any, path: str, data: bytes) -> str | None:
-    """Return which part of a value is a secret that its JSON, `data`, has as a mask, or None."""
+    """Return which part of a value is a secret that its JSON, `data`, contains as a mask, or None."""
     pending = [(value, path)]
     while pending:
         item, where = pending.pop()
@@ -185,7 +187,7 @@ def _wrong_key(value: dict[Any, Any]) -> str | None:
             return f"has the key {key!r}; JSON's keys are strings or numbers"
         (name,) = (key,) if type(key) is str else from_json(to_json({key: None}))
         if name in written:
-            return f"has the keys {written[name]!r} and {key!r}, which JSON writes alike"
+            return f"has the keys {written[name]!r} and {key!r}, which are the same in JSON"
         written[name] = key
     return None
 
@@ -219,8 +221,8 @@ def _locate(value: Any, root: str) -> tuple[str, str]:
             if not children:
                 return path, _kind(value)
             if not isinstance(value, (dict, list, tuple)):
-                return path, ""  # a model whose parts are fine: its own serializer fails
-            break  # every part is fine, the whole is too deep
+                return path, ""  # a model with valid parts: its own serializer fails
+            break  # every part is valid, the whole is too deep
     return root, f"it is nested deeper than {MAX_DEPTH} levels or refers to itself"
 
 

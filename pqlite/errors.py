@@ -1,33 +1,33 @@
-"""What pqlite raises, and what a handler may raise to say how its attempt ends.
+"""The errors that pqlite raises, and the signals that a handler may raise to end its attempt.
 
 PqliteError
-├── ConfigurationError      a setting or an argument that cannot work
+├── ConfigurationError      a setting or an argument is invalid
 ├── InvalidJob              enqueue refused a job; nothing was written
 │   └── PayloadError        its payload or metadata cannot be stored as JSON
-├── InvalidSchedule         a schedule's expression, zone or policy cannot work; nothing was changed
+├── InvalidSchedule         a schedule's expression, zone or policy is invalid; nothing was changed
 ├── ScheduleNotFound        no schedule has that name
 ├── ScheduleExists          a schedule has that name already, or is defined in code and cannot be removed
 ├── SchemaError             the database's schema is missing, too old or too new, or cannot be changed now
 ├── NotStarted              a store was used before start() or after close()
-├── StoreTimeout            the database did not answer a store in time; perhaps it did what it was asked
+├── StoreTimeout            the database did not answer in time; the statement may have taken effect
 ├── JobNotFound             no job has that id
 ├── JobFailed               a job that was waited for has ended, and not as DONE
 ├── JobTimeoutError         a job that was waited for has not ended in time
 ├── UnexpectedResult        a job's result is not what its handler's annotation says
 ├── DedupeKeyBusy           another open transaction holds the dedupe key
-├── DedupeConflict          another active job holds the dedupe key, and its id is not the answer
+├── DedupeConflict          another active job holds the dedupe key, and cannot stand for this one
 │   ├── HeldByCancelledJob  that job was asked to cancel and still runs
 │   └── HeldByThisJob       that job is the one whose handler enqueues
-├── NotInTransaction        the caller's connection is in no transaction, and was required to be
+├── NotInTransaction        the caller's connection is not in a transaction, which the call requires
 ├── NotCommitted            a handler completed its job in a transaction that was not committed
-├── LeaseLost               the claim is no longer current: somebody else owns the job
+├── LeaseLost               the claim is no longer current: the job may belong to another worker
 ├── JobCancelled            the job was asked to cancel before it could complete
 └── WorkerError             a worker cannot start, was entered twice, lost its database or did not stop cleanly
 
-HandlerSignal               not errors: raised or returned by handlers
+HandlerSignal               raised or returned by handlers; not an error
 ├── Fail                    FAILED at once, no retry
 ├── Cancel                  CANCELLED at once
-├── RetryAfter              an error, retried after a delay of the handler's choice
+├── RetryAfter              a failed attempt, retried after a delay that the handler chooses
 └── Snooze                  run again later; no attempt counted
 """
 
@@ -39,11 +39,11 @@ from typing import Any
 
 
 class PqliteError(Exception):
-    """Base of everything pqlite raises on purpose."""
+    """Base of all errors that pqlite defines."""
 
 
 class ConfigurationError(PqliteError, ValueError):
-    """A setting, an environment variable or an argument that cannot work."""
+    """A setting, an environment variable or an argument is invalid."""
 
 
 class InvalidJob(PqliteError, ValueError):
@@ -51,11 +51,11 @@ class InvalidJob(PqliteError, ValueError):
 
 
 class PayloadError(InvalidJob):
-    """A payload (or metadata, or a result) cannot be stored as JSON. The message names the path of the offender."""
+    """A payload (or metadata, or a result) cannot be stored as JSON. The message names the path of the wrong part."""
 
 
 class InvalidSchedule(PqliteError, ValueError):
-    """A schedule's cron expression, interval, time zone or policy cannot work. Nothing was changed."""
+    """A schedule's cron expression, interval, time zone or policy is invalid. Nothing was changed."""
 
 
 class ScheduleNotFound(PqliteError, LookupError):
@@ -63,24 +63,24 @@ class ScheduleNotFound(PqliteError, LookupError):
 
 
 class ScheduleExists(PqliteError):
-    """A schedule has that name already; or it is defined in code, and would come back if it were removed."""
+    """A schedule has that name already; or it is defined in code, so that removing it would have no lasting effect."""
 
 
 class SchemaError(PqliteError):
-    """The database's schema is missing, older than this pqlite needs, or newer and no longer serves it; or a change
-    of it was refused, for the reason that the message gives.
+    """The database's schema is missing, older than this pqlite needs, or newer than it supports; or a change of the
+    schema was refused, for the reason in the message.
     """
 
 
 class NotStarted(PqliteError, RuntimeError):
-    """A store was used before `start()` or after `close()`, or in another event loop than that of `start()`."""
+    """A store was used before `start()`, after `close()`, or in another event loop than the one it was started in."""
 
 
 class StoreTimeout(PqliteError, TimeoutError):
-    """The database did not answer within the store's `timeout`, or its pool had no connection to give for so long.
+    """The database did not answer within the store's `timeout`, or no connection of the pool was free for so long.
 
-    `may_have_happened` says whether anything was sent: then it may have been done, or may yet be, and the connection
-    was closed. An enqueue with a `dedupe_key`, a cancel or a `mark_*` can be repeated safely.
+    `may_have_happened` says whether a statement was sent: then it may have taken effect, or still may, and the
+    connection was closed. An enqueue with a `dedupe_key`, a cancel or a `mark_*` can be repeated safely.
     """
 
     def __init__(self, message: str, *, may_have_happened: bool) -> None:
@@ -88,7 +88,7 @@ class StoreTimeout(PqliteError, TimeoutError):
         self.may_have_happened = may_have_happened
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with what it was made of."""
+        """Pickle with the arguments of the constructor."""
         return partial(type(self), may_have_happened=self.may_have_happened), self.args
 
 
@@ -108,31 +108,31 @@ class JobFailed(PqliteError):
         self.errors = errors
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with what it was made of."""
+        """Pickle with the arguments of the constructor."""
         return type(self), (self.job_id, self.status, self.last_error, self.errors)
 
 
 class JobTimeoutError(PqliteError, TimeoutError):
-    """A job that was waited for has not ended in time. The job is left alone."""
+    """A job that was waited for has not ended in time. The job is not changed."""
 
 
 class UnexpectedResult(PqliteError):
-    """A job is DONE, and its result is not what its handler's return annotation says. It is there, see `store.get`."""
+    """A job is DONE, but its result does not match the handler's return annotation. `store.get` returns it as JSON."""
 
 
 class DedupeKeyBusy(PqliteError):
-    """Another transaction that has not ended yet holds the dedupe key; nothing was written. Safe to repeat."""
+    """Another open transaction holds the dedupe key; nothing was written. Safe to repeat."""
 
 
 class DedupeConflict(PqliteError):
-    """An active job holds the dedupe key: a newer one, so that this one cannot become active again (`retry`); or one
-    that will not do the work, see the subclasses (`enqueue`).
+    """An active job holds the dedupe key. From `retry`: a newer job, so that the old one cannot become active again.
+    From `enqueue`: a job that will not do the work, see the subclasses.
     """
 
 
 class HeldByCancelledJob(DedupeConflict):
-    """The job that holds the dedupe key, `job_id`, was asked to cancel and still runs, so nobody would do the work.
-    Nothing was enqueued. To get a new run, wait for its end and enqueue again:
+    """The job that holds the dedupe key, `job_id`, was asked to cancel and still runs. Nothing was enqueued. To get a
+    new run, wait for its end and enqueue again:
 
         except HeldByCancelledJob as held:
             await store.wait_for(held.job_id, raise_on_failure=False)
@@ -177,7 +177,7 @@ class HeldByThisJob(DedupeConflict):
 
 
 class NotInTransaction(PqliteError):
-    """The caller's connection is in no transaction, so nothing would be rolled back with it; nothing was done."""
+    """The caller's connection is not in a transaction, so that the write could not be rolled back; nothing was done."""
 
 
 class NotCommitted(PqliteError):
@@ -189,28 +189,28 @@ class LeaseLost(PqliteError):
 
 
 class JobCancelled(PqliteError):
-    """Somebody asked to cancel the job before it could complete; the completing transaction was rolled back."""
+    """The job was asked to cancel before it could complete; the completing transaction was rolled back."""
 
 
 class WorkerError(PqliteError, RuntimeError):
-    """A worker cannot start or go on, was entered while it runs, or did not stop cleanly; the message says which."""
+    """A worker cannot start or continue, was entered while it runs, or did not stop cleanly; see the message."""
 
 
 class HandlerSignal(Exception):
-    """Base of what a handler raises, or returns, to say how its attempt ends.
+    """Base of the signals that a handler raises, or returns, to end its attempt.
 
-    Raised in a task of a task group, `Fail` and `Cancel` count whatever the other tasks raise, the others if nothing
-    else is raised.
+    In a task group, `Fail` and `Cancel` take precedence over everything that other tasks raise; the other signals count
+    only if all tasks that raise raise signals.
     """
 
     def __init__(self, reason: object = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        """What the handler gave: a sentence, or the exception that made it decide so."""
+        """The handler's reason: a sentence or an exception."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as it is: a class of the user's own may be made of other arguments than its base."""
-        return _as_it_was, (type(self), self.args), vars(self)
+        """Pickle without the constructor: that of a user's subclass may take other arguments."""
+        return _without_init, (type(self), self.args), vars(self)
 
 
 class Fail(HandlerSignal):
@@ -226,7 +226,7 @@ class RetryAfter(HandlerSignal):
 
     def __init__(self, delay: float | timedelta, reason: object = "") -> None:
         super().__init__(reason)
-        self.delay = _checked(self, delay)
+        self.delay = _checked_delay(self, delay)
 
 
 class Snooze(HandlerSignal):
@@ -234,14 +234,14 @@ class Snooze(HandlerSignal):
 
     def __init__(self, delay: float | timedelta, reason: object = "") -> None:
         super().__init__(reason)
-        self.delay = _checked(self, delay)
+        self.delay = _checked_delay(self, delay)
 
 
-def _as_it_was(kind: type[HandlerSignal], args: tuple[object, ...]) -> HandlerSignal:
+def _without_init(kind: type[HandlerSignal], args: tuple[object, ...]) -> HandlerSignal:
     return kind.__new__(kind, *args)
 
 
-def _checked(signal: HandlerSignal, delay: float | timedelta) -> float | timedelta:
+def _checked_delay(signal: HandlerSignal, delay: float | timedelta) -> float | timedelta:
     if not isinstance(delay, (int, float, timedelta)):
         raise TypeError(f"{type(signal).__name__} takes seconds or a timedelta, and then a reason, not {delay!r}")
     return delay

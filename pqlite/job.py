@@ -1,4 +1,4 @@
-"""What a row of the jobs table means."""
+"""A job as a value: read from the jobs table (Job), to be enqueued (NewJob), and the verdict on it (Enqueued)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R_co = TypeVar("R_co", covariant=True)
 Id_co = TypeVar("Id_co", bound=int, covariant=True)
 
 PAYLOAD_VERSION = "payload_version"
-"""The key of a job's metadata that says which version of its type's payload it has; without it, it has version 1."""
+"""The metadata key that holds the version of a job's payload; without it, the version is 1."""
 
 
 class JobStatus(StrEnum):
@@ -31,13 +31,13 @@ class JobStatus(StrEnum):
 
 @dataclass(slots=True)
 class Job:
-    """One job, as it was when it was read. Changing it changes nothing in the database.
+    """One job, as it was when it was read. Changing the object changes nothing in the database.
 
-    `attempts` counts starts, the current one included; `claims` counts every claim and is, with `locked_by`, the
-    fence of an outcome; `crashes` counts workers that died holding the job. `payload`, `result`, `metadata` and
-    `progress` are decoded JSON (where SQL has put in what Python cannot read, an object that says why). Times are
-    aware datetimes. A job that a worker has just claimed carries nothing of what follows `cancel_requested_at`, such
-    as `last_error` and `errors`: read it with `store.get` if a handler needs that.
+    `attempts` counts starts, including the current one. `claims` counts claims: an outcome is accepted only with the
+    current `claims` and `locked_by`. `crashes` counts workers that died while they ran the job. `payload`, `result`,
+    `metadata` and `progress` are decoded JSON; a value that Python cannot read, written by SQL, is an object that says
+    why. Times are aware datetimes. A claimed job has default values in the fields after `cancel_requested_at`, such as
+    `last_error` and `errors`; a handler reads those with `store.get`.
     """
 
     id: int
@@ -72,18 +72,18 @@ class Job:
 
 
 class JobId(int, Generic[R_co]):
-    """The id of a job that a handler's `.new(...)` has made: a plain int wherever it goes, but `store.wait_for` knows
-    by it what the job's result is, and so do type checkers.
+    """The id of a job made by a handler's `.new(...)`: an int that also carries the type of the job's result, for
+    `store.wait_for` and for type checkers.
     """
 
     __slots__ = ()
 
     @classmethod
     def read(cls, result: Any) -> R_co:
-        """Return a job's result, a JSON value, as what the handler's return annotation says.
+        """Return a job's result, a JSON value, converted to the handler's return annotation.
 
         Raises:
-            UnexpectedResult: it is nothing of the kind. ConfigurationError: nothing of the kind can be JSON.
+            UnexpectedResult: it does not match. ConfigurationError: the annotation's type cannot be read from JSON.
         """
         read: R_co = result
         return read
@@ -105,7 +105,7 @@ class JobOutcome(Generic[R_co]):
 
 
 class JobOptions(TypedDict, total=False):
-    """What can be said of a job beside its type and payload; what is left out keeps its value. See JobStore.enqueue."""
+    """The options of a job beside its type and payload; those left out keep their values. See JobStore.enqueue."""
 
     dedupe_key: str | None
     run_after: datetime | timedelta | None
@@ -120,10 +120,10 @@ class JobOptions(TypedDict, total=False):
 
 
 def unknown_names(given: Iterable[Any], known: Collection[str]) -> str:
-    """Return those of the given names that are not known, and which known ones are meant: for an error's message."""
+    """Return the given names that are unknown, and the closest known ones: for an error's message."""
     unknown = [name for name in given if name not in known]
     close = [match for name in unknown for match in get_close_matches(str(name), list(known), 1, 0.5)]
-    advice = f"is it {', '.join(map(repr, close))}?" if close else f"there are {', '.join(known)}."
+    advice = f"is it {', '.join(map(repr, close))}?" if close else f"the known ones are {', '.join(known)}."
     return f"{', '.join(map(repr, unknown))}; {advice}"
 
 
@@ -131,7 +131,7 @@ def unknown_names(given: Iterable[Any], known: Collection[str]) -> str:
 class NewJob:
     """A job to enqueue, with `store.enqueue` or `store.enqueue_many`; the fields mean what `enqueue`'s arguments mean.
 
-    `version` is that of the payload; one above 1 is kept in the job's metadata, as `payload_version`.
+    `version` is the version of the payload; one above 1 is stored in the job's metadata, as `payload_version`.
     """
 
     job_type: str
@@ -152,7 +152,7 @@ class NewJob:
         """Return a copy with these options instead of its own.
 
         Raises:
-            TypeError: there is no such option; the message has the closest one.
+            TypeError: there is no such option; the message names the closest one.
         """
         try:
             return replace(self, **options)
@@ -162,26 +162,27 @@ class NewJob:
 
 @dataclass(slots=True, kw_only=True)
 class TypedJob(NewJob, Generic[R_co]):
-    """A job that `handler.new(...)` has made: its arguments fit, and `R_co` is what its handler will return.
+    """A job made by `handler.new(...)`: its payload is validated, and `R_co` is the type of the handler's result.
 
-    `id_type` is that of its id, once it is enqueued.
+    `id_type` is the type of its id after it was enqueued.
     """
 
     id_type: type[JobId[R_co]] = field(default=cast("Any", JobId), repr=False, compare=False)
 
 
 NewJobs: TypeAlias = Iterable[NewJob | Mapping[str, Any]] | AsyncIterable[NewJob | Mapping[str, Any]]
-"""What `store.enqueue_many` takes: lists, generators, async generators; of jobs, or of mappings with their fields."""
+"""The argument of `store.enqueue_many`: a list, generator or async generator of jobs, or of mappings with their fields.
+"""
 
 
 TypedJobs: TypeAlias = Iterable[TypedJob[R]] | AsyncIterable[TypedJob[R]]
-"""The same, of jobs that handlers have made: their ids know their results' types."""
+"""The same, of jobs made by handlers: their ids carry the types of their results."""
 
 
 class Enqueued(NamedTuple, Generic[Id_co]):
     """The verdict on one job of `store.enqueue_many`: its id, and whether it is new or was active already.
 
-    The id is an int; of a job that `handler.new(...)` has made, a JobId.
+    The id is an int; for a job made by `handler.new(...)` it is a JobId.
     """
 
     id: Id_co
@@ -189,14 +190,15 @@ class Enqueued(NamedTuple, Generic[Id_co]):
 
     @property
     def cancelling(self) -> bool:
-        """Return whether the job was not enqueued, and the active job with its key was asked to cancel and still runs:
-        then nobody will do the work, unless it is enqueued again after that job has ended.
+        """Return whether the job was not enqueued because a job with its key was asked to cancel and still runs.
+
+        Enqueue it again after that job has ended, or the work is not done.
         """
         return False
 
 
 class EnqueuedBehindCancelled(Enqueued[Id_co]):
-    """The verdict whose `cancelling` is True. A class of its own, so that a verdict stays a pair."""
+    """The verdict whose `cancelling` is True. A class of its own, so that a verdict stays a tuple of two."""
 
     __slots__ = ()
 
@@ -207,7 +209,7 @@ class EnqueuedBehindCancelled(Enqueued[Id_co]):
 
 
 class TakenOver(NamedTuple):
-    """A job that was taken from a dead or unknown holder, and what became of it."""
+    """A job that was taken over from a dead or unregistered worker, with its new status."""
 
     id: int
     job_type: str
@@ -218,4 +220,4 @@ class TakenOver(NamedTuple):
 
 
 current_job: ContextVar[Job | None] = ContextVar("pqlite_job", default=None)
-"""The job whose attempt runs here, in the tasks and threads that its handler started as well; None elsewhere."""
+"""The job whose attempt runs in this context, also in tasks and threads that its handler started; None elsewhere."""

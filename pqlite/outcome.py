@@ -1,4 +1,4 @@
-"""How an attempt ended: one value, decided the moment the handler returns or raises."""
+"""The outcome of an attempt: one value, decided when the handler returns or raises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pqlite.job import Job, JobStatus
 
 
 class Verb(StrEnum):
-    """What is to become of the job."""
+    """The kind of an outcome."""
 
     DONE = "DONE"
     RETRY = "RETRY"
@@ -21,9 +21,9 @@ class Verb(StrEnum):
 
 # A tuple, because one is made for every attempt: a frozen dataclass takes almost three times as long to make.
 class Outcome(NamedTuple):
-    """What is to become of a claimed job, as the attempt decided. `result` is encoded JSON; `delay` is in seconds.
+    """What the database is to do with a claimed job. `result` is encoded JSON; `delay` is in seconds.
 
-    `committed` says that the handler completed the job in a transaction of its own: there is nothing left to write.
+    `committed` means that the handler completed the job in a transaction of its own, so that nothing is left to write.
     """
 
     job: Job
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
     @property
     def expected(self) -> JobStatus:
-        """Return the status that the job will have, unless somebody asks to cancel it meanwhile."""
+        """Return the status that the job will have, unless it is asked to cancel meanwhile."""
         match self.verb:
             case Verb.DONE:
                 return JobStatus.DONE

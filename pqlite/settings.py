@@ -1,4 +1,4 @@
-"""Every knob of a worker, its default and unit, and the environment variables that override it."""
+"""The settings of a worker with their defaults and units, and the environment variables that override them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """A worker's numbers. Durations are timedeltas.
+    """A worker's settings. Durations are timedeltas.
 
-    `lease` is how long a worker may be silent before it counts as dead, `renew_every` how often it speaks.
-    `retain_done` and `retain_failed` are how long finished jobs stay (None: for ever, zero: not at all).
+    A worker that has not renewed its lease for `lease` counts as dead; it renews every `renew_every`. Finished jobs are
+    kept for `retain_done` and `retain_failed` (None: for ever, zero: not at all).
     """
 
     enabled: bool = True
@@ -36,7 +36,7 @@ class WorkerSettings:
     retain_failed: timedelta | None = timedelta(days=30)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, in a sentence."""
+        """Refuse invalid values with a ConfigurationError."""
         positive("concurrency", self.concurrency)
         for name in ("reap_stale_every", "default_stale_after", "shutdown_timeout", "lease", "renew_every"):
             if getattr(self, name) <= timedelta(0):
@@ -45,7 +45,7 @@ class WorkerSettings:
             if (value := getattr(self, name)) is not None and value < timedelta(0):
                 raise ConfigurationError(f"{name} must not be negative, not {value!r}")
         if self.lease < timedelta(seconds=12):
-            # Others may judge a worker 8 s after its last renewal; it must be able to give up first.
+            # Others may declare a worker dead 8 s after its last renewal; it must be able to stop its attempts first.
             raise ConfigurationError(f"lease must be 12 seconds or longer, not {self.lease!r}")
         if self.renew_every > timedelta(seconds=4):
             raise ConfigurationError(f"renew_every must be 4 seconds or shorter, not {self.renew_every!r}")
@@ -55,7 +55,7 @@ def positive(what: str, value: int) -> int:
     """Return a whole number of 1 or more.
 
     Raises:
-        ConfigurationError: it is none; the message calls it `what`.
+        ConfigurationError: it is not; the message calls it `what`.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigurationError(f"{what} must be a whole number of 1 or more, not {value!r}")
@@ -70,7 +70,7 @@ def timeout_seconds(what: str, value: float | timedelta) -> float:
     """
     given = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(given, (int, float)) or isinstance(given, bool) or not 0 < given < math.inf:
-        raise ConfigurationError(f"{what} must be a number of seconds above 0, or such a timedelta, not {value!r}")
+        raise ConfigurationError(f"{what} must be a number of seconds above 0, or a timedelta above 0, not {value!r}")
     return float(given)
 
 
@@ -113,10 +113,10 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any], str]] = {
 
 
 def from_environment(settings: WorkerSettings, environ: Mapping[str, str] | None = None) -> WorkerSettings:
-    """Return the settings with the WORKER_* variables applied: the environment is the deployment's switch.
+    """Return the settings with the WORKER_* variables applied. They win, so that a deployment can override the code.
 
     Raises:
-        ConfigurationError: a variable's value is malformed; the message names it and what is accepted.
+        ConfigurationError: a variable's value is malformed; the message names the variable and the accepted values.
     """
     environ = os.environ if environ is None else environ
     changes: dict[str, Any] = {}

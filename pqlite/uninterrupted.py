@@ -1,5 +1,4 @@
-"""For the few acts that a cancellation must not cut in two: a commit, a stop, a last write; and for the cancellations
-that are not ours."""
+"""Protects work such as a commit or a stop from cancellation, and a loop from the cancellation of another task."""
 
 from __future__ import annotations
 
@@ -14,16 +13,16 @@ T = TypeVar("T")
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T], *, on_cancel: Callable[[], None] | None = None) -> T:
-    """Await work to its end, whoever cancels meanwhile; the cancellation is delivered afterwards.
+    """Await work to its end, even if this task is cancelled; the cancellation is raised afterwards.
 
-    `on_cancel` is called at each cancellation, to make the work hurry. An error of the work takes precedence over the
-    cancellation. (A cancel scope alone does not do: a shield stops the scope's cancellations, not `Task.cancel`.)
+    `on_cancel` is called at each cancellation, and can make the work end sooner. An error of the work takes precedence
+    over the cancellation. (A shielded cancel scope is not enough: it does not stop `Task.cancel`.)
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            # A scope, once it is cancelled, would cancel in every round: it is heard once.
+            # A cancelled scope cancels at every await: shield after the first time.
             with anyio.CancelScope(shield=cancelled is not None):
                 await asyncio.wait([task])
         except asyncio.CancelledError as error:
@@ -38,8 +37,8 @@ async def uninterrupted(work: Coroutine[Any, Any, T], *, on_cancel: Callable[[],
 
 @contextmanager
 def others_cancellation_as(error: type[Exception], sentence: str) -> Iterator[None]:
-    """Raise an error in place of a CancelledError, unless somebody has cancelled this very task: it is that of
-    something the block awaited, such as a task that several share, and must not end what goes on.
+    """Raise an error in place of a CancelledError that does not come from a cancellation of this task, but from
+    something that the block awaited, such as a task that several callers share.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""What happens to jobs and workers, as typed values, and how it reaches observers.
+"""Typed events about jobs and workers, and their delivery to observers.
 
-types.py defines the events, announcer.py passes them on, observers.py keeps a bounded queue for each observer.
+types.py defines the events, announcer.py distributes them, observers.py keeps a bounded queue for each observer.
 """
 
 from pqlite.events.types import (

@@ -1,4 +1,4 @@
-"""Carries events to their observers without waiting for any of them."""
+"""Distributes events to observers without waiting for them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ DELIVERY_SECONDS = 1.0
 
 
 class Announcer:
-    """Takes events from any thread, and lets each observer hear them.
+    """Accepts events from any thread and puts them into the queue of each observer.
 
-    Events are gathered, and handed over once per turn of the event loop: a burst of them wakes each observer once.
-    `wanted` tells hot paths whether anybody wants each step of each job, so that nothing is built where nobody listens.
+    Events are collected and distributed once per iteration of the event loop, so that a burst wakes each observer once.
+    `wanted` tells hot paths whether the events of each step of a job have a receiver; if not, they are not created.
 
     Args:
         observers: see `pqlite.events.Observer`.
-        log: called at once with everything that is announced, where it is announced; it must neither block nor wait.
+        log: called with every event at once, by the thread that announces it; it must not block.
         limit: how many events may wait for one observer.
 
     Raises:
-        ConfigurationError: an observer cannot be called, or they are no list.
+        ConfigurationError: an observer is not callable, or `observers` is not a list.
     """
 
     def __init__(
@@ -41,48 +41,48 @@ class Announcer:
         self._limit = limit
         self._lock = threading.Lock()
         self._announced: deque[Event] = deque()
-        self._due: asyncio.AbstractEventLoop | None = None  # whose next turn hands over
+        self._due: asyncio.AbstractEventLoop | None = None  # the loop that has a `_distribute` scheduled
         self._mailboxes: tuple[Mailbox, ...] = ()
         self.wanted = False
-        """Whether anybody wants the steps of jobs that go well."""
+        """Whether there is an observer, or a log at DEBUG: the receivers of the events of jobs without errors."""
         for observer in listed("observers", observers):
             self.subscribe(observer)
-        self.ask()
+        self.refresh_wanted()
 
-    def ask(self) -> None:
-        """Find out what is wanted: asking the logger's level for each job would cost too much."""
+    def refresh_wanted(self) -> None:
+        """Set `wanted` again; reading the logger's level for each job would cost too much."""
         self.wanted = bool(self._mailboxes) or (self._log is not None and _logger.isEnabledFor(logging.DEBUG))
 
     def subscribe(self, observer: Observer) -> None:
-        """Add an observer; it hears what happens from now on. From any thread.
+        """Add an observer; it receives the events from now on. May be called from any thread.
 
         Raises:
-            ConfigurationError: it cannot be called.
+            ConfigurationError: it is not callable.
         """
         if not callable(observer):
             raise ConfigurationError(f"An observer must be a function that takes an event, not {observer!r}")
         with self._lock:
-            self._pass_on()
+            self._distribute_locked()
             self._mailboxes = (*self._mailboxes, mailbox_of(observer, self._limit))
-        self.ask()
+        self.refresh_wanted()
 
     def unsubscribe(self, observer: Observer) -> None:
-        """Remove an observer. It still hears what was announced so far. From any thread.
+        """Remove an observer. It still receives the events announced before. May be called from any thread.
 
         Raises:
             ValueError: it is not subscribed.
         """
         with self._lock:
-            self._pass_on()
-            leaving = next((mailbox for mailbox in self._mailboxes if mailbox.observer == observer), None)
-            if leaving is None:
+            self._distribute_locked()
+            removed = next((mailbox for mailbox in self._mailboxes if mailbox.observer == observer), None)
+            if removed is None:
                 raise ValueError(f"{observer!r} is not subscribed")
-            self._mailboxes = tuple(mailbox for mailbox in self._mailboxes if mailbox is not leaving)
-            leaving.end()
-        self.ask()
+            self._mailboxes = tuple(mailbox for mailbox in self._mailboxes if mailbox is not removed)
+            removed.end()
+        self.refresh_wanted()
 
     def __call__(self, event: Event) -> None:
-        """Let everybody hear an event, soon; nothing is raised."""
+        """Log an event, and schedule its delivery to all observers. Raises nothing."""
         if self._log is not None:
             try:
                 self._log(event)
@@ -93,18 +93,18 @@ class Announcer:
             try:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
-                self._hand_over()  # another thread, which has no turns to wait for
+                self._distribute()  # a thread without an event loop
             else:
-                if self._due is not loop:  # nobody waits for another loop, which may stand still
+                if self._due is not loop:  # do not rely on another loop: it may be blocked
                     self._due = loop
-                    loop.call_soon(self._hand_over)
+                    loop.call_soon(self._distribute)
 
     async def finish(self, seconds: float = DELIVERY_SECONDS) -> None:
-        """Return when the observers have heard all that was announced, or after so many seconds. Who is not done by
-        then does not hear the rest, which is logged. What is announced later is heard again.
+        """Return when the observers have received all events announced so far, or after so many seconds. The rest is
+        then dropped and the loss logged. Events that are announced later are delivered as before.
         """
         with self._lock:
-            self._pass_on()
+            self._distribute_locked()
             ends = {asyncio.wrap_future(mailbox.end()): mailbox for mailbox in self._mailboxes}
         if not ends:
             return
@@ -117,12 +117,12 @@ class Announcer:
                 if not end.cancel():
                     mailbox.join()
 
-    def _hand_over(self) -> None:
+    def _distribute(self) -> None:
         with self._lock:
-            self._pass_on()
+            self._distribute_locked()
 
-    def _pass_on(self) -> None:
-        self._due = None  # before looking: who announces from now on asks for another time
+    def _distribute_locked(self) -> None:
+        self._due = None  # first: an event announced from now on schedules the next call
         events = [self._announced.popleft() for _ in range(len(self._announced))]
         for mailbox in self._mailboxes:
             mailbox.put(events)

@@ -1,8 +1,8 @@
 """Events: what workers and stores report to observers, such as the log, metrics and tests.
 
 Observers run apart from the jobs, and cannot make one fail or wait. They receive an event soon after it happened; `at`
-says when. The `Job` in an event is the worker's own object, not a copy: do not change it. It may have changed since: a
-job that has just started may be DONE when an observer looks at it. Events and outcomes do not change.
+is the time it happened. The `Job` in an event is the worker's own object, not a copy: do not change it. It may have
+changed since: a job that has just started may be DONE when an observer reads it. Events and outcomes do not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Event:
 
 Observer: TypeAlias = Callable[[Event], None] | Callable[[Event], Awaitable[None]]
 """Called with each event, in order, one at a time: a plain function in a thread of its own, `async def` in a task of
-its own on the event loop (which it must not block). Nothing waits for it, and what it raises is logged and ignored. It
+its own on the event loop (which it must not block). No job waits for it, and its exceptions are logged and ignored. It
 shares the process's CPU with the jobs.
 
 Up to 10,000 events wait for an observer. Further ones are dropped for it until it has received half of those; then it
@@ -91,8 +91,8 @@ class JobsClaimed(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobAdopted(WorkerEvent):
-    """A job was claimed a second time while its attempt still runs here, or its outcome is still to be written: a crash
-    of the server had undone the first claim. The attempt, or the outcome, now counts for the second claim.
+    """A job was claimed a second time while its attempt still runs here, or its outcome is not written yet, because a
+    crash of the server undid the first claim. The attempt, or the outcome, now belongs to the second claim.
     """
 
     job: Job
@@ -107,7 +107,7 @@ class JobStarted(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobStopping(WorkerEvent):
-    """An attempt was asked to stop; `reason` is that of `ctx.stop_requested`: timeout, cancel, shutdown or lease."""
+    """An attempt was asked to stop; `reason` is timeout, cancel, shutdown or lease, as in `ctx.stop_requested`."""
 
     job: Job
     reason: str
@@ -116,7 +116,7 @@ class JobStopping(WorkerEvent):
 @dataclass(frozen=True, slots=True)
 class JobEnded(WorkerEvent):
     """An attempt has ended, or was stopped before its handler was called. Its outcome is not written yet:
-    `outcome.expected` is the status that the job should get, JobSettled has the one that it got.
+    `outcome.expected` is the status that the job should get; JobSettled has the status that it got.
     """
 
     outcome: Outcome
@@ -127,8 +127,8 @@ class JobSettled(WorkerEvent):
     """An outcome was written to the database: of an attempt, or of a job that was claimed and then given back or
     cancelled before it started.
 
-    `status` is what the job is by now: DONE, FAILED, CANCELLED, or READY for another attempt. It can differ from what
-    the outcome asked for: a job that somebody has cancelled is not retried, nor one that has no attempts left.
+    `status` is the job's new status: DONE, FAILED, CANCELLED, or READY for another attempt. It can differ from
+    `outcome.expected`: a job that was cancelled meanwhile is not retried.
     """
 
     outcome: Outcome
@@ -152,7 +152,7 @@ class JobStuck(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ClaimsReleased(WorkerEvent):
-    """Jobs were given back that this worker had claimed without learning of it: the answer to a claim was lost."""
+    """The worker gave back jobs of a claim whose answer was lost, for example with its connection."""
 
     job_ids: Sequence[int]
 
@@ -173,7 +173,7 @@ class JobsPruned(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFired(WorkerEvent):
-    """A slot of a schedule has become a job, `lateness` after it (by the server's clock)."""
+    """A job was enqueued for a slot of a schedule, `lateness` after the slot (by the server's clock)."""
 
     name: str
     slot: datetime
@@ -183,7 +183,7 @@ class ScheduleFired(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSkipped(WorkerEvent):
-    """A slot found the schedule's previous job (`job_id`) active: it is given up; or `held`, and waits for its end."""
+    """At a slot the schedule's previous job (`job_id`) was still active: the slot is skipped, or waits if `held`."""
 
     name: str
     slot: datetime
@@ -193,7 +193,7 @@ class ScheduleSkipped(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleMissed(WorkerEvent):
-    """So many slots of a schedule passed while no worker ran, and are given up. From 100 on they are not counted."""
+    """So many slots of a schedule passed while no worker ran, and are skipped. They are counted up to 100."""
 
     name: str
     slots: int
@@ -201,8 +201,8 @@ class ScheduleMissed(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFailed(WorkerEvent):
-    """A schedule does not work: its row says something that cannot be computed or enqueued, or nobody handles its jobs.
-    Told once for each reason.
+    """A schedule does not work: a value in its row is invalid, its job cannot be enqueued, or no worker has a handler
+    for it. Announced once for each reason.
     """
 
     name: str
@@ -219,7 +219,7 @@ class LoopBlocked(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoopFailed(WorkerEvent):
-    """A background loop (`part`) failed, and pauses before it tries again; it is the `failures`-th failure in a row."""
+    """A background loop (`part`) failed and pauses before its next try; `failures` counts the failures in a row."""
 
     part: str
     error: BaseException
@@ -239,8 +239,8 @@ class LoopRecovered(WorkerEvent):
 
 @dataclass(frozen=True, slots=True)
 class StoreEvent(Event):
-    """Something that was done through one store object, in this process. What other processes do, or SQL, is not
-    reported; outcomes are reported by the worker.
+    """A change made through one store object, in this process. Changes by other processes or by SQL are not reported;
+    outcomes are reported by the worker.
     """
 
 
@@ -257,8 +257,8 @@ class EnqueuedJob(NamedTuple):
 class JobsEnqueued(StoreEvent):
     """Jobs were enqueued: one by `enqueue`, or those of one `enqueue_many`.
 
-    `committed` is False on the caller's own connection: whether they come to exist is decided by its transaction, whose
-    end is not reported.
+    `committed` is False on the caller's own connection: the jobs exist once its transaction commits, which is not
+    reported.
     """
 
     jobs: Sequence[EnqueuedJob]

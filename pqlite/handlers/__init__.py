@@ -1,4 +1,4 @@
-"""The user's side: handlers by job type, what they declare, and the context they are called with."""
+"""Handlers: their registry and declarations, the context and dependencies they get, and middleware around them."""
 
 from pqlite.handlers.calls import compiled
 from pqlite.handlers.context import JobContext

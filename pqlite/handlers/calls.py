@@ -1,4 +1,4 @@
-"""A handler and what is around it become one callable, once, when a worker starts."""
+"""Compiles a handler, its dependencies and the middleware around it into one callable, when a worker starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pqlite.handlers.plain import AnyHandler, Handler
 from pqlite.handlers.typed import TypedHandler
 
 Runner: TypeAlias = Callable[[Handler, JobContext], Awaitable[Any]]
-"""Calls a plain function with a context, away from the event loop; returns what it returns. See worker/runners.py."""
+"""Calls a plain function with a context, away from the event loop, and returns its result. See worker/runners.py."""
 
 
 def compiled(handler: AnyHandler, in_thread: Runner, middleware: Sequence[Middleware] = ()) -> CallNext:
-    """Return what runs an attempt of the handler when it is called, and awaited, on the event loop.
+    """Return an async callable that runs one attempt of the handler on the event loop.
 
-    A plain `async def` handler without middleware is returned as it is: what is not used costs nothing.
+    A plain `async def` handler without middleware is returned as it is, so that it has no overhead.
     """
     if isinstance(handler, TypedHandler):
         return wrapped(_typed(handler, in_thread), middleware)
@@ -44,9 +44,9 @@ def _typed(handler: TypedHandler[..., Any, ..., Any], in_thread: Runner) -> Call
 
 
 def _injected(handler: TypedHandler[..., Any, ..., Any], in_thread: Runner) -> CallNext:
-    """Return what makes the dependencies, calls the handler, and closes them.
+    """Return a callable that opens the dependencies, calls the handler, and closes them.
 
-    `handler.injection` is looked up for each attempt: tests replace it while a worker runs.
+    `handler.injection` is read for each attempt, because tests replace it while a worker runs.
     """
     function, arguments, runs_on_loop = handler.function, handler.payload.arguments, is_async(handler.function)
     takes_context = handler.takes_context
@@ -72,7 +72,7 @@ def _injected(handler: TypedHandler[..., Any, ..., Any], in_thread: Runner) -> C
         given = arguments(ctx.job)
         with ExitStack() as stack:
             result = called(ctx, given, injection.enter_plain(ctx, stack))
-            # A decorated `async def` may look like a plain function: what it needs stays open until it has run.
+            # A decorated `async def` may look like a plain function: its dependencies stay open until it has run.
             return _closing(result, stack.pop_all()) if inspect.isawaitable(result) else result
 
     return run

@@ -1,4 +1,4 @@
-"""The context a handler is called with."""
+"""JobContext, the first argument of a handler."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def as_it_is(result: Any) -> Any:
 
 
 class JobContext:
-    """What a handler is called with: the claimed job, the store for follow-up jobs, and the worker's label.
+    """The context of one attempt: the claimed job, the store for follow-up jobs, and the worker's label.
 
-    `resources` is what `Worker(resources=)` made, by name. Its values have no types here; a dependency gives them one:
+    `resources` is the mapping of `Worker(resources=)`. Its values have no types here; a dependency gives them one:
 
         def get_pool(ctx: JobContext) -> asyncpg.Pool:
             pool: asyncpg.Pool = ctx.resources["pool"]
@@ -34,7 +34,7 @@ class JobContext:
 
         async def send(to: str, pool: asyncpg.Pool = Depends(get_pool)) -> None: ...
 
-    The store belongs to the event loop. A plain `def` handler, which runs in a thread, calls it by
+    The store belongs to the event loop. A plain `def` handler, which runs in a thread, calls it with
     `anyio.from_thread.run(ctx.store.enqueue, "next_step", {"id": 7})`; `ctx.complete()` is for `async def` handlers.
     """
 
@@ -53,8 +53,8 @@ class JobContext:
         self._finished = False
         self._completed_on = False
         self._write: Callable[[Any], Any] | None = as_it_is
-        """Writes a result by the handler's return annotation; None without an annotation. Set by the worker, or, for a
-        context made by hand, by the call of a declared handler."""
+        """Converts a result to JSON by the handler's return annotation; None without one. Set by the worker, or, for a
+        context that a test has made, by the call of a declared handler."""
 
     @property
     def attempt(self) -> int:
@@ -63,8 +63,8 @@ class JobContext:
 
     @property
     def scheduled_for(self) -> datetime | None:
-        """Return the slot that a schedule has enqueued the job for (of `run_schedule_now`, when that was called); None
-        if it was no schedule. However late it runs, and at each attempt, it is the same.
+        """Return the schedule's slot that the job was enqueued for (by `run_schedule_now`: the time of that call); None
+        if it was not enqueued by a schedule. It is the same in every attempt, even if the job runs late.
         """
         slot = (self.job.metadata or {}).get("scheduled_for")
         return datetime.fromisoformat(slot) if isinstance(slot, str) else None
@@ -86,27 +86,27 @@ class JobContext:
     def stop_requested(self) -> str | None:
         """Return why the handler should stop ('timeout', 'cancel', 'shutdown', 'lease'), None while it need not.
 
-        A coroutine is cancelled as well; a handler in a thread cannot be, and should look here now and then, or call
-        `raise_if_stopped`. One that has seen a reason here and returns counts as interrupted, and not as done, unless
-        it calls `mark_finished`. So does a coroutine that catches its cancellation and returns.
+        A coroutine is cancelled as well. A handler in a thread cannot be cancelled, and should check this regularly, or
+        call `raise_if_stopped`. A handler that has read a reason here and returns counts as interrupted, and not as
+        done, unless it calls `mark_finished`. So does a coroutine that catches its cancellation and returns.
         """
         if self._stop_reason is not None:
             self._noticed_stop = True
         return self._stop_reason
 
     def raise_if_stopped(self) -> None:
-        """Raise asyncio.CancelledError if the handler should stop; let it pass.
+        """Raise asyncio.CancelledError if the handler should stop; do not catch it.
 
-        For handlers in threads, between two steps of their work. The attempt ends as that of a cancelled coroutine:
-        a shutdown or a lost lease give the job back (no attempt counted), a cancel makes it CANCELLED, a timeout is an
-        error. `except Exception` does not catch it, `finally` and `with` are run.
+        For handlers in threads, between two steps of their work. The attempt ends like that of a cancelled coroutine:
+        after a shutdown or a lost lease the job is given back (no attempt counted), after a cancel it is CANCELLED, and
+        a timeout is an error. `except Exception` does not catch it; `finally` and `with` run.
         """
         if self.stop_requested is not None:
             raise asyncio.CancelledError(f"the handler was asked to stop: {self._stop_reason}")
 
     def mark_finished(self) -> None:
-        """Say that the work is finished although the handler noticed that it should stop: when it returns, the job is
-        DONE. Not after a timeout, when only what `complete` has committed counts.
+        """Declare the work finished although the handler noticed that it should stop: when it returns, the job is DONE.
+        This has no effect after a timeout; then only what `complete` has committed counts.
         """
         self._finished = True
 
@@ -119,12 +119,12 @@ class JobContext:
     def complete(self, *, conn: Any = None, result: Any = None) -> AbstractAsyncContextManager[Any] | Awaitable[None]:
         """Make the job DONE in the transaction of the handler's own writes: both are committed, or neither is.
 
-        On a connection of the store's, in a transaction that begins and ends with the block (do not keep it):
+        On a connection of the store, in a transaction that begins and ends with the block (do not use it afterwards):
 
             async with ctx.complete(result={"rows": 3}) as conn:
                 await conn.execute("insert into ledger ...")
 
-        Or in a transaction of your own, as its last act. Anything that `store.enqueue(conn=)` takes will do:
+        Or in a transaction of your own, as its last statement; `conn` is what `store.enqueue(conn=)` takes:
 
             async with sessions.begin() as session:
                 session.add(Entry(...))
@@ -137,9 +137,9 @@ class JobContext:
         back, unless the commit has begun.
 
         Raises:
-            LeaseLost: the job is somebody else's by now; everything is rolled back.
-            JobCancelled: somebody asked to cancel it; everything is rolled back.
-            NotInTransaction: `conn` is in no transaction; nothing was done.
+            LeaseLost: the claim is no longer current; everything is rolled back.
+            JobCancelled: the job was asked to cancel; everything is rolled back.
+            NotInTransaction: `conn` is not in a transaction; nothing was done.
             PayloadError: the result does not fit the return annotation, or cannot be stored; nothing was done.
         """
         if result is not None and self._write is not None:
@@ -151,7 +151,7 @@ class JobContext:
 
 
 class _Completion(AbstractAsyncContextManager[Any]):
-    """What `ctx.complete()` returns, which says so if it is not entered: then nothing is completed by it."""
+    """The context manager of `ctx.complete()`. It warns if it is never entered, because then it completes nothing."""
 
     __slots__ = ("_manager", "_used")
 
@@ -181,7 +181,7 @@ class _Completion(AbstractAsyncContextManager[Any]):
             warnings.warn(f"ctx.complete() did nothing; {_ENTER}", RuntimeWarning, stacklevel=2, source=self)
 
 
-_ENTER = "without a connection of yours, it is 'async with ctx.complete() as conn'"
+_ENTER = "without a connection of your own, use 'async with ctx.complete() as conn'"
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
@@ -191,6 +191,6 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
         super().__init__(_logger, {"job_id": job.id, "job_type": job.job_type, "attempt": job.attempts})
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add the attempt's fields to those that the caller gives."""
+        """Add the attempt's fields to the caller's `extra`."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs

@@ -1,4 +1,4 @@
-"""Dependencies: what a handler needs beside its payload, made for each attempt and closed after it."""
+"""Dependencies: objects that a handler needs beside its payload, opened for each attempt and closed after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pqlite.handlers.signature import Dependency, signature_of
 T = TypeVar("T")
 
 Replacements: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]
-"""Which function is called instead of which."""
+"""The functions to call instead of the keys."""
 
 NONE: Replacements = {}
 
@@ -39,10 +39,10 @@ def Depends(dependency: Callable[..., T]) -> T: ...
 def Depends(dependency: Callable[..., Any]) -> Any:
     """Mark a parameter as injected: `async def send(to: str, pool: Pool = Depends(get_pool))`.
 
-    It is no part of the payload. The dependency is called once for each attempt, however many ask for it, with its own
-    dependencies and, if one of its parameters is a JobContext, with that. It may be a function, a class, or a generator
-    that yields once: what follows the `yield` runs after the attempt, in reverse order, with the exception if there was
-    one (which it cannot swallow). Each of these may be async.
+    The parameter is not part of the payload. The dependency is called once for each attempt, even if several parameters
+    use it, with its own dependencies and with the JobContext if it has a parameter for that. It may be a function, a
+    class, or a generator that yields once: the code after the `yield` runs after the attempt, in reverse order, with
+    the exception if there was one (which it cannot suppress). Each of these may be async.
 
     Plain functions and generators are called on the event loop and must not block. For a plain `def` handler whose
     dependencies are all plain, all of them run in the handler's thread.
@@ -54,7 +54,9 @@ def Depends(dependency: Callable[..., Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One call: `arguments` are names, and which earlier step's value they get; None stands for the context."""
+    """One call. `arguments` are parameter names, each with the number of the step whose value it gets, or None for the
+    context.
+    """
 
     call: Callable[..., Any]
     kind: Kind
@@ -65,10 +67,10 @@ class _Step:
 
 
 class Injection:
-    """How the injected parameters of a function get their values: calls in the order in which they need each other.
+    """Provides the values of a function's injected parameters, by calls in the order of their dependencies.
 
     Raises:
-        ConfigurationError: a dependency asks for what nobody can give, or for itself.
+        ConfigurationError: a dependency has a parameter that cannot be filled, or depends on itself.
     """
 
     def __init__(self, injected: Mapping[str, Dependency], replaced: Replacements = NONE) -> None:
@@ -79,7 +81,7 @@ class Injection:
         self._injected = injected
         self._parameters = {name: self._place(each.call, ()) for name, each in injected.items()}
         self.plain = all(step.kind in (Kind.FUNCTION, Kind.GENERATOR) for step in self._steps)
-        """Whether nothing in it needs the event loop."""
+        """Whether no dependency is async."""
 
     def _place(self, call: Callable[..., Any], inside: tuple[Callable[..., Any], ...]) -> int:
         self._asked.add(call)
@@ -105,11 +107,11 @@ class Injection:
         return self._places[call]
 
     def asks_for(self, call: Callable[..., Any]) -> bool:
-        """Return whether somebody in it depends on the function, replaced or not."""
+        """Return whether the function is one of the dependencies, even if it is replaced."""
         return call in self._asked
 
     def replacing(self, replaced: Replacements) -> Injection:
-        """Return the same with other functions in the place of some, beside those that are replaced already.
+        """Return a copy with these replacements, in addition to those that it has.
 
         Raises:
             ConfigurationError: a replacement cannot be called, or depends on itself.
@@ -117,7 +119,7 @@ class Injection:
         return Injection(self._injected, {**self._replaced, **replaced})
 
     async def enter(self, ctx: JobContext, stack: AsyncExitStack) -> dict[str, Any]:
-        """Return the parameters' values; the stack closes what has to be closed."""
+        """Return the parameters' values; generators are closed by the stack."""
         values: list[Any] = []
         for step in self._steps:
             made = step.call(**step.with_values(ctx, values))
@@ -132,7 +134,7 @@ class Injection:
         return {name: values[step] for name, step in self._parameters.items()}
 
     def enter_plain(self, ctx: JobContext, stack: ExitStack) -> dict[str, Any]:
-        """The same without an event loop, where all of it is `plain`."""
+        """The same without an event loop, for dependencies that are all `plain`."""
         values: list[Any] = []
         for step in self._steps:
             made = step.call(**step.with_values(ctx, values))
@@ -156,7 +158,7 @@ def _opener(call: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
 
 
 def _opened(manager: AbstractContextManager[Any], stack: ExitStack | AsyncExitStack) -> Any:
-    """Enter a generator; let the stack close it, whose other generators see an error even if this one swallows it."""
+    """Enter a generator, and close it with the stack. If it suppresses an error, the other generators still get it."""
     value = manager.__enter__()
 
     def close(*error: Any) -> None:

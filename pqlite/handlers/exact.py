@@ -1,8 +1,8 @@
-"""A short way to JSON for values that certainly arrive equal, so that they need not be read back and compared.
+"""A fast path to JSON for values that are certain to arrive unchanged, so that they need not be read back and compared.
 
-A writer takes a value and returns its JSON value, the same that pydantic writes, or raises Uncertain: then the value is
-compared in full (see roundtrip.py). It looks at the value's own type, and not only at the annotation, because pydantic
-does not check a model again that was made without validation, or changed afterwards.
+A writer takes a value and returns the JSON value that pydantic would write, or raises Uncertain: then the value is
+read back and compared (see roundtrip.py). It checks the value's own type as well as the annotation, because pydantic
+does not validate again a model that was made without validation, or changed afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Writer: TypeAlias = Callable[[Any], Any]
 """Returns a value's JSON value, or raises Uncertain."""
 
 _HARMLESS = frozenset({"extra", "frozen", "from_attributes", "populate_by_name", "title", "validate_assignment"})
-"""Options of a model's configuration that change nothing in a field's JSON."""
+"""Options of a model's configuration that do not affect its JSON."""
 
 
 class Uncertain(Exception):
@@ -33,12 +33,12 @@ class Uncertain(Exception):
 
 
 def writer_of(annotation: Any, *, with_defaults: bool) -> Writer | None:
-    """Return the writer of an annotation's values, or None where only a comparison can tell.
+    """Return the writer of an annotation's values, or None if they must be compared.
 
     There is one for str, int, bool, float, None, Decimal, UUID, date, datetime, enumerations and Literals of strings,
-    lists, dictionaries with string keys, optionals, and models of these without aliases, excluded or private fields,
-    constraints, validators, serializers or an `__init__` of their own, which do not contain themselves. Of a model's
-    fields that were not set and have their default it leaves out those of constant defaults, unless `with_defaults`.
+    lists, dictionaries with string keys, optionals, and models of these that have no aliases, excluded or private
+    fields, constraints, validators, serializers or `__init__` of their own, and do not contain themselves. It omits a
+    model's fields that are not set and have their constant default, unless `with_defaults`.
     """
     return _writer_of(annotation, with_defaults, ())
 
@@ -66,7 +66,7 @@ def _writer_of(annotation: Any, with_defaults: bool, around: tuple[type[BaseMode
     return None
 
 
-def _as_it_is(kind: type) -> Writer:
+def _unchanged(kind: type) -> Writer:
     def write(value: Any) -> Any:
         if type(value) is not kind:
             raise Uncertain
@@ -110,7 +110,7 @@ def _datetime(value: Any) -> Any:
 
 
 _ATOMS: dict[Any, Writer] = {
-    **{kind: _as_it_is(kind) for kind in (str, int, bool, NoneType)},
+    **{kind: _unchanged(kind) for kind in (str, int, bool, NoneType)},
     float: _float,
     Decimal: _decimal,
     UUID: _uuid,
@@ -197,7 +197,7 @@ def _of_model(kind: type[BaseModel], with_defaults: bool, around: tuple[type[Bas
 
 
 def _is_simple(kind: type[BaseModel]) -> bool:
-    """Return whether pydantic reads and writes the model field by field, and nothing of the user's runs with it."""
+    """Return whether pydantic reads and writes the model field by field, without code of the user."""
     decorators = kind.__pydantic_decorators__
     return (
         not issubclass(kind, RootModel)

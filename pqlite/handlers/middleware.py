@@ -1,4 +1,4 @@
-"""What is wrapped around every attempt of a worker: middleware and hooks."""
+"""Middleware and hooks around every attempt of a worker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pqlite.handlers.context import JobContext
 logger = logging.getLogger(__name__)
 
 CallNext: TypeAlias = Callable[[JobContext], Awaitable[Any]]
-"""Runs the rest of an attempt; returns what the handler returns, raises what it raises. A handler in a thread is waited
-for, whoever cancels: a timeout around the call does not cut it short.
+"""Runs the rest of an attempt; returns what the handler returns, raises what it raises. A handler in a thread runs to
+its end even if the call is cancelled, for example by a timeout around it.
 """
 
 Middleware: TypeAlias = Callable[[JobContext, CallNext], Awaitable[Any]]
-"""An `async def middleware(ctx, call_next)` around each attempt. What it returns is the job's result, what it raises is
-how the attempt ends: return what `call_next(ctx)` returns, and let what that raises pass.
+"""An `async def middleware(ctx, call_next)` around each attempt. Its result is the job's result, and its exception ends
+the attempt: return what `call_next(ctx)` returns, and do not catch what that raises.
 """
 
 
@@ -27,14 +27,14 @@ class AfterJob(Protocol):
     """Called when a handler has ended. `error` is what it raised, None if it returned its `result`."""
 
     def __call__(self, ctx: JobContext, /, *, result: Any, error: BaseException | None) -> Awaitable[None] | None:
-        """See how it ended."""
+        """Receive the result or the error."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Functions, plain or `async def`, called at the beginning and the end of each attempt. They run on the event loop,
-    and are a part of the attempt: its timeout, or another reason to stop, cancels them as it cancels the handler.
+    """Functions, plain or `async def`, called at the beginning and the end of each attempt. They run on the event loop
+    and are part of the attempt: a timeout, or another reason to stop, cancels them like the handler.
 
         async def before(ctx: JobContext) -> None: ...
 
@@ -42,9 +42,9 @@ class Hooks:
 
         Worker(store, handlers, hooks=Hooks(before_job=before, after_job=after))
 
-    What `before_job` raises ends the attempt as if the handler had raised it. `after_job` is called whenever
-    `before_job` has returned, also after a cancellation; what it raises is logged and changes nothing. To change how
-    an attempt ends, use middleware.
+    An exception of `before_job` ends the attempt as if the handler had raised it. `after_job` is called whenever
+    `before_job` has returned, also after a cancellation; its exceptions are logged and ignored. To change the outcome
+    of an attempt, use middleware.
     """
 
     before_job: Callable[[JobContext], Awaitable[None] | None] | None = None
@@ -92,5 +92,5 @@ async def _after(hooks: Hooks, ctx: JobContext, result: Any, error: BaseExceptio
 
 
 async def _awaited(answer: Awaitable[None] | None) -> None:
-    if answer is not None and inspect.isawaitable(answer):  # asking costs more than calling the hook
+    if answer is not None and inspect.isawaitable(answer):  # `isawaitable` costs more than calling the hook
         await answer

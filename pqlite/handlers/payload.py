@@ -1,4 +1,4 @@
-"""Arguments to payload and back: checked when a job is made, and again before it runs."""
+"""Converts arguments to a payload when a job is made, and back before it runs, with validation both times."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pqlite.handlers.signature import Signature, is_plain
 from pqlite.job import PAYLOAD_VERSION, Job
 
 Upgrade: TypeAlias = Callable[[Any], Any]
-"""Makes a payload of one version one of the next. It gets a copy of the JSON value, and may change it."""
+"""Converts a payload of one version to the next. It gets a copy of the JSON value, and may change it."""
 
 NEWER_WORKER_WITHIN = 30.0
-"""How long a job whose payload is too new is left to others, in seconds, if it gets here. Workers do not claim it."""
+"""For how many seconds a job is snoozed whose payload is too new, if one is claimed although workers leave it alone."""
 
 _MISSING = inspect.Parameter.empty
 _CONFIG = ConfigDict(
@@ -37,16 +37,16 @@ _PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
 class Payload:
-    """The payload of one job type: an object of its arguments, or, where that is the only one, a pydantic model.
+    """The payload of one job type: an object of its arguments, or a pydantic model if that is the only argument.
 
     Args:
         job_type: for messages.
         signature: the handler's.
-        version, upgrade: which version it has now, and how one of version n becomes one of n + 1; a version without an
-            upgrade is taken as it is.
+        version, upgrade: the present version, and the functions that convert version n to n + 1; a version without an
+            upgrade is not converted.
 
     Raises:
-        ConfigurationError: a parameter's annotation is nothing that JSON can be read as; an upgrade is out of place.
+        ConfigurationError: a parameter's annotation cannot be read from JSON, or an upgrade's version is wrong.
     """
 
     def __init__(self, job_type: str, signature: Signature, version: int, upgrade: Mapping[int, Upgrade]) -> None:
@@ -72,7 +72,7 @@ class Payload:
                 self._whole = name, annotation
         annotations = [annotation for annotation, _ in signature.payload.values()]
         self._plain = all(is_plain(annotation, _PLAIN) for annotation in annotations)
-        """Whether the arguments are JSON values of kinds that arrive as they are."""
+        """Whether the arguments are plain JSON values, which arrive unchanged."""
         self._model = self._whole[1] if self._whole is not None else self._made_model()
         writers = {
             field: writer_of(note, with_defaults=False) for field, note in zip(self._names, annotations, strict=True)
@@ -82,7 +82,7 @@ class Payload:
             self._writers = None
 
     def _made_model(self) -> type[BaseModel]:
-        # The names are ours, the arguments' are aliases: any name can be an argument's, also one that BaseModel has.
+        # The arguments' names are aliases of generated field names, so that they may be names that BaseModel uses.
         fields: dict[str, Any] = {}
         for field, name in self._names.items():
             annotation, default = self._signature.payload[name]
@@ -95,8 +95,8 @@ class Payload:
                     _model({field: fields[field]})
                 except _UNFIT as reason:
                     raise ConfigurationError(
-                        f"Parameter {name!r} of {self._job_type!r} cannot be a part of its payload: "
-                        f"{str(reason).partition(chr(10))[0]} What is no data can be injected: {name} = Depends(...)"
+                        f"Parameter {name!r} of {self._job_type!r} cannot be part of its payload: "
+                        f"{str(reason).partition(chr(10))[0]} Other objects can be injected: {name} = Depends(...)"
                     ) from None
             raise ConfigurationError(f"The arguments of {self._job_type!r} cannot be a payload: {error}") from None
 
@@ -106,13 +106,13 @@ class Payload:
         return self._whole is not None
 
     def of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return the payload that calls the handler with these arguments: what was left out stays out.
+        """Return the payload that calls the handler with these arguments, without those that were left out.
 
         Raises:
-            PayloadError: they do not fit the signature, or would not arrive as they are.
+            PayloadError: they do not fit the signature, or would not arrive unchanged.
         """
         values = self._bound(args, kwargs)
-        # Not model_validate: passing its options on costs half as much as what it does.
+        # Not model_validate, whose options cost half as much time as the validation.
         validate = self._model.__pydantic_validator__.validate_python
         try:
             model = validate(values if self._whole is None else self._the_whole(values))
@@ -141,7 +141,7 @@ class Payload:
         return {self._names[field]: write(values[field]) for field, write in writers.items() if field in given}
 
     def _compared(self, model: BaseModel) -> Any:
-        """Return the payload, after it was read back and compared.
+        """Return the payload after reading it back and comparing it.
 
         Raises:
             PayloadError: it cannot be written or read back, or would arrive changed.
@@ -161,8 +161,8 @@ class Payload:
             raise PayloadError(f"The arguments of {self._job_type!r} cannot be stored as JSON: {error}") from None
         if changed is not None:
             raise PayloadError(
-                f"The arguments of {self._job_type!r} cannot be carried by JSON: {changed}. The handler would be given "
-                "other values than these; the annotation, aliases, `exclude` and serializers say what JSON carries"
+                f"The arguments of {self._job_type!r} cannot be carried by JSON: {changed}. The handler would receive "
+                "other values; the annotation, aliases, `exclude` and serializers decide what JSON carries"
             )
         return payload
 
@@ -179,9 +179,9 @@ class Payload:
         """Return the handler's arguments, by name.
 
         Raises:
-            Fail: the payload does not fit, and never will.
-            Snooze: it has a version that this worker does not know yet.
-            Exception: what an upgrade raised.
+            Fail: the payload does not fit the handler.
+            Snooze: its version is newer than this worker supports.
+            Exception: an upgrade raised it.
         """
         payload = job.payload
         version = job.metadata.get(PAYLOAD_VERSION, 1) if job.metadata else 1
@@ -200,7 +200,7 @@ class Payload:
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise Fail(f"The job's metadata say {PAYLOAD_VERSION}: {version!r}, which is no version")
         if version > self.version:
-            # It is neither an error nor an attempt: while a new release is being rolled out, both are at work.
+            # Not an error, and not counted as an attempt: both releases run during a rolling deploy.
             raise Snooze(
                 NEWER_WORKER_WITHIN,
                 f"The payload has version {version}; this worker knows {self._job_type!r} up to version "
@@ -221,7 +221,7 @@ class Payload:
             raise PayloadError(f"{self._job_type!r} was given its argument {name!r} twice")
         values.update(kwargs)
         for name in values.keys() & self._signature.injected.keys():
-            raise PayloadError(f"{name!r} of {self._job_type!r} is injected when the job runs, and no part of it")
+            raise PayloadError(f"{name!r} of {self._job_type!r} is injected when the job runs; it cannot be passed")
         return values
 
     def _the_whole(self, values: dict[str, Any]) -> Any:
@@ -242,7 +242,7 @@ def _model(fields: dict[str, Any]) -> type[BaseModel]:
 
 
 def _described(error: ValidationError) -> str:
-    """Return what is wrong and where. Not the values: they may be secrets, and end in logs."""
+    """Return what is wrong and where, without the values: they may be secrets, and the text is logged."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     parts = [f"{'.'.join(map(str, each['loc'])) or 'payload'}: {each['msg']}" for each in found[:_REPORTED]]
     return "; ".join(parts) + (f" (and {len(found) - _REPORTED} more)" if len(found) > _REPORTED else "")

@@ -1,4 +1,4 @@
-"""What a worker is given: functions by job type, plain or declared."""
+"""Plain handlers, and the checks of the handlers that a worker is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pqlite.handlers.typed import TypedHandler
 from pqlite.store.validation import name
 
 Handler: TypeAlias = Callable[[JobContext], Awaitable[Any] | Any]
-"""Runs a job: `async def` on the event loop, plain `def` in a thread. What it returns is kept in `jobs.result`."""
+"""Runs a job: `async def` on the event loop, plain `def` in a thread. Its result is stored in `jobs.result`."""
 
 AnyHandler: TypeAlias = Handler | TypedHandler[..., Any, ..., Any]
 """A plain handler, or one that was declared in a `Handlers` registry."""
@@ -23,8 +23,8 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
     """Return the handlers by job type.
 
     Raises:
-        ConfigurationError: there are none, a job type is no name, or a handler yields or cannot be called with a
-            JobContext.
+        ConfigurationError: there are none, a job type is not a valid name, or a handler yields or cannot be called with
+            a JobContext.
     """
     if not isinstance(handlers, Mapping):
         raise ConfigurationError(
@@ -41,16 +41,16 @@ def checked(handlers: Mapping[str, AnyHandler]) -> dict[str, AnyHandler]:
             raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {handler!r}")
         refuse_generator(handler, f"The handler of {job_type!r}")
         if not isinstance(handler, TypedHandler):
-            _refuse_others(handler, f"The handler of {job_type!r}")
+            _check_callable(handler, f"The handler of {job_type!r}")
     return dict(handlers)
 
 
-def _refuse_others(handler: Handler, title: str) -> None:
-    """Refuse a plain handler that asks for more than the context, or for less: each of its attempts would fail."""
+def _check_callable(handler: Handler, title: str) -> None:
+    """Refuse a plain handler that cannot be called with the context alone: each of its attempts would fail."""
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):
-        return  # something built in
+        return  # a built-in function
     declared = "A handler that takes its payload as arguments, or Depends, is declared with @handlers.job('job_type')"
     if any(isinstance(each.default, Dependency) for each in signature.parameters.values()):
         raise ConfigurationError(f"{title} has Depends, and is called with a JobContext alone. {declared}")
@@ -61,5 +61,5 @@ def _refuse_others(handler: Handler, title: str) -> None:
 
 
 def versions(handlers: Mapping[str, AnyHandler]) -> dict[str, int]:
-    """Return up to which version the payloads of each declared job type can be run; plain handlers take any."""
+    """Return the newest payload version that each declared handler accepts; plain handlers accept any version."""
     return {job_type: each.version for job_type, each in handlers.items() if isinstance(each, TypedHandler)}

@@ -1,4 +1,4 @@
-"""Handlers: a registry of declared jobs. An object of the app's; there is no global one."""
+"""Handlers, the registry of declared jobs. The app creates it; there is no global registry."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Anything:
-    """For the type checkers: who takes it takes anything, be it a JobContext or the first part of the payload."""
+    """For type checkers only: matches a first parameter that accepts anything (Any, object)."""
 
 
 class Declare(Protocol):
-    """What `handlers.job(...)` returns: makes a TypedHandler of a function.
+    """The decorator that `handlers.job(...)` returns: it turns a function into a TypedHandler.
 
-    `async def` runs on the event loop, plain `def` in a thread. A first parameter that is annotated JobContext gets the
-    context, those with a default of `Depends(...)` are injected, the others are the payload: an object, or the model
-    itself if it is the only one (a second parameter then makes payloads of another shape, that is: a new `version`).
+    `async def` runs on the event loop, plain `def` in a thread. A first parameter annotated JobContext gets the
+    context; parameters with a default of `Depends(...)` are injected; the others are the payload: an object with their
+    names, or the model itself if a pydantic model is the only one (adding a second parameter then changes the shape of
+    the payload, and needs a new `version`).
 
-    Where the first parameter takes anything (Any, object), type checkers know the result, and not the arguments.
+    If the first parameter accepts anything (Any, object), type checkers know the result type but not the arguments.
     """
 
     @overload
@@ -62,7 +63,7 @@ class Declare(Protocol):
 
 
 class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
-    """Declared jobs by job type, also by their old names. `Worker(handlers=...)` takes what is declared by then.
+    """Declared handlers by job type, and by the old names of job types. A Worker gets those declared before it is made.
 
         handlers = Handlers()
 
@@ -97,22 +98,22 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
         """Declare the decorated function as the handler of a job type.
 
         Args:
-            job_type: its name in the database; it stays, whatever becomes of the function's name.
-            queue, priority, max_attempts, timeout, tags: of the jobs that `new` makes, unless they say otherwise. They
-                do not apply to `store.enqueue("job_type", ...)`, which does not know the declaration.
+            job_type: its name in the database, independent of the function's name.
+            queue, priority, max_attempts, timeout, tags: the defaults of the jobs that `new` makes. They do not apply
+                to `store.enqueue("job_type", ...)`, which does not know the declaration.
             timeout: an attempt that takes longer, in seconds, is cancelled; it counts as a TimeoutError.
             backoff: the delay before the next attempt, instead of the worker's: a policy, or a function of the number
-                of the attempt that failed.
-            retry_on: only these exceptions are worth another attempt; with others the job is FAILED at once.
-            never_retry_on: with these the job is FAILED at once. `Fail`, `RetryAfter` and `Snooze` stay what they are.
-            aliases: names that the job type had before. Jobs that have them are run too.
-            version: of the payload. Raise it when older workers could not run what `new` makes: they do not claim it,
-                and leave it to newer ones.
-            upgrade: functions by version; that of version n makes a payload of version n (a JSON value) one of n + 1.
-                A version that has none is taken as it is.
+                of the failed attempt.
+            retry_on: only these exceptions are retried; with others the job is FAILED at once.
+            never_retry_on: with these the job is FAILED at once. `Fail`, `RetryAfter` and `Snooze` are not affected.
+            aliases: former names of the job type. Jobs with these names are run too.
+            version: the version of the payload. Increase it when older workers cannot run the new payloads: they do not
+                claim jobs of a newer version.
+            upgrade: functions by version; the one of version n converts a payload of version n (a JSON value) to
+                version n + 1. A version without a function is not converted.
 
         Raises:
-            ConfigurationError: the name or an alias is taken, or something in the declaration cannot work.
+            ConfigurationError: the name or an alias is taken, or an argument is invalid.
         """
         if not isinstance(job_type, str):
             raise ConfigurationError(f"job needs the job type's name, @handlers.job('job_type'), not {job_type!r}")
@@ -158,7 +159,7 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
         jitter: float | timedelta = 0.0,
         **options: Unpack[JobOptions],
     ) -> Callable[[F], F]:
-        """Enqueue a job again and again, at the times of a cron expression: over `@handlers.job(...)`, or under it.
+        """Enqueue a job at the times of a cron expression. Put this above or below `@handlers.job(...)`.
 
             @handlers.cron("0 3 * * *", timezone="Europe/Berlin")
             @handlers.cron("0 12 * * mon", name="weekly_report", payload={"days": 7})
@@ -167,12 +168,12 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
 
         Args:
             expression, timezone, overlap, missed, jitter: see pqlite.Schedule.
-            name: the schedule's; the job type's if it is left out.
+            name: the schedule's name; by default the job type.
             payload: the handler's arguments by name, or its one argument if that is a pydantic model.
-            options: of the jobs, instead of the declaration's: queue, priority, max_attempts and so on.
+            options: options of the jobs that override the declaration: queue, priority, max_attempts and so on.
 
         Raises:
-            InvalidSchedule: it cannot work; the message says why. PayloadError: the payload does not fit the handler.
+            InvalidSchedule: an argument is invalid. PayloadError: the payload does not fit the handler.
         """
         return self._declaring(
             name=name, payload=payload, cron=expression, timezone=timezone, overlap=overlap, missed=missed,
@@ -191,11 +192,11 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
         jitter: float | timedelta = 0.0,
         **options: Unpack[JobOptions],
     ) -> Callable[[F], F]:
-        """Enqueue a job again and again, so many seconds after each other, from an anchor on that no restart shifts
-        (1970-01-01 00:00 UTC); the rest is as for `cron`.
+        """Enqueue a job at a fixed interval (seconds or timedelta), counted from `anchor` (by default 1970-01-01 00:00
+        UTC) and so independent of restarts; the other arguments are as for `cron`.
 
         Raises:
-            InvalidSchedule: it cannot work; the message says why. PayloadError: the payload does not fit the handler.
+            InvalidSchedule: an argument is invalid. PayloadError: the payload does not fit the handler.
         """
         return self._declaring(
             name=name, payload=payload, every=interval, anchor=anchor, overlap=overlap, missed=missed, jitter=jitter,
@@ -204,26 +205,26 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
 
     def _declaring(self, **arguments: Any) -> Callable[[F], F]:
         def declare(target: F) -> F:
-            handler: Any = target  # type checkers would narrow `target` to what is no F any more
+            handler: Any = target  # otherwise type checkers narrow `target`, which is then not an F
             if isinstance(handler, TypedHandler):
                 handler.add_schedule(**arguments)
             elif callable(target):
                 self._scheduled.setdefault(target, []).append(arguments)
             else:
-                raise ConfigurationError(f"A schedule is declared of a handler, not of {target!r}")
+                raise ConfigurationError(f"A schedule is declared on a handler, not on {target!r}")
             return target
 
         return declare
 
     def refuse_undeclared(self) -> None:
-        """Raise ConfigurationError if a function has a schedule, and is no job."""
+        """Raise ConfigurationError if a function has a schedule but is not declared as a job."""
         for function in self._scheduled:
             raise ConfigurationError(
-                f"{function!r} has a schedule and is no job of this registry: put @handlers.job('job_type') beside it"
+                f"{function!r} has a schedule and is no job of this registry: add @handlers.job('job_type') to it"
             )
 
     def include(self, other: Handlers) -> None:
-        """Add the jobs that another registry has now.
+        """Add the handlers that another registry has now.
 
         Raises:
             ConfigurationError: a name or an alias is taken; nothing was added.
@@ -232,13 +233,13 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
 
     @contextmanager
     def override(self, replaced: Replacements) -> Iterator[None]:
-        """Call other dependencies within the block, for tests: `with handlers.override({get_mailer: FakeMailer}): ...`
+        """Replace dependencies within the block, for tests: `with handlers.override({get_mailer: FakeMailer}): ...`
 
-        It holds for the attempts that start within the block, of these jobs in every registry that has them. What
-        replaces a dependency may have dependencies of its own.
+        It applies to attempts that start within the block, also in other registries that include these handlers. A
+        replacement may have dependencies of its own.
 
         Raises:
-            ConfigurationError: none of the jobs depends on one of the functions, or a replacement cannot work.
+            ConfigurationError: no handler depends on one of the functions, or a replacement is invalid.
         """
         affected = {id(each): each for each in self._handlers.values()}.values()
         for function in replaced:
@@ -261,19 +262,19 @@ class Handlers(Mapping[str, TypedHandler[..., Any, ..., Any]]):
         self._handlers.update(handlers)
 
     def __getitem__(self, job_type: str) -> TypedHandler[..., Any, ..., Any]:
-        """Return the handler of a job type, or of an old name of one."""
+        """Return the handler of a job type, or of a former name of one."""
         return self._handlers[job_type]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the job types, and their old names."""
+        """Iterate over the job types, including their former names."""
         return iter(self._handlers)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of names."""
         return len(self._handlers)
 
 
 def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
     if isinstance(given, str):
-        raise ConfigurationError(f"{what} must be several names, not the string {given!r}")
+        raise ConfigurationError(f"{what} must be a list of names, not the string {given!r}")
     return tuple(given)

@@ -1,4 +1,4 @@
-"""A handler's result: written as JSON, and read back, by its return annotation."""
+"""Writes a handler's result as JSON and reads it back, according to its return annotation."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_
 
 
 class Result:
-    """The result of one job type. Its annotation is resolved when a worker starts, or when somebody first asks."""
+    """The result of one job type. Its annotation is resolved when a worker starts, or at the first use."""
 
     def __init__(self, job_type: str, function: Callable[..., Any]) -> None:
         self._job_type = job_type
         self._function = function
 
     def read(self, result: Any) -> Any:
-        """Return a job's result, a JSON value, as what the annotation says; without one, as it is.
+        """Return a job's result, a JSON value, converted to the annotation; without one, unchanged.
 
         Raises:
-            UnexpectedResult: it does not fit. ConfigurationError: nothing of the kind can be read from JSON.
+            UnexpectedResult: it does not fit. ConfigurationError: the annotation's type cannot be read from JSON.
         """
         try:
             return self._model.__pydantic_validator__.validate_json(to_json({"value": result})).value
@@ -42,16 +42,16 @@ class Result:
 
     @cached_property
     def writer(self) -> Callable[[Any], Any] | None:
-        """Makes a JSON value of what the handler returns. Raises PayloadError for what does not fit the annotation, or
-        would be read as something else than what was returned; which fields of a model were set is not kept.
+        """Converts a handler's result to JSON. Raises PayloadError if the result does not fit the annotation, or would
+        be read back as another value; `model_fields_set` is not kept.
 
-        None where the result is stored as it is: the annotation is missing, or can be neither written nor read, or is
-        None, which says nothing of the result that such a handler gives to `ctx.complete`.
+        It is None, and results are stored unconverted, if there is no annotation, if its type cannot be read from JSON,
+        or if it is None (then it does not describe the result that the handler passes to `ctx.complete`).
         """
         try:
             return None if self._annotation in (Any, NoneType) or self._model is None else self._write
         except ConfigurationError:
-            return None  # whoever waits for a result is told
+            return None  # `read` raises the error
 
     def _write(self, value: Any) -> Any:
         annotation = self._annotation
@@ -98,7 +98,7 @@ class Result:
 
 
 def _first(error: ValidationError) -> str:
-    """Return where the first fault is, and what it is. Not the value: it may be a secret."""
+    """Return where the first error is and what it is, without the value: it may be a secret."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'][1:])) or 'result'}: {first['msg']}"
 
@@ -108,11 +108,11 @@ def _shown(annotation: Any) -> str:
 
 
 def _without_signals(annotation: Any) -> Any:
-    """Return a union without what a handler returns instead of a result: Snooze and the like."""
+    """Return a union without the signals that a handler may return instead of a result, such as Snooze."""
     if get_origin(annotation) not in (Union, UnionType):
         return NoneType if _is_signal(annotation) else annotation
     kept = tuple(each for each in get_args(annotation) if not _is_signal(each))
-    return Union[kept] if kept else NoneType  # noqa: UP007 - made of what is only known here
+    return Union[kept] if kept else NoneType  # noqa: UP007 - of a tuple
 
 
 def _is_signal(annotation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a failed attempt is followed by another, and how long after."""
+"""Whether and when a failed attempt is retried."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ Errors: TypeAlias = type[BaseException] | Sequence[type[BaseException]]
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """A job type's rules. `backoff` is None for the worker's, `retry_on` where every error may be retried."""
+    """A job type's retry rules. `backoff` None means the worker's; `retry_on` None means all errors."""
 
     backoff: BackoffPolicy | None = None
     retry_on: tuple[type[BaseException], ...] | None = None
     never_retry_on: tuple[type[BaseException], ...] = ()
 
     def again(self, error: BaseException) -> bool:
-        """Return whether an attempt that ended with the error may be followed by another.
-
-        A group of errors may if each of them may: what is hopeless in one of a task group's tasks stays so.
-        """
+        """Return whether an attempt that ended with the error may be retried; for a group, whether all may."""
         if _some(error, self.never_retry_on):
             return False
         return self.retry_on is None or _all(error, self.retry_on)
@@ -35,13 +32,13 @@ def error_classes(what: str, given: Errors) -> tuple[type[BaseException], ...]:
     """Return exception classes as a tuple.
 
     Raises:
-        ConfigurationError: one of them is none.
+        ConfigurationError: one of them is not an exception class.
     """
-    several = (given,) if isinstance(given, (type, str)) else tuple(given)
-    for each in several:
+    classes = (given,) if isinstance(given, (type, str)) else tuple(given)
+    for each in classes:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             raise ConfigurationError(f"{what} must name exception classes, not {each!r}")
-    return several
+    return classes
 
 
 def _some(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What becomes of a value on its way through JSON: what a handler receives must equal what its job was given."""
+"""Compares a value with what JSON makes of it: a handler must receive the values that its job was given."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def difference(given: Any, arriving: Any, path: str, sets: bool = True) -> str |
     """Return the first part that differs, with its path and without its value, or None if the two are equal.
 
     Models are equal if their fields, extra fields, private attributes and, unless `sets` is false, `model_fields_set`
-    are; a field that `drop_unset` keeps may arrive as set. NaN equals NaN, and two aware times are equal if they are
-    the same instant. Objects of a type without `__eq__` are equal if their attributes are.
+    are equal; a field that `drop_unset` keeps may arrive as set. NaN equals NaN, and two aware times are equal if they
+    are the same instant. Objects of a type without `__eq__` are equal if their attributes are equal.
     """
     kind = type(given)
     if kind in _ATOMS and kind is type(arriving):
@@ -54,10 +54,10 @@ def difference(given: Any, arriving: Any, path: str, sets: bool = True) -> str |
 
 
 def drop_unset(value: Any, written: Any) -> None:
-    """Remove from a value's JSON the models' fields that were not set and have their default, nested ones too.
+    """Remove from a value's JSON all fields of models, nested ones too, that are not set and have their default.
 
-    They get it from the model again. A field that is not set but was changed in place stays, and so does one whose
-    default is made by a function: it is made once.
+    The model adds them again when it is read. A field that is not set but was changed in place stays, and so does a
+    field whose default is made by a function, which could return another value.
     """
     if type(value) in _ATOMS:
         return
@@ -96,7 +96,7 @@ def _fields_of(kind: type[BaseModel]) -> dict[str, tuple[str, FieldInfo]]:
 
 
 def is_default(field: FieldInfo, item: Any) -> bool:
-    """Return whether a value is its field's default, and always will be."""
+    """Return whether a value is its field's default, and the default is constant."""
     factory: Any = field.default_factory
     if factory is None:
         return field.default is not PydanticUndefined and difference(field.default, item, "") is None
@@ -160,20 +160,20 @@ def _place_of_key(key: Any) -> tuple[int, bytes]:
 
 def _equal(given: Any, arriving: Any, sets: bool) -> bool:
     if isinstance(given, datetime) and isinstance(arriving, datetime) and given.tzinfo and arriving.tzinfo:
-        # Elsewhere than in UTC, a time that the clock passes twice equals none of another time zone.
+        # In Python, a time in the repeated hour of a clock change equals no time of another zone.
         given, arriving = given.astimezone(UTC), arriving.astimezone(UTC)
     try:
         if given is arriving or given == arriving or (given != given and arriving != arriving):
             return True
     except Exception:
-        return False  # such as an array's, which has no single answer
+        return False  # such as arrays, whose comparison gives no single truth value
     comparable: Any = type(given).__eq__
     if type(given) is not type(arriving) or comparable is not object.__eq__ or isinstance(given, Enum):
         return False
     try:
         state, other = given.__reduce_ex__(2)[2], arriving.__reduce_ex__(2)[2]
     except Exception:
-        return True  # it has no state that can be read, such as a lock
+        return True  # it has no readable state, such as a lock
     return difference(state, other, "", sets) is None
 
 

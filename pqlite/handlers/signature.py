@@ -1,4 +1,4 @@
-"""What a function's signature says: which parameter takes the context, which are injected, which are the payload."""
+"""Reads a function's signature: which parameter takes the context, which are injected, which are the payload."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MISSING = inspect.Parameter.empty
 
 
 def refuse_generator(handler: Callable[..., Any], title: str) -> None:
-    """Refuse a handler that would not run, because nobody asks for what it yields.
+    """Refuse a generator function as a handler: calling it would not run its body.
 
     Raises:
         ConfigurationError: it is a generator function.
@@ -40,9 +40,9 @@ class Dependency:
 class Signature:
     """A function's parameters.
 
-    `context` is the name of the one that takes the JobContext, `leads` says whether it is the first; `payload` has the
-    annotation and the default (or `inspect.Parameter.empty`) of those that are neither that nor injected, `positional`
-    the names of all but the context that may be given by position.
+    `context` is the name of the parameter that takes the JobContext, and `leads` says whether it is the first.
+    `payload` has the annotation and the default (or `inspect.Parameter.empty`) of the parameters that are neither the
+    context nor injected. `positional` has the names of those that may be passed by position, without the context.
     """
 
     context: str | None
@@ -53,18 +53,18 @@ class Signature:
 
 
 def signature_of(function: Callable[..., Any], title: str, *, data: bool = True) -> Signature:
-    """Return what a function's signature says.
+    """Return a function's parameters.
 
-    Where the rest of the parameters is no payload (`data=False`), it is only told which of them there are.
+    With `data=False`, for a dependency, the other parameters are no payload, and their annotations are not checked.
 
     Raises:
-        ConfigurationError: it cannot be read, or asks for what nobody can give.
+        ConfigurationError: the signature cannot be read, or has a parameter that cannot be filled.
     """
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError, NameError) as error:
         if not data and not isinstance(error, NameError):
-            return Signature(None, False, {}, {}, ())  # something built in
+            return Signature(None, False, {}, {}, ())  # a built-in function
         raise ConfigurationError(f"The signature of {title} cannot be read: {error}") from None
     first = next(iter(parameters.values()), None)
     context: str | None = None
@@ -75,7 +75,7 @@ def signature_of(function: Callable[..., Any], title: str, *, data: bool = True)
     for name, parameter in parameters.items():
         where = f"Parameter {name!r} of {title}"
         if data and parameter is first and name in ("self", "cls") and parameter.annotation is _MISSING:
-            raise ConfigurationError(f"{where} is a method's, which nobody can give: declare a function")
+            raise ConfigurationError(f"{where} is that of a method: declare a function instead")
         if isinstance(parameter.default, Dependency):
             injected[name] = parameter.default
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -86,7 +86,7 @@ def signature_of(function: Callable[..., Any], title: str, *, data: bool = True)
             annotation = _resolved(parameter, function, where, data)
             if annotation is JobContext:
                 if context is not None:
-                    raise ConfigurationError(f"{where} is a second JobContext; there is one")
+                    raise ConfigurationError(f"{where} is a second JobContext; only one is allowed")
                 context = name
                 leads = parameter is first and parameter.kind is not parameter.KEYWORD_ONLY
                 continue
@@ -100,7 +100,7 @@ def signature_of(function: Callable[..., Any], title: str, *, data: bool = True)
 
 
 def _resolved(parameter: inspect.Parameter, function: Callable[..., Any], where: str, data: bool) -> Any:
-    """Return the annotation as an object; where it is not needed, `Any` for one that cannot be resolved."""
+    """Return the annotation as an object. With `data=False`, return `Any` if it cannot be resolved."""
     annotation = parameter.annotation
     if annotation is _MISSING:
         return JobContext if parameter.name == "ctx" else Any
@@ -143,7 +143,7 @@ def is_plain(annotation: Any, atoms: frozenset[Any]) -> bool:
         if annotation in atoms:
             return True
     except TypeError:
-        return False  # such as an Annotated with a mark that has no hash
+        return False  # such as an Annotated with unhashable metadata
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is dict:
         return parts[0] is str and is_plain(parts[1], atoms)
@@ -152,7 +152,7 @@ def is_plain(annotation: Any, atoms: frozenset[Any]) -> bool:
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
-    """Return an annotation of the function as an object: by itself, so that others cannot keep it from that."""
+    """Return one annotation of the function as an object, even if its other annotations cannot be resolved."""
     holder = type("holder", (), {"__annotations__": {"it": annotation}})
     return get_type_hints(holder, globalns=_globals(function), include_extras=True)["it"]
 
@@ -169,14 +169,14 @@ def _globals(function: Any) -> dict[str, Any]:
 
 
 def _refuse_marks(annotation: Any, default: Any, where: str) -> None:
-    """Refuse what looks like an injected parameter or a default value, and is none to the handler that is called."""
+    """Refuse Depends and Field in places where they would have no effect."""
     marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     if any(isinstance(mark, Dependency) for mark in marks):
         raise ConfigurationError(f"{where} has Depends in its annotation; make it the default value: = Depends(...)")
     if isinstance(default, FieldInfo):
         raise ConfigurationError(f"{where} has Field as its default value; put it in its annotation: Annotated[...]")
     if default is _MISSING and any(isinstance(mark, FieldInfo) and not mark.is_required() for mark in marks):
-        raise ConfigurationError(f"{where} has its default value in Field; make it that of the parameter")
+        raise ConfigurationError(f"{where} has its default value in Field; make it the default of the parameter")
     for mark in (default, *marks):
         if type(mark).__name__ == "Depends" and type(mark).__module__.partition(".")[0] == "fastapi":
             raise ConfigurationError(f"{where} has FastAPI's Depends, which needs a request; use pqlite.Depends")

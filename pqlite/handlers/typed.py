@@ -1,4 +1,4 @@
-"""A declared handler: still the plain function, and the maker of its jobs."""
+"""TypedHandler, a declared handler: it can be called like its function, and makes jobs."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
-    """What `@handlers.job(...)` makes of a function.
+    """A function that was declared with `@handlers.job(...)`.
 
-    Calling it calls the function, as if it had not been decorated: for unit tests, with dependencies of your own. A
-    context for it is `JobContext(await store.pickup("test"), store, "test")`, where the job was enqueued. `new` makes
-    jobs of it. To the type checkers `Call` and `Answer_co` are the function's parameters and what calling it gives,
-    `Arguments` its parameters without the context, `Result_co` what the job's result is.
+    Calling it calls the function as if it had not been decorated: for unit tests, with your own dependencies. A context
+    for that is `JobContext(await store.pickup("test"), store, "test")`, after the job was enqueued. `new` makes jobs.
+    For type checkers, `Call` and `Answer_co` are the parameters and the return type of the function, `Arguments` the
+    parameters without the context, and `Result_co` the type of the job's result.
 
     Attributes:
         function: the plain function.
         job_type, aliases: the names under which workers claim its jobs.
         version: the version of the payloads that it makes.
-        injection: how its dependencies are made from the next attempt on.
-        schedules: what `@handlers.cron` and `@handlers.every` have declared of it.
+        injection: the dependencies for the attempts that start from now on.
+        schedules: the schedules that `@handlers.cron` and `@handlers.every` have declared on it.
 
     Raises:
-        ConfigurationError: something in the declaration cannot work; the message says what.
+        ConfigurationError: the declaration is invalid; the message says why.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         version: int,
         upgrade: Mapping[int, Upgrade],
     ) -> None:
-        if isinstance(function, TypedHandler):  # it is declared under another name as well
+        if isinstance(function, TypedHandler):  # declared before, under another name
             function = function.function
         if not callable(function):
             raise ConfigurationError(f"The handler of {job_type!r} must be a function, not {function!r}")
         refuse_generator(function, f"The handler of {job_type!r}")
-        update_wrapper(self, function, updated=())  # an object's own attributes are no business of ours
+        update_wrapper(self, function, updated=())  # without the function's own attributes
         self.function: Callable[..., Any] = function
         self.job_type = job_type
         self.aliases = aliases
@@ -76,7 +76,7 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         self.injection = Injection(self.signature.injected)
         self.schedules: list[Schedule] = []
         self._defaults = defaults
-        # A class of its own, and not an attribute of each id: of those there may be a million.
+        # A class for each handler instead of an attribute of each id: there may be a million ids.
         self.result = Result(job_type, function)
         read = staticmethod(self.result.read)
         self._id_type: type[JobId[Result_co]] = type("JobId", (JobId,), {"__slots__": (), "read": read})
@@ -91,7 +91,7 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         """Call the plain function."""
         if (context := self.signature.context) is not None:
             ctx = args[0] if args else kwargs.get(context)
-            if isinstance(ctx, JobContext) and ctx._write is as_it_is:  # made by hand
+            if isinstance(ctx, JobContext) and ctx._write is as_it_is:  # not made by a worker
                 ctx._write = self.result.writer
         answer: Answer_co = self.function(*args, **kwargs)
         return answer
@@ -102,12 +102,12 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
             await store.enqueue(send_welcome.new(42, template="short"), conn=session, priority=5)
             await store.enqueue_many(send_welcome.new(i) for i in ids)
 
-        It has the declaration's queue, priority and so on; `.with_options(...)` and `enqueue` change them.
+        It has the declaration's queue, priority and so on; `.with_options(...)` and `enqueue` can change them.
 
         Raises:
-            PayloadError: the arguments do not fit the handler's signature, or would not arrive as they are: what the
-                handler receives equals what is given here, up to pydantic's conversion to the annotated types. The
-                message has the path. NaN and what else only the store can tell is refused by `enqueue`.
+            PayloadError: the arguments do not fit the handler's signature, or would not arrive unchanged (apart from
+                pydantic's conversion to the annotated types). The message has the path. Values that only the store can
+                check, such as NaN, are refused by `enqueue`.
         """
         payload = self.payload.of(args, kwargs)
         return TypedJob(
@@ -115,14 +115,14 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         )
 
     def add_schedule(self, name: str | None, payload: Any, **arguments: Any) -> None:
-        """Declare a schedule of its jobs; `arguments` are those of Schedule.
+        """Add a schedule of its jobs; `arguments` are those of Schedule.
 
         Args:
-            name: None: the job type's name.
+            name: the schedule's name; None: the job type.
             payload: the arguments of the handler by name, or its one argument, or None for none.
 
         Raises:
-            InvalidSchedule: it cannot work, or has the name of another one.
+            InvalidSchedule: an argument is invalid, or the name is used by another schedule of this handler.
             PayloadError: the payload does not fit the handler's signature.
         """
         name = self.job_type if name is None else name
@@ -130,7 +130,7 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
             raise InvalidSchedule(f"{self.job_type!r} has a schedule {name!r} already: give this one another name=")
         arguments_by_name = isinstance(payload, Mapping) and not self.payload.is_whole
         if payload is None:
-            job = self.new()  # type: ignore[call-arg]  # it may have no arguments
+            job = self.new()  # type: ignore[call-arg]  # the handler may have no arguments
         elif arguments_by_name:
             job = self.new(**payload)  # type: ignore[call-arg]
         else:
@@ -138,14 +138,14 @@ class TypedHandler(Generic[Call, Answer_co, Arguments, Result_co]):
         self.schedules.append(Schedule(name, job, **arguments))
 
     def job_id(self, number: int, /) -> JobId[Result_co]:
-        """Return the id of one of its jobs as what `store.wait_for` gets the result's type from."""
+        """Return the id of one of its jobs as a JobId, which gives `store.wait_for` the result's type."""
         return self._id_type(number)
 
     def rules(self, backoff: BackoffPolicy) -> Retrying:
-        """Return when its attempts are repeated, where the worker's policy is `backoff`."""
+        """Return its retry rules, with the worker's policy `backoff` unless it has its own."""
         own = self.retrying
         return own if own.backoff is not None else Retrying(backoff, own.retry_on, own.never_retry_on)
 
     def __repr__(self) -> str:
-        """Name the job type and the function."""
+        """Show the job type and the function."""
         return f"<TypedHandler {self.job_type!r}: {getattr(self.function, '__qualname__', self.function)}>"

@@ -1,4 +1,4 @@
-"""What the log says of the worker's events, and what ties log records to jobs."""
+"""Logging of the worker's events, and the job's fields in log records."""
 
 from pqlite.observability.job_fields import JobFields
 

@@ -1,4 +1,4 @@
-"""Puts the running job into every log record of its handler, also into those of libraries."""
+"""Adds the running job's fields to every log record of its handler, including those of libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class JobFields(logging.Filter):
         handler.setFormatter(logging.Formatter("%(levelname)s [job %(job_id)s] %(message)s"))
 
     A record that has a field already, such as one of `ctx.log`, keeps it. Tasks and threads that a handler starts
-    belong to its attempt as far as they inherit its context, as asyncio's tasks and `to_thread` do.
+    belong to its attempt if they inherit its context, as asyncio's tasks and `to_thread` do.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -1,6 +1,6 @@
-"""Writes the worker's events to the standard logger `pqlite`. Silent when nothing happened.
+"""Writes the worker's events to the standard logger `pqlite`.
 
-What is about one job has the fields `job_id`, `job_type` and `attempt`.
+Records about one job have the fields `job_id`, `job_type` and `attempt`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pqlite.outcome import Outcome, Verb
 logger = logging.getLogger("pqlite")
 
 FAILURES_PER_REMINDER = 600
-"""A loop that fails is logged once, when it begins to, and again after so many failures: every 20 minutes or so."""
+"""A failing loop is logged at its first failure, and again after so many failures: about every 20 minutes."""
 
 
 def log_event(event: e.Event) -> None:
-    """Log one event: steps of jobs at DEBUG, the worker's life at INFO, trouble at WARNING, lost jobs at ERROR."""
+    """Log one event: steps of jobs at DEBUG, start and stop of the worker at INFO, problems at WARNING, failed jobs at
+    ERROR.
+    """
     match event:
         case e.JobStarted(job=job):
             logger.debug("Job %s (%s) started, attempt %s.", job.id, job.job_type, job.attempts, extra=_fields(job))
@@ -38,7 +40,7 @@ def log_event(event: e.Event) -> None:
             _log_settled(outcome, status)
         case e.OutcomeRefused(outcome=o):
             logger.warning(
-                "Job %s (%s): the outcome %s was refused, the job is no longer ours.",
+                "Job %s (%s): the outcome %s was refused, because the worker's claim is no longer current.",
                 o.job.id,
                 o.job.job_type,
                 o.verb,
@@ -88,7 +90,7 @@ def log_event(event: e.Event) -> None:
         case e.WorkerRegistered(holder=holder):
             logger.info("Worker %s is registered.", holder)
         case e.WorkerFenced(holder=holder, reason=reason):
-            logger.error("Worker %s is fenced and stops what it runs: %s.", holder, reason)
+            logger.error("Worker %s is fenced and stops its attempts: %s.", holder, reason)
         case e.WorkerStopping(running=running):
             logger.info("Worker %s is stopping, %s jobs run.", event.worker_id, running)
         case e.WorkerStopped(left=left):
@@ -127,10 +129,10 @@ def _log_settled(outcome: Outcome, status: JobStatus) -> None:
 
 
 def _fields(job: Job | TakenOver) -> dict[str, Any]:
-    """Return what `JobFields` and `ctx.log` put into records, for those that are about a job and not of its attempt."""
+    """Return the fields that `JobFields` and `ctx.log` add, for records written outside of the job's attempt."""
     return {"job_id": job.id, "job_type": job.job_type, "attempt": job.attempts}
 
 
 def _last_line(error: str | None) -> str:
-    """Return what a traceback ends with: the job's row has the rest, and the next attempt may well succeed."""
+    """Return the last line of a traceback; the job's row has the rest."""
     return (error or "").strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""Schedules: when their slots are, and what is to be done about them now. Pure: no database, no clock of its own."""
+"""Schedules: their definition, their slots, and which slots fire now. No database; the caller passes the time."""
 
 from pqlite.schedules.definition import Missed, Overlap, Schedule, StoredSchedule
 from pqlite.schedules.planning import Plan, next_ticks, plan

@@ -1,4 +1,4 @@
-"""Cron expressions, and their ticks on a wall clock. parsing.py reads them.
+"""Cron expressions, and their ticks on a wall clock. parsing.py parses them.
 
     ┌ second, 0 to 59 (only in an expression of six fields; it comes first)
     │ ┌ minute, 0 to 59
@@ -8,12 +8,12 @@
     │ │ │ │ │ ┌ day of week, 0 to 7 (0 and 7 are Sunday), or sun to sat; fri#2: the second Friday; L5: the last Friday
     0 30 3 * * mon-fri
 
-A field is `*`, values, ranges `a-b`, steps `*/n`, `a-b/n` or `a/n` (from a on), and lists of these. Where day of month
-and day of week are both restricted, either is enough, as in every cron. Also: @yearly, @annually, @monthly, @weekly,
-@daily, @midnight, @hourly.
+A field is `*`, values, ranges `a-b`, steps `*/n`, `a-b/n` or `a/n` (from a on), and lists of these. If day of month and
+day of week are both restricted, a day that matches either matches, as in every cron. Also: @yearly, @annually,
+@monthly, @weekly, @daily, @midnight, @hourly.
 
-The ticks are computed here and not by croniter, which finds none of `0 0 1 * fri#2`, and takes up to half a millisecond
-for each of others.
+The ticks are computed here and not by croniter, which finds none for `0 0 1 * fri#2`, and takes up to half a
+millisecond for each tick of other expressions.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-LOOKED_AHEAD = timedelta(days=366 * 50)
-"""A fifth Friday in February comes every 28 years, or 40 where a century's leap year is left out."""
+SEARCHED = timedelta(days=366 * 50)
+"""How far ahead a tick is searched: a fifth Friday in February comes every 28 years, or after 40 if a century year is
+no leap year.
+"""
 
 LAST_OF_MONTH = 0
-"""In the place of the n of a "n-th weekday"."""
+"""The n of an "n-th weekday" that means the last one in the month."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A cron expression that was read.
+    """A parsed cron expression.
 
     Attributes:
-        text: as it was written.
-        seconds, minutes, hours, months: what matches, ascending.
-        days: days of the month; None where the field does not restrict them.
-        last_day: whether the last day of the month matches, whatever its number.
-        weekdays: days of the week, 0 is Sunday; None where the field does not restrict them.
+        text: the original text.
+        seconds, minutes, hours, months: the matching values, ascending.
+        days: the matching days of the month; None if the field does not restrict them.
+        last_day: whether the last day of the month matches.
+        weekdays: the matching days of the week, 0 is Sunday; None if the field does not restrict them.
         nth: pairs of a day of the week and the n of its n-th occurrence in the month, 0: the last.
-        wildcard: whether second (of six fields), minute or hour begins with `*` or has all values: such an expression
-            goes by elapsed time where clocks change, any other by the clock on the wall. See zones.py.
+        wildcard: whether second (of six fields), minute or hour begins with `*` or has all values. When clocks change,
+            such an expression follows elapsed time, any other the wall clock. See zones.py.
     """
 
     text: str
@@ -58,7 +60,7 @@ class Cron:
     wildcard: bool
 
     def next(self, after: datetime) -> datetime | None:
-        """Return the first tick after this time, both on a wall clock whose zone never changes it; None: none comes."""
+        """Return the first tick after this time, both as naive wall clock times; None if there is none."""
         if after.month in self.months and after.day in self._days_of(after.year, after.month):
             later = self._later(after.hour, after.minute, after.second)
             if later is not None:
@@ -77,7 +79,7 @@ class Cron:
         return None if later is None else time(later, self.minutes[0], self.seconds[0])
 
     def _next_day(self, after: date) -> date | None:
-        last_year = min(after.year + LOOKED_AHEAD.days // 366, 9998)
+        last_year = min(after.year + SEARCHED.days // 366, 9998)
         year, months = after.year, [month for month in self.months if month >= after.month]
         while year <= last_year:
             for month in months:

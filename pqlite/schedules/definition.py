@@ -1,4 +1,4 @@
-"""Schedule: what an app declares; StoredSchedule: what became of it."""
+"""Schedule, which an app declares, and StoredSchedule, its state in the database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pqlite.errors import InvalidSchedule
 from pqlite.job import JobOptions, JobStatus, NewJob
-from pqlite.schedules.parsing import parse, second_reading
+from pqlite.schedules.parsing import check_with_croniter, parse
 from pqlite.schedules.planning import next_ticks
 from pqlite.schedules.timing import EPOCH, Timing, timing
 
@@ -26,34 +26,35 @@ _RULED_OUT: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, init=False)
 class Schedule:
-    """A job that is enqueued again and again.
+    """A job that is enqueued periodically.
 
         Schedule("nightly", report.new("all"), cron="0 3 * * *", timezone="Europe/Berlin")
         Schedule("ping", "ping", {"host": "a"}, every=timedelta(minutes=5), queue="probes")
 
     Args:
-        name: what it is called, 1 to 200 bytes; another schedule of the same job has another name.
-        job: what it enqueues: a job type, or a whole job (`handler.new(...)`, `NewJob`).
+        name: its unique name, 1 to 200 bytes.
+        job: the job to enqueue: a job type, or a whole job (`handler.new(...)`, `NewJob`).
         payload: with a job type, the payload.
         cron: five fields (minute, hour, day of month, month, day of week) or six (second first), or @daily and its
             like; see pqlite.schedules.cron.
         every: an interval of at least a second, instead of `cron`.
-        anchor: where intervals begin: slots are at the anchor and at every interval before and after it, so a restart
-            shifts nothing. 1970-01-01 00:00 UTC if it is left out: an interval of 5 minutes is at :00, :05 and so on.
-        timezone: the IANA name of the zone that `cron` is meant in. What happens when its clocks change is in
-            pqlite.schedules.zones.
-        overlap: if the schedule's previous job is active at a slot (READY, also for a retry; BLOCKED; RUNNING), "skip"
-            the slot; or "queue": the slot waits (in the schedule, where there may be up to 1,000) until that has ended;
-            or "allow" both. With the first two there are never two active jobs of one schedule: a job that is run
-            again by hand (`store.retry`) counts as its active one, and cannot be if another is.
+        anchor: the start of the intervals: slots are at the anchor and at every interval before and after it, so that a
+            restart does not shift them. By default 1970-01-01 00:00 UTC: an interval of 5 minutes is at :00, :05 and
+            so on.
+        timezone: the IANA name of the time zone of `cron`. pqlite.schedules.zones says what happens when its clocks
+            change.
+        overlap: what happens at a slot if the schedule's previous job is active (READY, also for a retry; BLOCKED;
+            RUNNING). "skip": the slot is skipped; "queue": the slot waits until that job has ended (up to 1,000 slots
+            wait); "allow": both jobs exist. With the first two, a schedule never has two active jobs: a job that was
+            retried with `store.retry` counts as well, and cannot be retried while another is active.
         missed: after a time without a worker, "latest": one job for the latest slot; "skip": none, if that is more than
-            30 seconds ago; "all": one for each slot, the latest 1,000.
-        jitter: jobs are due up to so much later than their slot (seconds or timedelta, less than a day); by chance, but
-            always the same for one slot. `scheduled_for` is the slot.
+            30 seconds ago; "all": one for each slot, at most for the latest 1,000.
+        jitter: the maximum random delay of a job after its slot (seconds or timedelta, less than a day). It is always
+            the same for the same slot. `scheduled_for` is the slot without it.
         options: the job's queue, priority, max_attempts, timeout_seconds, tags, metadata, concurrency_key.
 
     Raises:
-        InvalidSchedule: it cannot work; the message says why, of an expression also where.
+        InvalidSchedule: an argument is invalid; for a cron expression, the message has the position.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Schedule:
             interval = None if every is None else _duration("every", every)
             when = timing(cron, interval, anchor=anchor, timezone=timezone)
             if cron is not None:
-                second_reading(parse(cron))
+                check_with_croniter(parse(cron))
                 if when.next(datetime.now(UTC)) is None:
                     raise InvalidSchedule(f"{cron!r} never comes again")
             _one_of("overlap", overlap, get_args(Overlap))
@@ -115,11 +116,11 @@ class Schedule:
 class StoredSchedule:
     """A schedule as it is in the database.
 
-    `next_at` is when a worker will look at it: its next slot (None while it is paused or disabled, and where no slot
-    comes any more). `handled_through`: slots up to here have fired or are given up. `paused_at` says since when it is
-    paused; `disabled_at`, since when no release defines it any more that did (`defined_in` is "code"). `problem` says
-    why it does not work, None if it does. `last_slot`, `last_job_id`, `last_job_status` and `lateness` (how much later
-    than its slot it was enqueued) are about its latest job; the counts, about its whole life.
+    `next_at` is its next slot (None while it is paused or disabled, or if there is none). Slots up to `handled_through`
+    have fired or are skipped. `paused_at` is when it was paused; `disabled_at` is when it was disabled because no
+    running release defines it any more (only if `defined_in` is "code"). `problem` says why it does not work, None if
+    it does. `last_slot`, `last_job_id`, `last_job_status` and `lateness` (the delay from slot to enqueue) describe its
+    latest job; the counts are totals.
     """
 
     name: str
@@ -162,7 +163,7 @@ class StoredSchedule:
         """Return when its slots are.
 
         Raises:
-            InvalidSchedule: what the row says cannot work.
+            InvalidSchedule: the row has invalid values.
         """
         return timing(self.cron, self.every, anchor=self.anchor, timezone=self.timezone)
 

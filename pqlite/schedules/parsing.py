@@ -1,8 +1,8 @@
-"""Reads cron expressions strictly, and says why and at which character one means nothing.
+"""Parses cron expressions strictly; an error says why and at which character an expression is invalid.
 
-What the library croniter takes without meaning it is refused: ranges that are one value (`jan-jan` is a whole year to
-it) or run backwards, steps that reach no second value (`59/15`), days that never come (30 February), names outside of
-their field, seconds at the end. `second_reading` compares ours of an expression with croniter's.
+Expressions that the library croniter accepts but misreads are refused: ranges of one value (`jan-jan` is a whole year
+to croniter) or in reverse order, steps that reach no second value (`59/15`), days that never come (30 February), names
+in the wrong field, seconds at the end. `check_with_croniter` compares the result with croniter's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LONGEST_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class _Kind(NamedTuple):
-    """What one field may hold."""
+    """The kind of a field: its name, bounds and names of values."""
 
     name: str
     low: int
@@ -56,10 +56,10 @@ _WEEKDAY = _Kind("day of week", 0, 7, _WEEKDAYS)
 
 @lru_cache(maxsize=20_000)
 def parse(text: str) -> Cron:
-    """Return what a cron expression means.
+    """Return a parsed cron expression.
 
     Raises:
-        InvalidSchedule: it means nothing; the message says why, and at which character (from 1).
+        InvalidSchedule: it is invalid; the message says why, and at which character (from 1).
     """
     if not isinstance(text, str):
         raise InvalidSchedule(f"A cron expression must be text, not {text!r}")
@@ -88,7 +88,7 @@ def parse(text: str) -> Cron:
 
 
 class _Field:
-    """One field of an expression, and where it stands."""
+    """One field of an expression, with its position."""
 
     def __init__(self, expression: str, text: str, start: int) -> None:
         self._expression = expression
@@ -197,7 +197,7 @@ class _Field:
 
 
 def _unknown(kind: _Kind, word: str) -> str:
-    """Say what is wrong with a word that other crons know, or nobody."""
+    """Return what is wrong with a word, which other cron implementations may accept."""
     letter = word.rstrip("0123456789-()")
     if letter in {"h", "r"}:
         return "the random times of Jenkins and croniter are not taken; jitter= spreads the jobs of one tick"
@@ -211,8 +211,9 @@ def _unknown(kind: _Kind, word: str) -> str:
     return f"{kind.name} is {kind.low} to {kind.high}{names}"
 
 
-def second_reading(cron: Cron) -> None:
-    """Return if croniter reads the expression as we do: to who copies one from elsewhere it must mean the same.
+def check_with_croniter(cron: Cron) -> None:
+    """Check that croniter reads the expression in the same way, so that expressions copied from elsewhere keep their
+    meaning.
 
     Raises:
         InvalidSchedule: it does not.

@@ -1,4 +1,4 @@
-"""What is to be done about a schedule now: which slots fire, which were missed, and when to look again."""
+"""Decides for a schedule which slots fire now, which were missed, and when the next one is."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pqlite.schedules.timing import Timing, ticks
 MISSED_AFTER = timedelta(seconds=30)
 """With missed="skip", a slot that no worker fired within this time does not fire any more."""
 
-MOST = 1000
+MAX_MISSED = 1000
 """With missed="all", how many slots fire at most after a downtime: the latest."""
 
 CHUNK = 100
 """How many of them fire in one transaction."""
 
 COUNTED = 100
-"""Up to so many missed slots are counted; "100" then means "100 or more"."""
+"""Missed slots are counted up to this number, which then means "100 or more"."""
 
 _WINDOW = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do.
+    """What to do with a schedule now.
 
     Attributes:
-        slots: fire these, in this order.
-        missed: how many slots before them are given up.
-        through: everything up to here is dealt with by this plan.
-        next_at: when there will be something to do; None: never.
+        slots: the slots to fire, in this order.
+        missed: how many slots before them are skipped.
+        through: slots up to this time are handled by this plan.
+        next_at: when the next slot is; None: never.
     """
 
     slots: tuple[datetime, ...]
@@ -42,21 +42,21 @@ class Plan:
 
 
 def plan(when: Timing, *, missed: str, handled_through: datetime, now: datetime, held: bool = False) -> Plan:
-    """Return what to do about a schedule whose slots up to `handled_through` have been dealt with.
+    """Return what to do with a schedule whose slots up to `handled_through` have been handled.
 
     Args:
-        missed: "latest": of several that are due only the latest fires; "skip": nor does that if it is late; "all".
-        held: its slots waited for a job (overlap="queue"): then none of them was missed.
+        missed: "latest": only the latest of the due slots fires; "skip": only if it is not late; "all": all of them.
+        held: the slots waited for a job (overlap="queue"), so that none of them was missed.
     """
     after = max(handled_through, now)
     if missed == "all" or held:
-        due = _latest(when, handled_through, now, MOST + COUNTED)
-        given_up, fired = due[:-MOST], due[-MOST:]
+        due = _latest(when, handled_through, now, MAX_MISSED + COUNTED)
+        skipped, fired = due[:-MAX_MISSED], due[-MAX_MISSED:]
         rest = fired[CHUNK:]
         fired = fired[:CHUNK]
         next_at = rest[0] if rest else when.next(after)
         through = fired[-1] if fired else handled_through
-        return Plan(tuple(fired), len(given_up), through, next_at)
+        return Plan(tuple(fired), len(skipped), through, next_at)
     due = _latest(when, handled_through, now, 1 + COUNTED)
     fired = due[-1:]
     if missed == "skip" and fired and now - fired[0] > MISSED_AFTER:
@@ -66,7 +66,7 @@ def plan(when: Timing, *, missed: str, handled_through: datetime, now: datetime,
 
 
 def _latest(when: Timing, after: datetime, until: datetime, count: int) -> Sequence[datetime]:
-    """Return the latest slots of a time, at most so many, ascending. A long time is not walked from its beginning."""
+    """Return the latest slots in a period, at most `count`, ascending. A long period is searched from its end."""
     window = _WINDOW
     while True:
         start = max(after, until - window)

@@ -1,4 +1,4 @@
-"""Time zones, and the one rule for the days on which clocks change.
+"""Time zones, and the rule for the days on which clocks change.
 
 | where the clock      | fixed times (`30 2 * * *`)                        | wildcards (`*/15 2 * * *`, `0 * * * *`) |
 |----------------------|---------------------------------------------------|-----------------------------------------|
@@ -7,9 +7,9 @@
 | repeats, 03:00 → 02:00 | once, when it is 02:30 for the first time       | both times                              |
 | does neither         | when the clock shows it                           | when the clock shows it                 |
 
-A *wildcard* is an expression whose second (of six fields), minute or hour begins with `*`, or has all its values: it
-means "every so often", and runs in every real hour that it names. Any other means times of the day. (That is the rule
-of Vixie's cron. Intervals know no zones.)
+A *wildcard* is an expression whose second (of six fields), minute or hour begins with `*`, or has all values: it means
+"periodically", and runs in every elapsed hour that it names. Any other expression means times of the day. (That is the
+rule of Vixie cron. Intervals do not depend on zones.)
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pqlite.errors import InvalidSchedule
 from pqlite.schedules.cron import Cron
 
 SECOND = timedelta(seconds=1)
-_LOOK = timedelta(hours=12)
-"""No zone has ever changed its clock twice within so short a time."""
+_SAMPLING = timedelta(hours=12)
+"""The step of the search for clock changes: no zone has ever changed its clock twice within this time."""
 
 
 @lru_cache(maxsize=1000)
 def zone(name: str) -> tzinfo:
     """Return a time zone by its IANA name, such as "Europe/Berlin".
 
-    The data are the system's, else those of the package `tzdata`; "UTC" needs none.
+    The data come from the system, or else from the package `tzdata`; "UTC" needs none.
 
     Raises:
         InvalidSchedule: there is no such zone, or there are no data.
@@ -41,7 +41,7 @@ def zone(name: str) -> tzinfo:
         return UTC
     try:
         if name.lower() in {"localtime", "local"} or name.startswith(("right/", "posix/")):
-            raise ZoneInfoNotFoundError  # another one on each host; of leap seconds
+            raise ZoneInfoNotFoundError  # different on each host; with leap seconds
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
@@ -55,93 +55,93 @@ def zone(name: str) -> tzinfo:
     raise InvalidSchedule(f"There is no time zone {name!r}: use a name like 'Europe/Berlin', or 'UTC'")
 
 
-def next_tick(cron: Cron, place: tzinfo, after: datetime) -> datetime | None:
-    """Return the first tick of an expression after a time, both in UTC; None if none comes any more."""
+def next_tick(cron: Cron, tz: tzinfo, after: datetime) -> datetime | None:
+    """Return the first tick of an expression after a time, both in UTC; None if there is none."""
     try:
-        return _by_elapsed_time(cron, place, after) if cron.wildcard else _by_the_clock(cron, place, after)
+        return _by_elapsed_time(cron, tz, after) if cron.wildcard else _by_the_clock(cron, tz, after)
     except OverflowError:  # the year 9999
         return None
 
 
-def _by_the_clock(cron: Cron, place: tzinfo, after: datetime) -> datetime | None:
-    local = after.astimezone(place)
+def _by_the_clock(cron: Cron, tz: tzinfo, after: datetime) -> datetime | None:
+    local = after.astimezone(tz)
     wall: datetime | None = local.replace(tzinfo=None, microsecond=0, fold=0)
     assert wall is not None
-    if local.fold:  # all that the clock shows until it is past what it repeats has been
-        before = _offset(place, after - _LOOK)
-        change = _change(place, after - _LOOK, after)
+    if local.fold:  # in the repeated hour, whose ticks have fired: continue after it
+        before = _offset(tz, after - _SAMPLING)
+        change = _change(tz, after - _SAMPLING, after)
         wall = change.replace(tzinfo=None) + before - SECOND
     while (wall := cron.next(wall)) is not None:
-        if (tick := _first_moment(place, wall)) > after:
+        if (tick := _first_moment(tz, wall)) > after:
             return tick
     return None
 
 
-def _first_moment(place: tzinfo, wall: datetime) -> datetime:
-    """Return when a clock shows a time for the first time, or, in a gap, when it has jumped over it."""
-    moment = wall.replace(tzinfo=place).astimezone(UTC)
-    if moment.astimezone(place).replace(tzinfo=None) == wall:
+def _first_moment(tz: tzinfo, wall: datetime) -> datetime:
+    """Return when a clock first shows a time; for a time in a gap, the end of the gap."""
+    moment = wall.replace(tzinfo=tz).astimezone(UTC)
+    if moment.astimezone(tz).replace(tzinfo=None) == wall:
         return moment
-    return _change(place, wall.replace(tzinfo=place, fold=1).astimezone(UTC), moment)
+    return _change(tz, wall.replace(tzinfo=tz, fold=1).astimezone(UTC), moment)
 
 
-def _by_elapsed_time(cron: Cron, place: tzinfo, after: datetime) -> datetime | None:
-    # From one change of the clock to the next, it goes as fast as the time.
-    start, offset = after, _offset(place, after)
+def _by_elapsed_time(cron: Cron, tz: tzinfo, after: datetime) -> datetime | None:
+    # Between two changes of the clock, the offset from UTC is constant.
+    start, offset = after, _offset(tz, after)
     wall = after.replace(tzinfo=None, microsecond=0) + offset
     while (found := cron.next(wall)) is not None:
         tick = (found - offset).replace(tzinfo=UTC)
-        change = _first_change(place, start, tick)
+        change = _first_change(tz, start, tick)
         if change is None:
             return tick
-        start, offset = change, _offset(place, change)
+        start, offset = change, _offset(tz, change)
         wall = change.replace(tzinfo=None) + offset - SECOND
     return None
 
 
-def _first_change(place: tzinfo, after: datetime, until: datetime) -> datetime | None:
-    """Return when the clock of a place changes first in this time, None if it does not."""
-    if isinstance(place, timezone):
+def _first_change(tz: tzinfo, after: datetime, until: datetime) -> datetime | None:
+    """Return the first clock change of a zone in this period, None if there is none."""
+    if isinstance(tz, timezone):
         return None
     for year in range(after.year, until.year + 1):
-        for change in _changes(place, year):
+        for change in _changes(tz, year):
             if after < change <= until:
                 return change
     return None
 
 
 @lru_cache(maxsize=2000)
-def _changes(place: tzinfo, year: int) -> tuple[datetime, ...]:
-    """Return when the clock of a place changes in a year (of UTC)."""
+def _changes(tz: tzinfo, year: int) -> tuple[datetime, ...]:
+    """Return the clock changes of a zone in a year (of UTC)."""
     found: list[datetime] = []
     offset: timedelta | None = None
     at = datetime(year, 1, 1, tzinfo=UTC) - SECOND
     end = datetime(year + 1, 1, 1, tzinfo=UTC) - SECOND
     while True:
-        now = _offset(place, at)
+        now = _offset(tz, at)
         if offset is not None and now != offset:
-            found.append(_change(place, at - _LOOK, at))
+            found.append(_change(tz, at - _SAMPLING, at))
         if at >= end:
             return tuple(found)
-        offset, at = now, at + _LOOK
+        offset, at = now, at + _SAMPLING
 
 
-def _change(place: tzinfo, before: datetime, after: datetime) -> datetime:
-    """Return the first moment of the offset that a place has at `after`, and has not at `before`."""
-    offset, low, high = _offset(place, after), before.replace(microsecond=0), after
+def _change(tz: tzinfo, before: datetime, after: datetime) -> datetime:
+    """Return the first moment at which a zone has the offset that it has at `after` and not at `before`."""
+    offset, low, high = _offset(tz, after), before.replace(microsecond=0), after
     if low.microsecond != high.microsecond:
         high = high.replace(microsecond=0) + SECOND
     while high - low > SECOND:
         middle = low + (high - low) // 2
         middle = middle.replace(microsecond=0)
-        if _offset(place, middle) == offset:
+        if _offset(tz, middle) == offset:
             high = middle
         else:
             low = middle
     return high
 
 
-def _offset(place: tzinfo, at: datetime) -> timedelta:
-    offset = at.astimezone(place).utcoffset()
+def _offset(tz: tzinfo, at: datetime) -> timedelta:
+    offset = at.astimezone(tz).utcoffset()
     assert offset is not None
     return offset

@@ -6,7 +6,7 @@ and `pqlite_schema`.
 
 from typing import TYPE_CHECKING
 
-from pqlite.lazily import lazily
+from pqlite.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from pqlite.testing.asserting import assert_enqueued, jobs_of
@@ -31,4 +31,4 @@ __all__ = [
 
 if not TYPE_CHECKING:
     # See pqlite/__init__.py: the plugin is in this package, and loaded by every pytest.
-    __getattr__ = lazily(__name__, __all__, ("log", "memory", "draining", "inlining", "asserting", "binding"))
+    __getattr__ = lazy_getattr(__name__, __all__, ("log", "memory", "draining", "inlining", "asserting", "binding"))

@@ -23,7 +23,7 @@ from pqlite.store.postgres import PgJobStore
 from pqlite.store.scheduling import planned
 from pqlite.testing.memory import MemoryJobStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import definitions, served
+from pqlite.worker.arguments import definitions, queues_to_serve
 from pqlite.worker.executor import Executor
 from pqlite.worker.lanes import place_of
 
@@ -152,7 +152,7 @@ class Drain:
         self._handlers = checked(handlers)
         self._max_jobs = max_jobs
         self._raises = raises
-        wanted = served(queues), list(self._handlers), versions(self._handlers)
+        wanted = queues_to_serve(queues), list(self._handlers), versions(self._handlers)
         self._claims: _Claims
         if isinstance(store, MemoryJobStore):
             self._claims = _MemoryClaims(store, *wanted)
@@ -170,7 +170,7 @@ class Drain:
             backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
             announce=self._announce,
             submit=self._outcomes.append,
-            wanting=lambda: None,
+            want_more=lambda: None,
         )
 
     async def run(self) -> list[Job]:

@@ -1,4 +1,4 @@
-"""What a user passes to Worker, checked."""
+"""Checks the arguments of Worker."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def duration(what: str, value: Duration) -> timedelta:
 
 
 def one_of(what: str, value: str, accepted: tuple[str, ...]) -> None:
-    """Return if the value is an accepted one.
+    """Check that the value is one of the accepted ones.
 
     Raises:
-        ConfigurationError: it is none; the message calls it `what`.
+        ConfigurationError: it is not; the message calls it `what`.
     """
     if value not in accepted:
         raise ConfigurationError(f"{what} is {value!r}; it must be one of {accepted}")
 
 
 def store_of(given: object) -> PgJobStore:
-    """Return the store that was given.
+    """Return the given store.
 
     Raises:
-        ConfigurationError: it is none, or one without a database.
+        ConfigurationError: it is not a store, or has no database.
     """
     if isinstance(given, PgJobStore):
         return given
@@ -60,16 +60,16 @@ def store_of(given: object) -> PgJobStore:
             f"A Worker needs PostgreSQL, and a {type(given).__name__} has none: run its jobs with drain() or inline() "
             "of pqlite.testing, or test the worker on the pytest fixture pqlite_store, which starts a PostgreSQL"
         )
-    # Not quoted: it may be an address, with a password.
+    # Only its type: the value may be an address with a password.
     what = f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"
     raise ConfigurationError(f"store must be a store, such as PgJobStore(dsn=...); it is {what}")
 
 
-def sleeping(what: str, policy: T | None, default: type[T]) -> T:
-    """Return what decides how long to sleep, the default if none was given.
+def sleep_policy(what: str, policy: T | None, default: type[T]) -> T:
+    """Return the given policy, or the default if none was given.
 
     Raises:
-        ConfigurationError: it cannot; the message calls it `what`.
+        ConfigurationError: it has no method next_sleep; the message calls it `what`.
     """
     if policy is None:
         return default()
@@ -78,11 +78,11 @@ def sleeping(what: str, policy: T | None, default: type[T]) -> T:
     return policy
 
 
-def label(worker_id: str | None) -> str:
+def worker_label(worker_id: str | None) -> str:
     """Return the worker's label; "host-pid" if none was given.
 
     Raises:
-        ConfigurationError: it is no name.
+        ConfigurationError: it is not a valid name.
     """
     try:
         return name("worker_id", worker_id or f"{platform.node() or 'host'}-{os.getpid()}", 200)
@@ -90,68 +90,68 @@ def label(worker_id: str | None) -> str:
         raise ConfigurationError(str(error)) from None
 
 
-def served(queues: Iterable[str] | None) -> list[str] | None:
+def queues_to_serve(queues: Iterable[str] | None) -> list[str] | None:
     """Return the queues to serve, None for all.
 
     Raises:
-        ConfigurationError: one is no name, or there is none.
+        ConfigurationError: the list is empty, or contains an invalid name.
     """
     if queues is None:
         return None
     try:
-        several = names("queues", queues, 200)
+        given = names("queues", queues, 200)
     except InvalidJob as error:
         raise ConfigurationError(str(error)) from None
-    if not several:
+    if not given:
         raise ConfigurationError("queues is empty: name those to serve, or leave it out to serve all")
-    return several
+    return given
 
 
 def definitions(schedules: Sequence[Schedule], handlers: Mapping[str, AnyHandler]) -> list[dict[str, Any]]:
-    """Return the schedules that the code defines, as the database gets them.
+    """Return the schedules that the code defines, in the form in which they are stored.
 
     Raises:
-        ConfigurationError: one is no schedule, or of a function that is no job.
-        InvalidSchedule: two have one name. InvalidJob: a job could not be enqueued.
+        ConfigurationError: one is not a Schedule, or is declared on a function that is not a job.
+        InvalidSchedule: two have the same name. InvalidJob: a job could not be enqueued.
     """
-    several = list(listed("schedules", schedules))
-    for each in several:
+    given = list(listed("schedules", schedules))
+    for each in given:
         if not isinstance(each, Schedule):
             raise ConfigurationError(f"schedules must be Schedule objects, not {each!r}")
     if isinstance(handlers, Handlers):
         handlers.refuse_undeclared()
     for handler in {id(each): each for each in handlers.values()}.values():
         if isinstance(handler, TypedHandler):
-            several += handler.schedules
-    return defined(several, MAX_PAYLOAD_BYTES)
+            given += handler.schedules
+    return defined(given, MAX_PAYLOAD_BYTES)
 
 
-def around(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
-    """Return what is wrapped around each attempt, outermost first: hooks, then middleware.
+def wrappers(hooks: Hooks | Sequence[Hooks], middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
+    """Return the middleware around each attempt, outermost first: the hooks as middleware, then the given ones.
 
     Raises:
-        ConfigurationError: one of them is no such thing.
+        ConfigurationError: an argument is not Hooks, or not middleware.
     """
-    several = tuple(hooks) if isinstance(hooks, Sequence) else (hooks,)
-    for each in several:
+    given = tuple(hooks) if isinstance(hooks, Sequence) else (hooks,)
+    for each in given:
         if not isinstance(each, Hooks):
             raise ConfigurationError(f"hooks must be Hooks(before_job=..., after_job=...), not {each!r}")
-        _refuse_others("before_job must be a function of (ctx)", each.before_job, None)
-        _refuse_others("after_job must be a function of (ctx, *, result, error)", each.after_job, None, **_AFTER)
+        _check_callable("before_job must be a function of (ctx)", each.before_job, None)
+        _check_callable("after_job must be a function of (ctx, *, result, error)", each.after_job, None, **_AFTER)
     layers = listed("middleware", middleware)
     for layer in layers:
         wanted = "middleware must be an async function of (ctx, call_next)"
         if not callable(layer) or isinstance(layer, type):
             raise ConfigurationError(f"{wanted}, not {layer!r}")
-        _refuse_others(wanted, layer, None, None)
-    return (*map(with_hooks, several), *layers)
+        _check_callable(wanted, layer, None, None)
+    return (*map(with_hooks, given), *layers)
 
 
 _AFTER = {"result": None, "error": None}
 
 
-def _refuse_others(wanted: str, function: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> None:
-    """Refuse a function that cannot be called with such arguments: each attempt would tell, one by one."""
+def _check_callable(wanted: str, function: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> None:
+    """Refuse a function that cannot be called with these arguments: otherwise every attempt would fail."""
     if function is None:
         return
     if not callable(function):
@@ -159,7 +159,7 @@ def _refuse_others(wanted: str, function: Callable[..., Any] | None, *args: Any,
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # something built in
+        return  # a built-in function
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:

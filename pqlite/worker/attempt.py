@@ -13,7 +13,7 @@ from pqlite.job import Job
 class Attempt:
     """One execution of one claim."""
 
-    __slots__ = ("again", "context", "entered", "job", "started", "stuck", "task", "timer")
+    __slots__ = ("context", "entered", "job", "next_claim", "started", "stuck", "task", "timer")
 
     def __init__(self, job: Job, context: JobContext) -> None:
         self.job = job
@@ -25,12 +25,12 @@ class Attempt:
         self.stuck: asyncio.TimerHandle | None = None
         """Reports that it has not stopped."""
         self.entered = False
-        """Whether its task has taken its first step: one that is cancelled before runs nothing at all."""
-        self.again: Job | None = None
+        """Whether its task has begun to run. A task that is cancelled before that runs nothing."""
+        self.next_claim: Job | None = None
         """A later claim of the same job, given back when this attempt ends."""
 
     @property
-    def runs(self) -> bool:
+    def is_current(self) -> bool:
         """Return whether this is the attempt's own task, in its event loop."""
         try:
             return asyncio.current_task() is self.task
@@ -38,11 +38,10 @@ class Attempt:
             return False
 
     def interrupted_by(self, took: float) -> str | None:
-        """Return the reason to stop that has interrupted an attempt which returned after `took` seconds; None if it
-        counts as finished.
+        """Return the reason to stop if it interrupted an attempt that returned after `took` seconds, else None.
 
-        One that took longer than its timeout was interrupted, and one that noticed that it was to stop, unless its
-        handler said that it had finished all the same (`ctx.mark_finished`).
+        An attempt was interrupted if it was asked to stop, unless its handler called `ctx.mark_finished` or did not
+        notice the request; and if it took longer than its timeout.
         """
         reason = self.context._stop_reason
         if reason is not None and not self.context._finished:

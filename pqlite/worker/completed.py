@@ -1,4 +1,4 @@
-"""What became of a job that its handler completed in a transaction of its own."""
+"""Checks whether the transaction in which a handler completed its job was committed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pqlite.job import JobStatus
 from pqlite.uninterrupted import uninterrupted
 
 
-async def see_completed(context: JobContext, error: BaseException | None) -> BaseException | None:
-    """Mark the job DONE if a transaction of the handler's own has made it so; return how the attempt failed, if it did.
+async def check_completed(context: JobContext, error: BaseException | None) -> BaseException | None:
+    """Mark the job DONE if the handler's transaction has completed it; return the error of the attempt, if any.
 
-    If that cannot be told, it counts as failed. The fence refuses that outcome if the job is DONE after all.
+    If the check fails, the attempt counts as failed. The fence refuses that outcome if the job is DONE after all.
     """
     job = context.job
 
-    async def look() -> None:
+    async def check() -> None:
         if await context.store.was_completed(job):
             job.status = JobStatus.DONE
 
     try:
-        await uninterrupted(look())
+        await uninterrupted(check())
     except BaseException as raised:
         error = error or raised
     if error is None and job.status is not JobStatus.DONE:

@@ -1,4 +1,4 @@
-"""How the end of an attempt becomes its outcome. Pure: no database, no clock."""
+"""Decides the outcome of an attempt from its result or exception. No database, no clock."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ MAX_RESULT_BYTES = 16 * 1024 * 1024
 def decide(
     job: Job, stop_reason: str | None, error: BaseException | None, torn_down: bool, retrying: Retrying
 ) -> Outcome:
-    """Return the outcome of an attempt that raised `error`, or completed its job by itself. The one place where an
-    exception becomes an outcome. `torn_down`: the event loop is ending, and cancels every task.
+    """Return the outcome of an attempt that raised `error`, or that completed its job in its own transaction.
+
+    `torn_down` says that the event loop is ending and cancels every task.
     """
     if job.status is JobStatus.DONE:
         if error is not None and not isinstance(error, asyncio.CancelledError):
             logger.error("Job %s failed after it was completed; it stays DONE.", job.id, exc_info=error)
         return Outcome(job, Verb.DONE, committed=True)
     assert error is not None
-    error = _said_by_tasks(error)
+    error = _unwrap_group(error)
     match error:
         case Snooze():
             return Outcome(job, Verb.SNOOZED, error=_reason(error), delay=seconds(error.delay))
@@ -43,7 +44,7 @@ def decide(
         case asyncio.CancelledError():
             return _cancelled(job, stop_reason, error, torn_down, retrying)
         case _ if stop_reason in ("shutdown", "lease"):
-            # It was asked to stop and stumbled on the way out: a deploy never costs an attempt.
+            # It was asked to stop, and failed while it did: a deploy must not cost an attempt.
             return _interrupted(job)
         case _ if stop_reason == "cancel":
             return Outcome(job, Verb.CANCELLED, error=format_error(error))
@@ -51,10 +52,10 @@ def decide(
             return _failed(job, error, format_error(error), retrying)
 
 
-def returned(job: Job, result: Any, duration_ms: int, write: Callable[[Any], Any] | None = None) -> Outcome:
-    """Return the outcome of an attempt whose handler returned, and was not interrupted.
+def outcome_of_result(job: Job, result: Any, duration_ms: int, write: Callable[[Any], Any] | None = None) -> Outcome:
+    """Return the outcome of an attempt whose handler returned and was not interrupted.
 
-    `write` makes a JSON value of the result of an annotated handler.
+    `write` converts the result of an annotated handler to a JSON value.
     """
     try:
         if write is not None:
@@ -62,13 +63,13 @@ def returned(job: Job, result: Any, duration_ms: int, write: Callable[[Any], Any
         encoded = None if result is None else encode_clean(result, max_bytes=MAX_RESULT_BYTES)
         return Outcome(job, Verb.DONE, encoded, None, 0.0, duration_ms)
     except PayloadError as error:
-        # The work is done; running it again would not make its result storable.
+        # The work is done, and another attempt would return the same kind of result.
         return Outcome(job, Verb.FAILED, error=f"The handler finished, but its result cannot be stored: {error}")
 
 
-def _said_by_tasks(error: BaseException) -> BaseException:
-    """Return what the tasks of a task group have said, instead of the group: Fail or Cancel if one of them did, another
-    signal if they raised nothing else.
+def _unwrap_group(error: BaseException) -> BaseException:
+    """Return the signal that the tasks of a task group raised, instead of the group: Fail or Cancel if one of them did,
+    another signal if they raised nothing else.
     """
     if not isinstance(error, BaseExceptionGroup):
         return error
@@ -100,11 +101,11 @@ def _cancelled(job: Job, stop_reason: str | None, error: BaseException, torn_dow
         case _ if torn_down:
             return _interrupted(job)
         case _:
-            return _failed(job, error, "CancelledError: the worker had not asked it to stop", retrying)
+            return _failed(job, error, "CancelledError: not requested by the worker", retrying)
 
 
 def _failed(job: Job, error: BaseException, text: str, retrying: Retrying) -> Outcome:
-    """Return the outcome of an attempt that ended with an error: another attempt, unless its type rules that out."""
+    """Return the outcome of an attempt that ended with an error: RETRY, unless the retry rules exclude that error."""
     if not retrying.again(error):
         return Outcome(job, Verb.FAILED, error=text)
     return Outcome(job, Verb.RETRY, error=text, delay=_retry_delay(job, retrying.backoff or BackoffPolicy()))
@@ -129,4 +130,4 @@ def _reason(signal: Fail | Cancel | Snooze | RetryAfter) -> str | None:
     try:
         return clean_text(str(signal.reason)) or None
     except Exception:
-        return f"{type(signal.reason).__name__} (it could not be printed)"
+        return f"{type(signal.reason).__name__} (it could not be converted to text)"

@@ -1,4 +1,4 @@
-"""What a running worker knows about itself: for health pages, support and tests."""
+"""The state of a running worker as values, for health pages, support and tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pqlite.store.route import Pooling
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """A lane that jobs came from; claims begin behind `watermark` (a due time, by the server's clock).
+    """A lane that jobs were claimed from. Claims begin after `watermark` (a due time, by the server's clock).
 
-    `active` says that it had due jobs when it was last asked.
+    `active` says that it had due jobs at the last query.
     """
 
     queue: str
@@ -26,29 +26,29 @@ class LaneState:
 class Diagnosis:
     """The state of a worker at one moment; durations are in seconds.
 
-    The three bounds say how long a due job can stay unseen by a busy worker: in a lane that nobody has seen before; in
-    a known lane, up to 5 s behind its watermark (its transaction committed late); anywhere else behind a watermark (a
-    time in the past, a clock that was set back). They grow with what the looks cost, which is what index entries cost
-    that vacuum may not remove, so that looking takes a twentieth of the time at most. An idle worker looks when it is
-    notified, and every 10 s at least.
+    The three bounds say how long a busy worker can overlook a due job: in a lane that is new to it; in a lane that it
+    knows, up to 5 s behind its watermark (the job's transaction committed late); anywhere else behind a watermark (a
+    time in the past, a clock that was set back). They grow with the duration of the scans, which dead index entries
+    make slow, so that scans take at most a twentieth of the time. An idle worker scans when it is notified, and at
+    least every 10 s.
     """
 
     holder: str | None
-    """What jobs.locked_by says of this worker; None while it is not registered."""
+    """The worker's value in jobs.locked_by; None while it is not registered."""
     running: int
     waiting: int
-    """Jobs claimed to start soon."""
+    """Claimed jobs that wait for a free slot."""
     undelivered: int
-    """Outcomes that the database has not answered for."""
+    """Outcomes that the database has not confirmed."""
     new_lanes_within: float
     late_commits_within: float
     anything_within: float
     round_trip: float
-    """How long a claim takes (a moving average)."""
+    """The duration of a claim (a moving average)."""
     pace: float | None
-    """How long an attempt takes (a moving average); None before the first."""
+    """The duration of an attempt (a moving average); None before the first."""
     pooling: Pooling | None
-    """What stands between the worker and the server; None before the first connection."""
+    """The kind of pooler between the worker and the server; None before the first connection."""
     hears: bool
-    """Whether notifications can come: of new jobs, of requests to cancel. Else they are polled for."""
+    """Whether the worker receives notifications of new jobs and of requests to cancel. If not, it polls for them."""
     lanes: tuple[LaneState, ...]

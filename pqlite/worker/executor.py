@@ -1,4 +1,4 @@
-"""Runs attempts: a claimed job and its handler become an outcome. Knows no SQL and no store's verbs."""
+"""Runs the attempts of claimed jobs and submits their outcomes. Uses neither SQL nor methods of the store."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pqlite.outcome import Outcome, Verb
 from pqlite.store.base import JobStore
 from pqlite.store.rows import Undecodable
 from pqlite.worker.attempt import Attempt
-from pqlite.worker.completed import see_completed
-from pqlite.worker.deciding import decide, returned
+from pqlite.worker.completed import check_completed
+from pqlite.worker.deciding import decide, outcome_of_result
+from pqlite.worker.prefetch import PrefetchQueue
 from pqlite.worker.runners import Threads
 from pqlite.worker.tracebacks import code_of, from_handler
-from pqlite.worker.waiting import WaitingRoom
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ PACE_WEIGHT = 0.05
 class Executor:
     """Runs up to `concurrency` attempts, each in a task of its own; `submit` is called once with the outcome of each.
 
-    Jobs claimed beyond that wait in memory, to save each a round trip. It must be created in a task that lives as long
-    as the event loop: when that task is cancelled, the loop is ending.
+    Prefetched jobs wait in memory. Create it in a task that lives as long as the event loop: when that task is
+    cancelled, the loop is ending.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Executor:
         backoff: BackoffPolicy,
         announce: Announcer,
         submit: Callable[[Outcome], None],
-        wanting: Callable[[], None],
+        want_more: Callable[[], None],
     ) -> None:
         threads = Threads(concurrency)
         self._handlers = {t: compiled(each, threads.run, middleware) for t, each in handlers.items()}
@@ -66,16 +66,16 @@ class Executor:
         self._store, self._resources = store, resources
         self._worker_id, self._concurrency = worker_id, concurrency
         self._retrying_plain = Retrying(backoff)
-        self._announce, self._submit, self._wanting = announce, submit, wanting
+        self._announce, self._submit, self._want_more = announce, submit, want_more
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop, self._owner = asyncio.get_running_loop(), asyncio.current_task()
         self._context = copy_context()
-        self._last_end, self._asked, self._starting = 0.0, False, False
+        self._last_end, self._requested, self._starting = 0.0, False, False
         self.running: dict[int, Attempt] = {}
-        self.waiting = WaitingRoom(self._release)
+        self.waiting = PrefetchQueue(self._release)
         self.pace: float | None = None
-        """How long an attempt takes, in seconds: a moving average, None before the first."""
+        """The duration of an attempt in seconds: a moving average, None before the first."""
 
     @property
     def free(self) -> int:
@@ -83,11 +83,11 @@ class Executor:
         return 0 if self.waiting else self._concurrency - len(self.running)
 
     def prefetch(self, round_trip: float) -> int:
-        """Return how many more jobs may wait, where a round trip to the database takes so many seconds. `wanting` is
-        called when it is time to ask again.
+        """Return how many more jobs to prefetch, if a round trip to the database takes so many seconds. `want_more` is
+        called when it is time to call this again.
         """
-        self._asked = False
-        return self.waiting.places(self._concurrency, self.pace, round_trip, self._last_end)
+        self._requested = False
+        return self.waiting.room(self._concurrency, self.pace, round_trip, self._last_end)
 
     @property
     def held(self) -> list[int]:
@@ -96,7 +96,7 @@ class Executor:
 
     def accept(self, jobs: Sequence[Job]) -> None:
         """Start claimed jobs, or let them wait for a slot."""
-        self._announce.ask()
+        self._announce.refresh_wanted()
         now = time.monotonic()
         for job in jobs:
             if len(self.running) < self._concurrency and not self.waiting:
@@ -121,7 +121,7 @@ class Executor:
         attempt.task = self._context.copy().run(self._loop.create_task, self._run(attempt))
 
     def _start_waiting(self) -> None:
-        # Not from within itself: an eager task ends, and starts the next, before its start returns.
+        # Guarded against recursion: an eager task can end, and start the next, before `start` returns.
         self._starting = True
         try:
             while self.waiting and len(self.running) < self._concurrency:
@@ -130,24 +130,24 @@ class Executor:
             self._starting = False
 
     def adopt(self, job: Job) -> bool:
-        """Take over a new claim of a job that still runs or waits here; False if it does not.
+        """Assign a new claim to the attempt of a job that still runs or waits here; return False if there is none.
 
-        A server crash can undo a claim; the job then comes back while its attempt goes on.
+        A server crash can undo a claim; the job is then claimed again while its attempt is running.
         """
         attempt = self.running.get(job.id)
         held = self.waiting.get(job.id) if attempt is None else attempt.job
         if held is None:
             return False
         if attempt is not None and (held.status is DONE or attempt.context._completed_on):
-            # It completed in its own transaction, was retried by hand, and its handler has not returned yet.
-            attempt.again = job
+            # The handler completed the job and has not returned yet, and the job was retried meanwhile.
+            attempt.next_claim = job
             return True
         held.claims, held.attempts, held.crashes = job.claims, job.attempts, job.crashes
         held.locked_by, held.locked_at = job.locked_by, job.locked_at
         return True
 
     def cancel(self, job_id: int, claims: int) -> None:
-        """Stop an attempt because somebody asked to cancel its job."""
+        """Stop an attempt, or a waiting job, because the job was asked to cancel."""
         attempt, waits = self.running.get(job_id), self.waiting.get(job_id)
         if attempt is not None and attempt.job.claims == claims:
             self._stop(attempt, "cancel")
@@ -156,17 +156,17 @@ class Executor:
             self._submit(Outcome(waits, Verb.CANCELLED, error="cancelled"))
 
     def cancel_all(self, reason: str) -> None:
-        """Stop every attempt, and give back what waits: 'shutdown' or 'lease'."""
+        """Stop every attempt, and give back the waiting jobs. `reason` is 'shutdown' or 'lease'."""
         self.waiting.clear()
         for attempt in tuple(self.running.values()):
             self._stop(attempt, reason)
 
     async def drained(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until no attempt runs."""
         await self._idle.wait()
 
     async def _run(self, attempt: Attempt) -> None:
-        """Call the handler, and end the attempt with whatever becomes of it; nothing leaves here but an outcome."""
+        """Call the handler, and submit the outcome. Raises nothing."""
         attempt.entered, context = True, attempt.context
         attempt.task = asyncio.current_task()
         current_job.set(context.job)
@@ -175,13 +175,13 @@ class Executor:
         try:
             result = await self._handler(context.job)(context)
         except BaseException as raised:
-            if isinstance(raised, GeneratorExit) and not attempt.runs:
-                raise  # the coroutine is thrown away, with its event loop
-            # Also what asyncio would let out of the event loop, which would stop the whole app.
+            if isinstance(raised, GeneratorExit) and not attempt.is_current:
+                raise  # the coroutine is being destroyed with its event loop
+            # Also SystemExit and KeyboardInterrupt, which asyncio would raise out of the event loop and end the app.
             trace = from_handler(raised.__traceback__, self._codes.get(context.job.job_type))
-            error = BaseException.with_traceback(raised, trace)  # whatever its class makes of that method
+            error = BaseException.with_traceback(raised, trace)  # its class may override that method
         if context._completed_on:
-            error = await see_completed(context, error)
+            error = await check_completed(context, error)
         try:
             now = time.monotonic()
             self._ended(attempt, self._decide(attempt, result, error, now - attempt.started), now)
@@ -217,11 +217,11 @@ class Executor:
         try:
             if error is None and job.status is not DONE:
                 if isinstance(result, HandlerSignal):
-                    error = result  # returned or raised, it says the same
+                    error = result  # returning a signal means the same as raising it
                 elif (reason := attempt.interrupted_by(took)) is None:
-                    return returned(job, result, int(took * 1000), attempt.context._write)
+                    return outcome_of_result(job, result, int(took * 1000), attempt.context._write)
                 else:
-                    error = asyncio.CancelledError()  # as if it had let that pass
+                    error = asyncio.CancelledError()  # as if it had not caught it
             torn_down = self._owner is not None and (self._owner.cancelling() > 0 or self._owner.done())
             return decide(job, reason, error, torn_down, self._retrying.get(job.job_type, self._retrying_plain))
         except Exception as bug:
@@ -241,13 +241,13 @@ class Executor:
         if self._announce.wanted:
             self._announce(JobEnded(self._worker_id, outcome))
         self._submit(outcome)
-        if attempt.again is not None:
-            self._release(attempt.again)
+        if attempt.next_claim is not None:
+            self._release(attempt.next_claim)
         if self.waiting and not self._starting:
-            # Not in the context of the attempt that ends: its job is not that of the events and timers to come.
+            # Not in the context of the ended attempt, which has its job in `current_job`.
             self._context.run(self._start_waiting)
         if not self.running:
             self._idle.set()
-        if not self._asked and len(self.waiting) <= self.waiting.low_water:
-            self._asked = True
-            self._wanting()
+        if not self._requested and len(self.waiting) <= self.waiting.low_water:
+            self._requested = True
+            self._want_more()

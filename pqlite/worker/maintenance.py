@@ -1,4 +1,4 @@
-"""The connection of everything that may take its time: looks for jobs, takeovers, audits."""
+"""The connection for slow operations that are not urgent: scans for jobs, takeovers, audits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ T = TypeVar("T")
 
 
 class Maintenance:
-    """Runs one operation after the other on a connection that nothing urgent uses: neither claims, nor outcomes, nor
-    the renewals of the worker's lease.
-    """
+    """Runs operations one after the other on a connection that claims, outcomes and lease renewals do not use."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._turn = asyncio.Lock()
 
     async def run(self, operation: Callable[[Engine], Awaitable[T]]) -> T:
-        """Run an operation, and return what it returns, when those before it have ended: its deadline begins then.
+        """Run an operation after those before it, and return its result. Its deadline begins when it starts.
 
-        Raises: what the operation raises. A cancellation while it runs costs the connection, which is made again.
+        Raises: what the operation raises. If it is cancelled, the connection is closed; the next operation reconnects.
         """
         async with self._turn:
             return await operation(self._engine)

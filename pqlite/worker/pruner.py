@@ -19,7 +19,7 @@ Prune = Callable[[timedelta | None, timedelta | None, int | None], Awaitable[tup
 
 
 class Pruner:
-    """Walks the finished jobs a chunk at a time, a pass a minute."""
+    """Deletes in chunks, one pass over all finished jobs a minute."""
 
     def __init__(
         self, *, prune: Prune, done: timedelta | None, failed: timedelta | None, worker_id: str, announce: Announcer
@@ -31,7 +31,7 @@ class Pruner:
         self._announce = announce
         self._cursor: int | None = None
 
-    async def once(self) -> float:
+    async def step(self) -> float:
         """Delete one chunk; return how long to pause."""
         if self._done is None and self._failed is None:
             return FOREVER

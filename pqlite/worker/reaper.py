@@ -1,4 +1,4 @@
-"""Gives back what dead workers held. Any process may, at any time: the SQL guards itself, there is no leader."""
+"""Takes over the jobs of dead workers. Every worker may do so at any time, without a leader: the SQL allows that."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pqlite.job import TakenOver
 from pqlite.store.link import sqlstate
 from pqlite.worker.supervisor import FOREVER, Untried
 
-LONGEST_LOOK = 5.0
-SHORTEST_LOOK = 0.25
+MAX_PAUSE = 5.0
+MIN_PAUSE = 0.25
 BATCH = 500
 """Most jobs taken over by one statement."""
 QUERY_CANCELED = "57014"
 
 
 class Reaper:
-    """Looks when another worker could be dead at the earliest, and every few seconds in any case.
+    """Checks at the earliest time at which another worker can count as dead, and at least every few seconds.
 
-    Now and then (`stale_every`) also takes over RUNNING jobs that no registered worker owns, by age.
+    Every `stale_every` it also takes over RUNNING jobs that no registered worker owns and that are old enough.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Reaper:
         stale_every: timedelta,
         stale_after: timedelta,
         announce: Announcer,
-        given_back: Callable[[], None],
+        made_ready: Callable[[], None],
     ) -> None:
         self._reap = reap
         self._reap_stale = reap_stale
@@ -44,14 +44,14 @@ class Reaper:
         self._stale_every = stale_every.total_seconds()
         self._stale_after = stale_after
         self._announce = announce
-        self._given_back = given_back
+        self._made_ready = made_ready
         self._next_stale = time.monotonic() + self._stale_every
         self._batch = BATCH
         self.holder: str | None = None
-        """The registration that judges; None while there is none."""
+        """This worker's registration; None while there is none, and then nothing is taken over."""
 
-    async def once(self) -> float:
-        """Look once; return how long to pause."""
+    async def step(self) -> float:
+        """Check once; return how long to pause."""
         if self.holder is None:
             return Untried(FOREVER)
         death = await self._next_death(self.holder)
@@ -61,12 +61,12 @@ class Reaper:
             self._next_stale = time.monotonic() + self._stale_every
         if taken:
             self._announce(JobsTakenOver(self._worker_id, taken))
-            self._given_back()
-            return SHORTEST_LOOK  # there may be more
-        return min(max(LONGEST_LOOK if death is None else death, SHORTEST_LOOK), LONGEST_LOOK, self._stale_every)
+            self._made_ready()
+            return MIN_PAUSE  # there may be more
+        return min(max(MAX_PAUSE if death is None else death, MIN_PAUSE), MAX_PAUSE, self._stale_every)
 
     async def _take_over(self, judge: str) -> list[TakenOver]:
-        """Take over one batch. After one that took too long, which may have changed nothing, the next is smaller."""
+        """Take over one batch. After a timeout, which may have changed nothing, the next batch is smaller."""
         try:
             taken = await self._reap(judge, self._batch)
         except Exception as error:

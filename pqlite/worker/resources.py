@@ -1,4 +1,4 @@
-"""What handlers find in `ctx.resources`, for as long as a run lasts."""
+"""Opens and closes `ctx.resources` for one run of a worker."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Resources: TypeAlias = Mapping[str, Any] | Callable[[], AbstractAsyncContextMana
 
 
 def resources_of(given: Resources) -> Resources:
-    """Return the resources that were given.
+    """Return the given resources.
 
     Raises:
-        ConfigurationError: it is neither a mapping nor a function.
+        ConfigurationError: they are neither a mapping nor a function.
     """
     if given is None or isinstance(given, Mapping) or callable(given):
         return given
@@ -33,7 +33,7 @@ def resources_of(given: Resources) -> Resources:
 
 
 @asynccontextmanager
-async def held(
+async def open_resources(
     resources: Resources, stopped: asyncio.Event, seconds: Callable[[], float]
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the mapping; enter and exit its context manager in this task.
@@ -43,11 +43,11 @@ async def held(
 
     Raises:
         TimeoutError: entering was cancelled.
-        ConfigurationError: the function returned no context manager, or there is no mapping in it.
+        ConfigurationError: the function did not return a context manager, or it did not yield a mapping.
         Exception: what entering raised.
     """
     if resources is None or isinstance(resources, Mapping):
-        yield {} if resources is None else resources  # an empty one too is the caller's, who may fill it yet
+        yield {} if resources is None else resources  # not a copy, even if it is empty: the caller may add to it
         return
     manager: Any = resources()
     if not isinstance(manager, AbstractAsyncContextManager):
@@ -57,10 +57,10 @@ async def held(
             f"resources returned {manager!r}, not an async context manager: it must be an `async def` that yields a "
             f"mapping once, decorated with contextlib.asynccontextmanager"
         )
-    made = await _entered(manager, stopped)
+    made = await _enter(manager, stopped)
     try:
         if not isinstance(made, Mapping):
-            raise ConfigurationError(f"resources must yield a mapping of names to what was made, not {made!r}")
+            raise ConfigurationError(f"resources must yield a mapping of names to objects, not {made!r}")
         yield made
     finally:
         try:
@@ -70,15 +70,13 @@ async def held(
             logger.exception("The worker's resources did not close.")
 
 
-async def _entered(
-    manager: AbstractAsyncContextManager[Mapping[str, Any]], stopped: asyncio.Event
-) -> Mapping[str, Any]:
-    async with asyncio.timeout(None) as patience:
+async def _enter(manager: AbstractAsyncContextManager[Mapping[str, Any]], stopped: asyncio.Event) -> Mapping[str, Any]:
+    async with asyncio.timeout(None) as timeout:
         entering = True
 
         def give_up(_: asyncio.Task[Any]) -> None:
             if entering:
-                patience.reschedule(asyncio.get_running_loop().time())
+                timeout.reschedule(asyncio.get_running_loop().time())
 
         watching = asyncio.create_task(stopped.wait())
         watching.add_done_callback(give_up)

@@ -1,6 +1,6 @@
-"""Where handlers run that are not `async def`: away from the event loop, which goes on meanwhile.
+"""Runs handlers that are not `async def` away from the event loop, which they would block.
 
-A runner is called on the event loop, with a handler and its context, and returns when the handler has ended. `async
+A runner is awaited on the event loop, with a handler and its context, and returns when the handler has ended. `async
 def` handlers need none.
 """
 
@@ -22,25 +22,25 @@ class Threads:
         self._limiter = anyio.CapacityLimiter(concurrency)
 
     async def run(self, handler: Handler, context: JobContext) -> Any:
-        """Run a function to its end, whoever cancels meanwhile: a thread cannot be cancelled, and a slot that is given
-        away while it runs would let the same job run beside itself.
+        """Run a function to its end, even if this is cancelled: a thread cannot be cancelled. If its slot were
+        freed while it runs, a second attempt of the job could run beside it.
         """
 
         def call() -> Any:
             try:
                 result = handler(context)
             except (SystemExit, KeyboardInterrupt) as error:
-                # These would leave the event loop as soon as the thread's future ends.
+                # asyncio would raise these out of the event loop, and end the app.
                 raise RuntimeError(f"the handler raised {error!r}") from error
             if not context._noticed_stop and not inspect.isawaitable(result):
                 context._finished = True
             return result
 
         work = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._limiter))
-        with anyio.CancelScope(shield=True):  # a scope around it, of a middleware, would cancel in every round
+        with anyio.CancelScope(shield=True):  # a cancelled scope, for example of middleware, cancels at every await
             while not work.done():
                 try:
                     await asyncio.wait([work])
                 except asyncio.CancelledError:
-                    pass  # whoever tears the event loop down cancels `work` as well
+                    pass  # the end of the event loop cancels `work` as well
         return work.result()

@@ -1,7 +1,7 @@
-"""Fires schedules at their slots. Every worker may, at any time: the SQL decides who did, there is no leader.
+"""Fires schedules at their slots. Every worker may do so, without a leader: the SQL lets one of them succeed.
 
-It sleeps until the soonest `next_at`, which each renewal of the worker's lease tells (and a notification, when a
-schedule was changed, makes at once): where there is no schedule, there is no statement.
+It sleeps until the soonest `next_at`, which each renewal of the worker's lease returns (a change of a schedule sends a
+notification, which causes a renewal). Without schedules, it executes no statement.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ BATCH = 60
 """How many schedules fire in one transaction; each opens a subtransaction, and more than 64 stall standbys."""
 RECONCILE_EVERY = 60.0
 GRACE = timedelta(minutes=5)
-"""How long a schedule stays that no running release defines any more."""
+"""How long a schedule stays enabled that no running release defines any more."""
 STAGGER = 0.02
-"""Workers that wait for the same slot come one after the other, by up to so many seconds."""
+"""Workers that wait for the same slot are delayed by a random time up to so many seconds, so that they do not collide.
+"""
 HELD = 1.0
-"""How often a slot that waits for the previous job is looked at."""
+"""How often to try a slot that waits for the end of the previous job."""
 CONTENDED = 0.05
-"""How long to wait when everything that was due was being fired by others."""
+"""How long to wait if other workers were firing everything that was due."""
 
 
 class Scheduler:
-    """Reconciles the schedules that the code defines, and fires what is due.
+    """Stores the schedules that the code defines, and fires those that are due.
 
     Args:
-        port: the store's schedules, over a connection that is not the app's.
-        definitions: what the code defines, see `SchedulePort.reconcile`.
+        port: the store's schedules, on a connection of the worker.
+        definitions: the schedules that the code defines, see `SchedulePort.reconcile`.
         fired: called when jobs were enqueued.
     """
 
@@ -61,13 +62,13 @@ class Scheduler:
         self._due_at = math.inf  # time.monotonic
         self._reconcile_at = -math.inf if definitions else math.inf
         self._may_disable_at = time.monotonic() + GRACE.total_seconds()
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self.allowed = False
-        """Whether the schema was seen to have schedules."""
+        """Whether the schema is known to support schedules."""
 
-    def soonest(self, seconds: float | None) -> bool:
-        """Hear in how many seconds the next schedule is due (None: there is none); return whether that is news, so that
-        the scheduler should be woken.
+    def set_due(self, seconds: float | None) -> bool:
+        """Set in how many seconds the next schedule is due (None: there is none); return whether that is sooner than
+        before, so that the scheduler must be woken.
         """
         if seconds is None:
             return False
@@ -76,8 +77,8 @@ class Scheduler:
         self._due_at = min(self._due_at, due_at)
         return sooner
 
-    async def once(self) -> float:
-        """Do what is due; return how long to pause."""
+    async def step(self) -> float:
+        """Reconcile and fire if either is due; return how long to pause."""
         if not self.allowed:
             return FOREVER
         if time.monotonic() >= self._reconcile_at:
@@ -91,8 +92,8 @@ class Scheduler:
         verdicts = await self._port.reconcile(self._definitions, GRACE, disable=disable)
         self._reconcile_at = time.monotonic() + RECONCILE_EVERY * random.uniform(0.8, 1.0)
         for name, verdict in verdicts:
-            if self._told.get(name) != verdict:
-                self._told[name] = verdict
+            if self._logged.get(name) != verdict:
+                self._logged[name] = verdict
                 logger.log(_LEVELS.get(verdict, logging.INFO), _SENTENCES[verdict], name)
         if any(verdict in {"ADDED", "CHANGED", "ENABLED"} for _, verdict in verdicts):
             self._due_at = -math.inf
@@ -107,23 +108,23 @@ class Scheduler:
             return
         plans = [planned(row) for row in due]
         verdicts = await self._port.fire(plans)
-        self._tell(verdicts)
+        self._announce_verdicts(verdicts)
         if any(each.verdict == "FIRED" for each in verdicts):
             self._fired()
         self._due_at = asked + self._next(due, plans, later) + random.uniform(0, STAGGER)
         settled = {each.name for each in verdicts if each.verdict in {"FIRED", "SKIPPED"}}
         if any(plan.get("slots") and plan["name"] not in settled for plan in plans):
-            self._due_at = min(self._due_at, asked + HELD)  # it waits for its previous job; or another worker fired it
+            self._due_at = min(self._due_at, asked + HELD)  # it waits for its previous job, or another worker fired it
         if len(due) >= BATCH:
             self._due_at = asked if verdicts else asked + CONTENDED
 
     def _next(self, due: Sequence[DueSchedule], plans: Sequence[Mapping[str, Any]], later: Sequence[float]) -> float:
-        """Return in how many seconds the next is due, counted from the moment that `due` was told."""
+        """Return in how many seconds the next schedule is due, counted from the moment at which `due` was read."""
         now = due[0].now
         soonest = [(plan["next_at"] - now).total_seconds() for plan in plans if plan.get("next_at") is not None]
         return float(max(min([*soonest, *later, FOREVER]), 0.0))
 
-    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+    def _announce_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         for each in verdicts:
             match each.verdict:
                 case "FIRED":
@@ -146,7 +147,7 @@ _SENTENCES = {
     "ADDED": "Schedule %s is new.",
     "CHANGED": "Schedule %s was changed by this release.",
     "ENABLED": "Schedule %s is defined again.",
-    "DISABLED": "Schedule %s is disabled: no release that runs defines it any more.",
-    "OLDER": "Schedule %s stays as a newer release that runs defines it.",
-    "TAKEN": "Schedule %s was added at run time under the name of one in the code, and stays as it is.",
+    "DISABLED": "Schedule %s is disabled: no running release defines it any more.",
+    "OLDER": "Schedule %s stays as a newer running release defines it.",
+    "TAKEN": "Schedule %s was added at run time and is not replaced by the one of the same name in the code.",
 }

@@ -1,7 +1,9 @@
-"""Says that this process is alive, hears what others say, and notices when either stops being true.
+"""Keeps the worker registered: renews its lease, holds its lock, receives notifications, and fences the worker when
+that fails.
 
-A daemon thread with an event loop and a connection of its own: a handler that blocks the worker's loop must not make
-the worker look dead. What a blocked loop cannot stop, a held GIL can: the lease is far longer than any sane one.
+It runs in a daemon thread with an event loop and a connection of its own, so that a handler that blocks the worker's
+loop does not make the worker count as dead. A handler that holds the GIL does block it; the lease is long enough for
+that.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pqlite.backoff import LoopErrorPolicy
 from pqlite.errors import LeaseLost, WorkerError
 from pqlite.store.engine import Engine
 from pqlite.store.route import Pooling
-from pqlite.worker.session import Session
+from pqlite.worker.presence import Presence
 from pqlite.worker.supervisor import Loop
 from pqlite.worker.watchdog import Watchdog
 
@@ -31,35 +33,35 @@ logger = logging.getLogger(__name__)
 TICK = 0.25
 CONNECT_SECONDS = 10.0
 RENEWAL_SECONDS = 3.0
-"""A renewal that is not answered by then costs the connection."""
+"""If a renewal is not answered by then, the connection is closed."""
 RECONNECT_SECONDS = 1.0
-"""A connection that is lost for longer may have taken the lock with it: see SILENCE."""
+"""If the connection is lost for longer, the server may have released the lock: see SILENCE."""
 LEASE_MARGIN = 4.0
-"""A worker that cannot renew gives up this long before its lease ends, so that its handlers have time to stop."""
+"""A worker that cannot renew is fenced this long before its lease ends, so that its handlers have time to stop."""
 SILENCE = 6.0
-"""... and this long after its last renewal if its lock may be free: others may judge it 8 s after that renewal."""
+"""... or this long after its last renewal if its lock may be free: others may declare it dead 8 s after it."""
 
 
 class Listener(Protocol):
-    """What the sentinel tells the worker. Called on the worker's event loop."""
+    """The sentinel's callbacks. Called on the worker's event loop."""
 
     def registered(self, holder: str) -> None:
         """The worker may claim as `holder`."""
 
     def fenced(self, holder: str, reason: str) -> None:
-        """The worker can no longer prove that it is alive; it must stop what it runs."""
+        """The worker may be declared dead; it must stop its attempts."""
 
     def cancel_requested(self, claims: list[tuple[int, int]]) -> None:
-        """Somebody asked to cancel these claims."""
+        """These claims were asked to cancel."""
 
     def schedule_due(self, seconds: float) -> None:
         """The next schedule is due in so many seconds."""
 
     def notified(self, everywhere: bool) -> None:
-        """There may be something to claim; `everywhere`: also among what was looked at before."""
+        """There may be jobs to claim; `everywhere`: also behind the watermarks."""
 
     def blocked(self, seconds: float, stack: str) -> None:
-        """The worker's event loop stood still (told when it turns again)."""
+        """The worker's event loop was blocked (called when it runs again)."""
 
     def loop_failed(self, name: str, error: Exception, failures: int) -> None:
         """The database could not be reached."""
@@ -89,14 +91,14 @@ class Sentinel:
         self._renew_every = renew_every.total_seconds()
         self._info = info
         self._listener = listener
-        self._session = Session(
+        self._presence = Presence(
             channel,
             info["queues"],
             pooling=pooling,
-            notified=lambda everywhere: self._tell(listener.notified, everywhere),
+            notified=lambda everywhere: self._call_worker(listener.notified, everywhere),
             renew=lambda: self._renewing.wake(),
         )
-        self._shows_lock = False  # whether others may know of the lock, and judge the worker by it
+        self._shows_lock = False  # whether others may have read the lock's key, and check the lock
         self._holder: str | None = None
         self._fenced = False
         self._last_renewal = time.monotonic()
@@ -110,10 +112,10 @@ class Sentinel:
     # Called from the worker's loop
 
     def start(self) -> None:
-        """Start the thread; `listener.registered` follows when the database is there.
+        """Start the thread; `listener.registered` is called when the database can be reached.
 
         Raises:
-            WorkerError: it ended at once.
+            WorkerError: the thread ended at once.
         """
         self._thread.start()
         self._ready.wait()
@@ -121,17 +123,17 @@ class Sentinel:
             raise WorkerError(f"The sentinel cannot start: {self._failure!r}") from self._failure
 
     def tick(self) -> None:
-        """Say that the worker's event loop turns."""
+        """Record that the worker's event loop is running."""
         self._watchdog.tick()
 
-    def hurry(self) -> None:
-        """Renew now: somebody heard that the worker was declared dead."""
+    def renew_now(self) -> None:
+        """Renew the lease now, because a claim was refused: the worker may have been declared dead."""
         self._loop.call_soon_threadsafe(self._renewing.wake)
 
     @property
-    def hears(self) -> bool:
-        """Return whether notifications can come."""
-        return self._session.hears
+    def listens(self) -> bool:
+        """Return whether notifications can be received."""
+        return self._presence.listens
 
     def trouble(self) -> str | None:
         """Return why the worker is not registered, None if it is."""
@@ -140,16 +142,16 @@ class Sentinel:
         return None
 
     async def stop(self, seconds: float) -> None:
-        """Unregister and end the thread, within `seconds`. Cut short, it can be called again."""
+        """Unregister and end the thread, within `seconds`. If cancelled, it can be called again."""
         if not self._ended.done():
             with suppress(RuntimeError):  # the thread has just ended, and its loop with it
                 self._loop.call_soon_threadsafe(self._stop, seconds)
             await asyncio.wait([self._ended], timeout=seconds)
         if not self._ended.done():
-            # Such as a name that is being looked up, which cannot be interrupted. The thread is a daemon.
-            logger.warning("The sentinel did not end in time; it is left behind.")
+            # For example during a DNS lookup, which cannot be interrupted. The thread is a daemon.
+            logger.warning("The sentinel's thread did not end in time.")
             return
-        self._thread.join(0.1)  # its last act was to say that it has ended
+        self._thread.join(0.1)  # it ends right after it has set `_ended`
 
     # In the thread
 
@@ -163,7 +165,7 @@ class Sentinel:
             self._failure = error
         finally:
             self._ready.set()
-            with suppress(RuntimeError):  # the worker's loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the worker's loop is closed, and does not wait
                 self._main_loop.call_soon_threadsafe(self._set_ended)
 
     def _set_ended(self) -> None:
@@ -173,41 +175,41 @@ class Sentinel:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._engine = self._make_engine("sentinel", self._on_connect)
-        self._renewing = self._loop_around("sentinel", self._renew)
-        watching = self._loop_around("watch", self._watch)
+        self._renewing = self._make_loop("sentinel", self._renew)
+        watching = self._make_loop("watch", self._watch)
         self._stopped = asyncio.Event()
         self._ready.set()
         tasks = [asyncio.create_task(loop.run()) for loop in (self._renewing, watching)]
         await self._stopped.wait()
         watching.stop()
-        # A registration under way is waited for: its row must go as well.
+        # Wait for a registration under way: its row must be deleted as well.
         await asyncio.wait(tasks, timeout=self._seconds_to_stop)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await self._farewell()
+        await self._unregister()
         await self._engine.link.close(self._seconds_to_stop / 2)
 
-    def _loop_around(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
+    def _make_loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
         return Loop(
             name,
             once,
-            errors=LoopErrorPolicy(),  # not the user's: pauses that are too long would cost the lease
-            failed=lambda *args: self._tell(self._listener.loop_failed, *args),
-            recovered=lambda *args: self._tell(self._listener.loop_recovered, *args),
+            errors=LoopErrorPolicy(),  # not the user's: with long pauses the lease would end
+            failed=lambda *args: self._call_worker(self._listener.loop_failed, *args),
+            recovered=lambda *args: self._call_worker(self._listener.loop_recovered, *args),
         )
 
     def _stop(self, seconds: float) -> None:
-        self._seconds_to_stop = seconds * 0.35  # for a renewal under way, then to unregister, and half for the rest
+        self._seconds_to_stop = seconds * 0.35  # for a running renewal, again to unregister, half of it to disconnect
         self._renewing.stop()
         self._stopped.set()
 
     async def _on_connect(self, conn: asyncpg.Connection[Any]) -> None:
-        await self._session.begin(conn, self._engine.link.socket)
+        await self._presence.begin(conn, self._engine.link.socket)
         conn.add_termination_listener(self._on_lost)
 
     def _on_lost(self, conn: Any) -> None:
-        # Not where the link itself has thrown it away: that is an error like another, with its pause.
+        # Not if the link closed it: then the operation failed, and the pause after that error applies.
         if self._engine.link.holds(conn):
             self._renewing.wake()
 
@@ -217,48 +219,48 @@ class Sentinel:
             await self._register()
         else:
             await self._engine.link.connect(CONNECT_SECONDS)
-            await self._session.lock(self._engine)
-            key = self._session.lock_key
+            await self._presence.lock(self._engine)
+            key = self._presence.lock_key
             self._shows_lock = self._shows_lock or key is not None
             try:
                 wanted = await self._engine.renew(self._holder, self._lease, key, deadline=RENEWAL_SECONDS)
             except LeaseLost as error:
-                if not self._fenced:  # else the watch has told the worker
+                if not self._fenced:  # else `_watch_lease` has fenced the worker
                     self._fence(str(error))
                 self._holder = None
                 await self._register()
             else:
                 self._shows_lock = key is not None
                 if wanted:
-                    self._tell(self._listener.cancel_requested, wanted)
+                    self._call_worker(self._listener.cancel_requested, wanted)
         self._last_renewal = sent
         if self._fenced:
             self._fenced = False
-            self._tell(self._listener.registered, self._holder)
+            self._call_worker(self._listener.registered, self._holder)
         if self._engine.next_schedule is not None:
-            self._tell(self._listener.schedule_due, self._engine.next_schedule)
+            self._call_worker(self._listener.schedule_due, self._engine.next_schedule)
         return self._renew_every
 
     async def _register(self) -> None:
         await self._engine.link.connect(CONNECT_SECONDS)
         holder = f"{self._label}-{secrets.token_hex(4)}"
-        key = self._session.lock_key
+        key = self._presence.lock_key
         await self._engine.register(holder, self._label, key, self._lease, self._info)
         self._shows_lock = key is not None
         self._holder = holder
-        self._fenced = True  # until the worker has been told
+        self._fenced = True  # until `_renew` has called `listener.registered`
 
     async def _watch(self) -> float:
         if self._main_loop.is_closed():
-            # Nobody stopped the worker, and nobody can any more: without this its lease would be renewed for ever.
+            # The worker was not stopped, and cannot be any more: without this its lease would be renewed for ever.
             self._stop(2.0)
         self._watch_lease()
-        if (block := self._watchdog.look()) is not None:
-            self._tell(self._listener.blocked, *block)
+        if (block := self._watchdog.check()) is not None:
+            self._call_worker(self._listener.blocked, *block)
         return TICK
 
     def _watch_lease(self) -> None:
-        """Fence the worker before anybody else may judge it dead."""
+        """Fence the worker before others may declare it dead."""
         if self._holder is None or self._fenced:
             return
         silent = time.monotonic() - self._last_renewal
@@ -274,22 +276,22 @@ class Sentinel:
         return 0.0 if link.connected else time.monotonic() - link.lost_at
 
     def _server_is_down(self) -> bool:
-        return self._session.server_is_down(self._engine.link.last_error)
+        return self._presence.server_is_down(self._engine.link.last_error)
 
     def _fence(self, reason: str) -> None:
         self._fenced = True
-        self._tell(self._listener.fenced, self._holder, reason)
+        self._call_worker(self._listener.fenced, self._holder, reason)
 
-    async def _farewell(self) -> None:
+    async def _unregister(self) -> None:
         if self._holder is None:
             return
         try:
             async with asyncio.timeout(self._seconds_to_stop):
                 await self._engine.unregister(self._holder)
         except Exception as error:
-            # The row stays; the lock vanishes with the connection, and others take over what is left.
-            logger.warning("The worker could not say goodbye (%r); others will notice.", error)
+            # The row stays. The lock is released with the connection, and others take over the remaining jobs.
+            logger.warning("The worker could not unregister (%r); other workers take over what it left.", error)
 
-    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+    def _call_worker(self, what: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the worker's loop is closed
             self._main_loop.call_soon_threadsafe(what, *args)

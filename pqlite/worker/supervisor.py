@@ -1,4 +1,6 @@
-"""The loop of every part of a worker: acts, pauses, survives errors with backoff, and reports when it does not work."""
+"""The background loop that runs each part of a worker: it pauses between steps, backs off after errors, and reports
+when it does not work.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +17,28 @@ from pqlite.errors import WorkerError
 from pqlite.uninterrupted import others_cancellation_as
 
 FOREVER = 3600.0
-"""What `once` returns when only a wake-up gives it something to do."""
+"""What `step` returns when it has nothing to do until it is woken."""
 
 
 class Untried(float):
-    """A pause, in seconds, returned by a call of `once` that tried nothing, because nothing was due.
+    """A pause, in seconds, returned by a step that did nothing because nothing was due.
 
-    After a failure such a call does not show that the loop works again.
+    After a failure, such a step does not show that the loop works again.
     """
 
 
 class Loop:
-    """Calls `once` again and again, pausing for as many seconds as it returns, until stopped.
+    """Calls `step` until it is stopped, and pauses after each call for the number of seconds that it returned.
 
-    An error is announced, never raised: the loop pauses as its policy says and goes on. Failures are counted until a
-    call succeeds that did something (see Untried). The loop is stopped by a flag between two calls, so a statement is
-    never cut in two.
+    Errors are announced and not raised: the loop pauses as its policy says, and continues. Failures are counted until
+    a step succeeds that did something (see Untried). The loop stops between two steps, so that no statement is
+    interrupted.
     """
 
     def __init__(
         self,
         name: str,
-        once: Callable[[], Awaitable[float]],
+        step: Callable[[], Awaitable[float]],
         *,
         errors: LoopErrorPolicy,
         failed: Callable[[str, Exception, int], None],
@@ -44,7 +46,7 @@ class Loop:
         overdue_after: float = 60.0,
     ) -> None:
         self.name = name
-        self._once = once
+        self._step = step
         self._errors = errors
         self._failed = failed
         self._recovered = recovered
@@ -57,19 +59,19 @@ class Loop:
         self.last_error: Exception | None = None
         """The latest error, None once the loop works again."""
         self._next_cycle = time.monotonic()
-        """When the next call is to begin, or the present one began (time.monotonic)."""
+        """When the next step is to begin, or the current one began (time.monotonic)."""
 
     def wake(self) -> None:
-        """End the pause, unless it follows an error: those are not cut short by what goes on meanwhile."""
+        """End the pause, unless it follows an error: such a pause is not shortened."""
         self._woken.set()
 
     def wake_in(self, seconds: float) -> None:
-        """Wake now, and again in so many seconds (unless an error is being paused for: then after that)."""
+        """Wake now, and again in so many seconds (during a pause after an error: when that has ended)."""
         heapq.heappush(self._alarms, time.monotonic() + seconds)
         self.wake()
 
     def stop(self) -> None:
-        """End after the call under way."""
+        """End after the current step."""
         self._stopped = True
         self._woken.set()
         self._halted.set()
@@ -88,10 +90,10 @@ class Loop:
         while not self._stopped:
             self._woken.clear()
             ended_by, began = self._woken, time.monotonic()
-            self._next_cycle = began  # a wake-up may have ended a pause of an hour
+            self._next_cycle = began  # the pause may have been ended early
             try:
-                with others_cancellation_as(WorkerError, "What it waited for was cancelled."):
-                    pause = await self._once()
+                with others_cancellation_as(WorkerError, "An operation that it waited for was cancelled."):
+                    pause = await self._step()
             except Exception as error:
                 self._failures += 1
                 self.last_error = error
@@ -106,7 +108,7 @@ class Loop:
             await _rest(pause, ended_by)
 
     def _until_alarm(self, began: float) -> float:
-        """Return in how many seconds an alarm is due that was not yet due when the latest call began; inf for none."""
+        """Return the seconds until the first alarm that was not due when the last step began; inf if there is none."""
         while self._alarms and self._alarms[0] <= began:
             heapq.heappop(self._alarms)
         return self._alarms[0] - time.monotonic() if self._alarms else math.inf
@@ -117,7 +119,7 @@ class Loop:
         except Exception as error:
             self._failed(f"{self.name}'s loop_error_policy", error, self._failures)
             pause = 2.0
-        # Jitter: a fleet that lost the same server must not come back in step.
+        # Jitter: workers that lost the same server must not all reconnect at the same moment.
         return max(pause, 0.05) * random.uniform(0.8, 1.2)
 
 

@@ -1,4 +1,4 @@
-"""Where the traceback of a failed attempt begins: at the handler, not at what called it."""
+"""Removes the frames before the handler's from the traceback of a failed attempt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CALLERS = (
 
 
 def code_of(function: Any) -> CodeType | None:
-    """Return the code that runs when the function is called, None for what is not written in Python."""
+    """Return the code that runs when the function is called; None if it is not written in Python."""
     while isinstance(function, partial):
         function = function.func
     code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
@@ -30,8 +30,8 @@ def code_of(function: Any) -> CodeType | None:
 def from_handler(trace: TracebackType | None, handler: CodeType | None) -> TracebackType | None:
     """Return the part of a traceback that begins with the handler's first frame.
 
-    If the handler was not reached, it begins with the first frame of what was called before it, such as middleware or
-    a dependency; and it is returned whole if there is none of those either.
+    If the handler was not reached, return the part that begins with middleware or a dependency; if neither was called,
+    the whole traceback.
     """
     beginning = None
     frame = trace

@@ -1,4 +1,4 @@
-"""Names the code that blocks an event loop, from another thread."""
+"""Detects from another thread that an event loop is blocked, and by which code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCKED_AFTER = 5.0
 
 
 class Watchdog:
-    """Watches the event loop of the thread it is made in. That loop calls `tick`, another thread calls `look`."""
+    """Watches the event loop of the thread it is made in. That loop calls `tick`, another thread calls `check`."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
@@ -22,15 +22,15 @@ class Watchdog:
         self._reported = False
 
     def tick(self) -> None:
-        """Say that the loop turns."""
+        """Record that the loop is running."""
         self._ticked = time.monotonic()
 
-    def look(self) -> tuple[float, str] | None:
-        """Return for how many seconds the loop has stood still, and the stack where it does; None if it turns, or if
-        this block was reported before.
+    def check(self) -> tuple[float, str] | None:
+        """Return for how many seconds the loop has been blocked, and the blocking stack; None if it is not blocked, or
+        if this block was reported before.
         """
-        still = time.monotonic() - self._ticked
-        if still < BLOCKED_AFTER:
+        blocked = time.monotonic() - self._ticked
+        if blocked < BLOCKED_AFTER:
             self._reported = False
             return None
         if self._reported:
@@ -38,8 +38,8 @@ class Watchdog:
         self._reported = True
         frame = sys._current_frames().get(self._thread)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
-        # Logged now: the loop itself can say nothing until it turns again. And from a thread of its own: if the loop
-        # stands in a logging handler, this waits for the same lock, and the renewals must not.
-        said = ("The event loop has been blocked for %.0f s, here:\n%s", still, stack)
-        threading.Thread(target=logger.error, args=said, daemon=True).start()
-        return still, stack
+        # Logged here, because the blocked loop cannot; and in a thread of its own: if a logging handler blocks the
+        # loop, this waits for the same lock, and the renewals of the lease must not.
+        record = ("The event loop has been blocked for %.0f s, here:\n%s", blocked, stack)
+        threading.Thread(target=logger.error, args=record, daemon=True).start()
+        return blocked, stack

@@ -1,6 +1,6 @@
-"""Worker: what an app configures and enters.
+"""The public class Worker.
 
-(Over 300 lines because it is the whole public class, a third of it what its arguments mean; the work is elsewhere.)
+(It has more than 300 lines because a third of them document its arguments; the work is done elsewhere.)
 """
 
 from __future__ import annotations
@@ -26,18 +26,28 @@ from pqlite.schedules import Schedule
 from pqlite.settings import WorkerSettings, from_environment
 from pqlite.store.postgres import PgJobStore
 from pqlite.uninterrupted import uninterrupted
-from pqlite.worker.arguments import Duration, around, definitions, duration, label, one_of, served, sleeping, store_of
+from pqlite.worker.arguments import (
+    Duration,
+    definitions,
+    duration,
+    one_of,
+    queues_to_serve,
+    sleep_policy,
+    store_of,
+    worker_label,
+    wrappers,
+)
 from pqlite.worker.diagnosis import Diagnosis
-from pqlite.worker.parts import Plan
-from pqlite.worker.resources import Resources, held, resources_of
+from pqlite.worker.parts import WorkerConfig
+from pqlite.worker.resources import Resources, open_resources, resources_of
 from pqlite.worker.running import Running
 
 logger = logging.getLogger(__name__)
 
 EXIT, EXIT_SECONDS = 0.1, 1.0
-"""What part of a stop, and how many seconds at most, are left for the process to end."""
+"""The share of a stop, and the most seconds, that are left for the process to end."""
 TAIL, TAIL_SECONDS = 0.2, 4.0
-"""What part of a stop, and how many seconds at most, are kept for resources, observers and the store's pool."""
+"""The share of a stop, and the most seconds, that are left for resources, observers and the store's pool."""
 
 
 class Worker:
@@ -46,38 +56,37 @@ class Worker:
         app = FastAPI(lifespan=worker.lifespan)
 
     Args:
-        store: where the jobs are (a PgJobStore). If it is not started, the worker starts it, and closes it at the end.
-        handlers: functions by job type, or a `Handlers` registry. Jobs of other types are left for workers that know
-            them.
+        store: the job store (a PgJobStore). If it is not started, the worker starts it, and closes it at the end.
+        handlers: functions by job type, or a `Handlers` registry. Jobs of other types are left for other workers.
         concurrency: how many jobs run at once in this process.
-        enabled: False runs nothing (the store still works): the same code serves an API-only process.
-        enable_reaper: whether this process takes over what dead workers held.
+        enabled: False runs no jobs (the store still works), so that the same code can serve an API-only process.
+        enable_reaper: whether this process takes over the jobs of dead workers.
         enable_scheduler: whether this process fires schedules, those of the code and those that were added at run time.
-        schedules: more of them than `@handlers.cron` and `@handlers.every` declare, also of plain handlers. They are
-            written to the database when the worker starts, where a newer release wins over an older one; what no
+        schedules: schedules beside those of `@handlers.cron` and `@handlers.every`, also for plain handlers. They are
+            written to the database when the worker starts; a newer release wins over an older one. A schedule that no
             release defines any more is disabled after 5 minutes.
         idle_policy, backoff, loop_error_policy: how long to wait when idle, before a retry (a policy, or a function of
-            the number of the attempt that failed), after an error.
+            the number of the failed attempt), after an error.
         reap_stale_every_seconds: how often RUNNING jobs that no registered worker owns are given back, if they are
             older than their `timeout_seconds`, or than `default_stale_after`.
         shutdown_grace: how long running jobs may go on after a stop; then they are cancelled.
-        shutdown_timeout: how long a stop takes at most, with all that belongs to it (seconds or timedelta, like all
-            durations): handlers, outcomes, `resources`, observers, and the store's pool if the worker opened it.
+        shutdown_timeout: how long a stop takes at most (seconds or timedelta, like all durations), including handlers,
+            outcomes, `resources`, observers, and the store's pool if the worker opened it.
         worker_id: a label for people; "host-pid" by default. Two processes may share it.
         queues: which queues to serve; None serves all.
-        lease: how long the worker may be silent before it counts as dead.
+        lease: how long after its last renewal the worker counts as dead.
         retain_done, retain_failed: how long DONE, and FAILED or CANCELLED jobs are kept; None keeps them for ever.
             `retain_done=timedelta(0)` deletes jobs as part of their completion, which is faster (those that end in
             `ctx.complete()` are deleted soon after).
         unknown_job_types: "leave" jobs of unknown types to others, or "fail" them.
-        startup: with the database away, "wait" for it in the background and serve, or "fail".
-        observers: hear every event (see pqlite.events), each in a thread of its own, or in a task if it is `async def`:
-            neither what they raise nor how long they take changes anything for a job. When the worker has stopped they
-            have heard everything, or a second has passed. `worker.events.subscribe` adds one later. The logger `pqlite`
-            hears in any case.
-        resources: what handlers find in `ctx.resources`: a mapping, or a function that returns an async context
-            manager of one. That is entered before anything is claimed, and exited after the last attempt (or when
-            most of `shutdown_timeout` has passed); exiting has 3 seconds of that at most.
+        startup: if the database cannot be reached, "wait" for it in the background while the app serves, or "fail".
+        observers: called with every event (see pqlite.events), each in a thread of its own, or in a task if it is
+            `async def`. Jobs do not wait for them, and do not fail when they raise. A worker that stops waits at most
+            a second until they have received all events. `worker.events.subscribe` adds one later. The events also go
+            to the logger `pqlite`.
+        resources: the value of `ctx.resources`: a mapping, or a function that returns an async context manager of one.
+            That is entered before the first claim, and exited after the last attempt (or when most of
+            `shutdown_timeout` has passed); exiting may take 3 seconds of that.
         hooks: called before and after each attempt, outside of the middleware.
         middleware: `async def middleware(ctx, call_next)` around each attempt, the first one outermost.
 
@@ -85,8 +94,8 @@ class Worker:
     `default_stale_after`, `shutdown_grace` and `shutdown_timeout`: see pqlite.settings.
 
     Raises:
-        ConfigurationError: an argument or a WORKER_* variable cannot work.
-        InvalidSchedule: two schedules have one name.
+        ConfigurationError: an argument or a WORKER_* variable is invalid.
+        InvalidSchedule: two schedules have the same name.
     """
 
     def __init__(
@@ -136,21 +145,21 @@ class Worker:
                 retain_failed=None if retain_failed is None else duration("retain_failed", retain_failed),
             )
         )
-        self.worker_id = label(worker_id)
+        self.worker_id = worker_label(worker_id)
         self.events = Announcer(observers, log=log_event)
-        self._plan = Plan(
+        self._config = WorkerConfig(
             store=store,
             handlers=checked(handlers),
             settings=self.settings,
             worker_id=self.worker_id,
-            queues=served(queues),
+            queues=queues_to_serve(queues),
             unknown_job_types=unknown_job_types,
             startup=startup,
-            idle=sleeping("idle_policy", idle_policy, IdlePollPolicy),
+            idle=sleep_policy("idle_policy", idle_policy, IdlePollPolicy),
             backoff=BackoffPolicy() if backoff is None else policy_of(backoff),
-            loop_errors=sleeping("loop_error_policy", loop_error_policy, LoopErrorPolicy),
+            loop_errors=sleep_policy("loop_error_policy", loop_error_policy, LoopErrorPolicy),
             announce=self.events,
-            middleware=around(hooks, middleware),
+            middleware=wrappers(hooks, middleware),
             definitions=definitions(schedules, handlers),
         )
         self._resources = resources_of(resources)
@@ -159,11 +168,11 @@ class Worker:
         self._drain = asyncio.Event()
         self._exit = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._forced = self._once = self._stop_early = False
+        self._forced = self._single_pass = self._stop_early = False
         self._attempts = 0
         self._failure: BaseException | None = None
         self._ends = 0.0
-        self._lost: Exception | None = None
+        self._pass_error: Exception | None = None
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
         """Return the worker's lifetime as an ASGI lifespan: `FastAPI(lifespan=worker.lifespan)`."""
@@ -175,11 +184,11 @@ class Worker:
             yield
 
     async def __aenter__(self) -> Worker:
-        """Start; return when the worker claims (or waits for its database). A cancellation stops what was started.
+        """Start; return when the worker claims (or waits for its database). If this is cancelled, the worker stops.
 
         Raises:
-            WorkerError: it is running already; or the database is away and startup='fail'.
-            SchemaError: the database's schema is not the one this pqlite needs.
+            WorkerError: it is running already; or the database cannot be reached and startup='fail'.
+            SchemaError: the database's schema does not support this pqlite.
             ConfigurationError: the store has only a pool.
         """
         if self._task is not None:
@@ -189,12 +198,12 @@ class Worker:
             )
         before = self._drain
         self._drain, self._exit, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        with suppress(RuntimeError):  # who waited for it did so in an event loop that is closed
+        with suppress(RuntimeError):  # its waiters' event loop is closed
             before.set()
         if self._stop_early:
             self._drain.set()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # One task owns the run from beginning to end: no cancel scope is entered in one task and left in another.
+        # One task runs it all, because a cancel scope must be entered and exited in the same task.
         self._task = asyncio.create_task(self._supervise(started), name="pqlite worker")
         try:
             await asyncio.shield(started)
@@ -204,12 +213,12 @@ class Worker:
                 await self.__aexit__()
             finally:  # also if this is cancelled once more
                 if started.done() and not started.cancelled():
-                    started.exception()  # seen: a start that failed while it was cancelled is no news
+                    started.exception()  # retrieved, so that asyncio does not log it: the cancellation is raised
             raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Stop, within `shutdown_timeout`; at once if this is cancelled meanwhile (jobs are still given back)."""
+        """Stop within `shutdown_timeout`; if this is cancelled, skip the grace period (jobs are still given back)."""
         if self._task is None:
             return
         self.begin_shutdown()
@@ -224,9 +233,9 @@ class Worker:
             logger.error("The worker did not stop cleanly.", exc_info=failure)
 
     def begin_shutdown(self) -> None:
-        """Stop claiming now, and let running jobs end. Called by itself as soon as uvicorn begins to stop.
+        """Stop claiming now, and let running jobs end. The worker does so itself when uvicorn begins to stop.
 
-        Before the worker is entered it means that the next run claims nothing. Call it on the worker's event loop.
+        If called before the worker is entered, the next run claims nothing. Call it on the worker's event loop.
         """
         self._stop_early = self._task is None
         self._drain.set()
@@ -237,14 +246,14 @@ class Worker:
         return self._drain.is_set()
 
     async def wait_stopping(self) -> None:
-        """Return when the worker begins to stop; that may be waited for before it is entered."""
+        """Return when the worker begins to stop. May be called before the worker is entered."""
         drain = None
-        while drain is not self._drain:  # else a run has begun, which has an event of its own
+        while drain is not self._drain:  # a run that has begun meanwhile has an event of its own
             drain = self._drain
             await drain.wait()
 
     def healthy(self) -> bool:
-        """Return whether the worker does its work; where it is not enabled, whether it is entered."""
+        """Return whether the worker works; if it is not enabled, whether it is entered."""
         return self.trouble() is None
 
     def trouble(self) -> str | None:
@@ -258,7 +267,7 @@ class Worker:
         return self._running.trouble()
 
     def diagnosis(self) -> Diagnosis | None:
-        """Return what the worker knows about itself at this moment, None while it does not run."""
+        """Return the worker's present state, None while it does not run."""
         return None if self._running is None else self._running.diagnosis()
 
     @property
@@ -266,40 +275,37 @@ class Worker:
         return self.settings.enabled or self._forced
 
     async def run(self) -> None:
-        """Run without a web server until `begin_shutdown` (or cancellation), whatever `enabled` says. SIGTERM begins
-        the shutdown, too, if this runs in the main thread and nobody handles that signal.
+        """Run without a web server until `begin_shutdown` (or cancellation), even if `enabled` is False.
 
-        It handles no signals. `asyncio.run` cancels it on SIGINT, but a SIGTERM ends the process at once, which costs
-        each running job its attempt: `pqlite worker` handles both, and so does a program with
-        `loop.add_signal_handler(signal.SIGTERM, worker.begin_shutdown)`.
+        SIGTERM begins the shutdown too, if this runs in the main thread and the signal has no handler. `asyncio.run`
+        cancels it on SIGINT.
 
         Raises:
-            WorkerError: it did not stop cleanly; and whatever entering the worker raises.
+            WorkerError: it did not stop cleanly; and all that `__aenter__` raises.
         """
-        await self._run(once=False)
+        await self._run(single_pass=False)
 
     async def run_once(self) -> int:
-        """Run what is due now, and what that makes due, until nothing is (or `begin_shutdown`), whatever `enabled`
-        says; return how many attempts began. Nothing is taken over from dead workers, and nothing deleted.
+        """Run all due jobs, and those that become due by them, until there are none (or `begin_shutdown`), even if
+        `enabled` is False; return how many attempts began. It takes over no jobs of dead workers, and deletes none.
 
-        Raises: as for `run`, and WorkerError if the database cannot be reached, at the start or for a minute later, or
-            refuses for so long to write how the last attempts ended.
+        Raises: as `run`, and WorkerError if the database cannot be reached at the start, or if it cannot be reached or
+            refuses the last outcomes for a minute.
         """
-        await self._run(once=True)
-        if self._lost is not None:
-            raise WorkerError(
-                f"The database went away, or refused what was to be written, for too long: {self._lost!r}"
-            ) from self._lost
+        await self._run(single_pass=True)
+        if (error := self._pass_error) is not None:
+            raise WorkerError(f"The database was away, or refused outcomes, for too long: {error!r}") from error
         return self._attempts
 
-    async def _run(self, *, once: bool) -> None:
-        self._forced, self._once, self._failure, self._lost, self._attempts = True, once, None, None, 0
+    async def _run(self, *, single_pass: bool) -> None:
+        self._forced, self._single_pass = True, single_pass
+        self._failure, self._pass_error, self._attempts = None, None, 0
         try:
             with _sigterm(self.begin_shutdown):
                 async with self:
                     await self.wait_stopping()
         finally:
-            self._forced = self._once = False
+            self._forced = self._single_pass = False
         if self._failure is not None:
             raise WorkerError("The worker did not stop cleanly.") from self._failure
 
@@ -319,7 +325,7 @@ class Worker:
             started.set_exception(error)
 
     async def _close_store(self) -> None:
-        """Close the store in what is left of the stop, or, where the app went on for longer than that, in a moment."""
+        """Close the store in the time that is left for the stop."""
         try:
             async with asyncio.timeout(self._left()):
                 await self.store.close()
@@ -327,7 +333,7 @@ class Worker:
             logger.warning("The store's connections did not close in time; they were cut off.")
 
     def _left(self) -> float:
-        """Return how many seconds the stop may still take; a moment, if its time is over."""
+        """Return how many seconds the stop may still take; a short time if it is over."""
         timeout = self.settings.shutdown_timeout.total_seconds()
         if not self._ends:
             self._ends = time.monotonic() + timeout
@@ -341,17 +347,17 @@ class Worker:
         async with AsyncExitStack() as stack:
             try:
                 resources = await stack.enter_async_context(
-                    held(self._resources, self._drain, lambda: self._left() / 2)
+                    open_resources(self._resources, self._drain, lambda: self._left() / 2)
                 )
             except TimeoutError:
                 if not self._drain.is_set():
                     raise
-                started.set_result(None)  # and stopped
+                started.set_result(None)  # stopped before it was started
                 await self._exit.wait()
                 return
-            startup = "fail" if self._once else self._plan.startup
-            plan = replace(self._plan, resources=resources, startup=startup)
-            running = Running(plan, self._drain, once=self._once)
+            startup = "fail" if self._single_pass else self._config.startup
+            config = replace(self._config, resources=resources, startup=startup)
+            running = Running(config, self._drain, single_pass=self._single_pass)
             try:
                 await running.start()
                 self._running = running
@@ -362,12 +368,12 @@ class Worker:
                 timeout = self.settings.shutdown_timeout.total_seconds()
                 self._ends = time.monotonic() + timeout - min(EXIT_SECONDS, timeout * EXIT)
                 await self._stop(running, self._ends - min(TAIL_SECONDS, timeout * TAIL))
-                self._attempts, self._lost = running.attempts, running.lost
-        # The app may still answer requests, which enqueue: the store stays open until the lifespan ends.
+                self._attempts, self._pass_error = running.attempts, running.pass_error
+        # The app may still serve requests that enqueue, so the store stays open until the lifespan ends.
         await self._exit.wait()
 
     async def _stop(self, running: Running, ends: float) -> None:
-        """Stop the run to its end. A cancellation (an event loop that is torn down) only makes it hurry."""
+        """Stop the run completely. A cancellation (the event loop is ending) only skips the grace period."""
         cancelled: asyncio.CancelledError | None = None
         while True:
             stopping = asyncio.create_task(running.stop(self._hurry, ends))
@@ -387,7 +393,7 @@ class Worker:
 
 @contextmanager
 def _sigterm(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` when the process is told to end, unless its host has a handler for that, or there can be none."""
+    """Call `stop` on SIGTERM, unless the signal has a handler already, or cannot have one."""
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

@@ -10,7 +10,7 @@ import pytest
 
 from pqlite import BackoffPolicy, JobContext, JobStatus, PgJobStore, Snooze, Worker, WorkerError, schema
 from pqlite.events import JobsTakenOver, JobStarted
-from pqlite.worker import once
+from pqlite.worker import single_pass
 from tests.conformance.conftest import Store
 from tests.conformance.scene import make_suspect
 from tests.conftest import Server
@@ -114,7 +114,7 @@ async def test_an_attempt_may_wait_for_a_job_that_was_enqueued_unheard_after_the
     async def parent(ctx: JobContext) -> None:
         connection = await asyncpg.connect(dsn)
         try:
-            await asyncio.sleep(2 * once.MEANWHILE)
+            await asyncio.sleep(2 * single_pass.MEANWHILE)
             await connection.execute("select pqlite.enqueue('child')")
         finally:
             await connection.close()
@@ -194,7 +194,7 @@ async def test_a_database_that_is_away_is_an_error_and_no_wait() -> None:
 async def test_a_database_that_goes_away_for_good_ends_the_pass_with_an_error(
     server: Server, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(once, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(single_pass, "AWAY_SECONDS", 0.1)
     database = urlsplit(dsn).path[1:]
     elsewhere = await asyncpg.connect(server.dsn)
 
@@ -206,7 +206,7 @@ async def test_a_database_that_goes_away_for_good_ends_the_pass_with_an_error(
     async with store:
         await store.enqueue("t")
     worker = Worker(store=store, handlers={"t": handler}, shutdown_timeout=1.0)
-    with pytest.raises(WorkerError, match="The database went away, or refused what was to be written, for too long"):
+    with pytest.raises(WorkerError, match="The database was away, or refused outcomes, for too long"):
         await worker.run_once()
     await elsewhere.close()
 
@@ -214,7 +214,7 @@ async def test_a_database_that_goes_away_for_good_ends_the_pass_with_an_error(
 async def test_an_outcome_that_the_database_refuses_for_good_ends_the_pass_with_an_error(
     dsn: str, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(once, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(single_pass, "AWAY_SECONDS", 0.1)
     await conn.execute("""
         create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
         create trigger refuses before update on pqlite.jobs for each row
@@ -223,7 +223,7 @@ async def test_an_outcome_that_the_database_refuses_for_good_ends_the_pass_with_
     for payload in ("accepted", "refused", "accepted"):
         await conn.execute("select pqlite.enqueue('t', to_jsonb($1::text))", payload)
 
-    with pytest.raises(WorkerError, match=r"refused what was to be written, for too long: RaiseError\('no'\)"):
+    with pytest.raises(WorkerError, match=r"refused outcomes, for too long: RaiseError\('no'\)"):
         await worker.run_once()
 
     assert await conn.fetchval("select count(*) from pqlite.jobs where status = 'DONE'") == 2
@@ -232,7 +232,7 @@ async def test_an_outcome_that_the_database_refuses_for_good_ends_the_pass_with_
 async def test_a_registration_that_the_jobs_database_does_not_know_ends_the_pass_with_an_error(
     dsn: str, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(once, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(single_pass, "AWAY_SECONDS", 0.1)
     elsewhere = await asyncpg.connect(empty_dsn)
     await schema.migrate(elsewhere)
     await elsewhere.close()

@@ -41,7 +41,7 @@ async def test_an_idle_worker_wakes_for_a_retry_that_is_written_after_its_latest
     async with Worker(store=store, handlers={"t": handler}, observers=[log], idle_policy=Never()) as worker:
         parts = worker._running._parts  # type: ignore[union-attr]
         claimer = parts.claimer
-        parts.scouting.stop()  # which finds whatever was missed, but later
+        parts.scout_loop.stop()  # which finds whatever was missed, but later
         job_id = await store.enqueue("t")
         await until(lambda: armed and claimer._armed_until > armed[0], "the worker to sleep while the attempt runs")
         async with locked(store, job_id):  # so that its outcome must wait

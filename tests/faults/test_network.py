@@ -65,7 +65,7 @@ async def test_the_last_flush_outlives_its_connection(scene: Scene) -> None:
             announce=Announcer([]),
             limit=10,
             has_room=lambda: None,
-            put_back=lambda outcomes: None,
+            made_ready=lambda outcomes: None,
             settled=lambda job_ids: None,
         )
         await scene.enqueue("slow")

@@ -278,7 +278,7 @@ def test_what_json_has_no_number_for_is_left_to_the_store_to_refuse(annotation: 
     value: Any = {list[Any]: [math.nan], dict[str, float]: {"a": math.nan}}.get(annotation, math.nan)
     payload = handler_of(annotation).new(value).payload
 
-    with pytest.raises(PayloadError, match=r"payload\.value.* is nan, which JSON has no number for"):
+    with pytest.raises(PayloadError, match=r"payload\.value.* is nan, which JSON cannot express"):
         encode(payload, what="payload", max_bytes=1000)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pqlite.errors import InvalidSchedule
 from pqlite.schedules import EPOCH, Schedule, delay, plan, timing
-from pqlite.schedules.planning import CHUNK, MOST
+from pqlite.schedules.planning import CHUNK, MAX_MISSED
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MINUTELY = timing("* * * * *", None, anchor=None, timezone="UTC")
@@ -42,14 +42,14 @@ def test_with_skip_a_slot_of_long_ago_does_not_fire_and_one_of_just_now_does() -
 
 def test_with_all_every_slot_fires_in_chunks_and_at_most_the_latest_thousand() -> None:
     through, fired, given_up = _ago(days=3), [], 0
-    for _ in range(MOST // CHUNK):
+    for _ in range(MAX_MISSED // CHUNK):
         found = plan(MINUTELY, missed="all", handled_through=through, now=NOON)
         assert len(found.slots) == CHUNK
         fired += found.slots
         given_up += found.missed
         through = found.through
 
-    assert fired == [NOON - timedelta(minutes=n) for n in reversed(range(MOST))]
+    assert fired == [NOON - timedelta(minutes=n) for n in reversed(range(MAX_MISSED))]
     assert given_up == 100  # or more
     assert plan(MINUTELY, missed="all", handled_through=through, now=NOON).slots == ()
 

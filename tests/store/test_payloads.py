@@ -48,8 +48,8 @@ circular.append(circular)
 @pytest.mark.parametrize(
     ("payload", "sentence"),
     [
-        ({"a": [1, {"b": math.nan}]}, "payload.a[1].b is nan, which JSON has no number for"),
-        ([-math.inf], "payload[0] is -inf, which JSON has no number for"),
+        ({"a": [1, {"b": math.nan}]}, "payload.a[1].b is nan, which JSON cannot express"),
+        ([-math.inf], "payload[0] is -inf, which JSON cannot express"),
         (Point(1, math.nan), "payload.inner is nan"),
         ({"a": "x\x00y"}, "payload.a contains a NUL character"),
         ({"a": {"k\x00": 1}}, "a key of payload.a contains a NUL character"),

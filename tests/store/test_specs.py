@@ -34,11 +34,11 @@ async def test_an_option_that_does_not_exist_is_an_error(store: PgJobStore) -> N
     for job in ("t", NewJob(job_type="t")):
         with pytest.raises(TypeError, match="enqueue has no option 'priorty'; is it 'priority'"):
             await store.enqueue(job, priorty=3)  # type: ignore[call-overload]
-        with pytest.raises(TypeError, match=r"no option 'zzz'; there are dedupe_key, .* is the payload"):
+        with pytest.raises(TypeError, match=r"no option 'zzz'; the known ones are dedupe_key, .* is the payload"):
             await store.enqueue(job, zzz=3)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="a job has no option 'priorty'; is it 'priority'"):
         NewJob(job_type="t").with_options(priorty=3)  # type: ignore[call-arg]
-    for field, advice in (("priorty", "is it 'priority'"), ("zzz", "there are job_type")):
+    for field, advice in (("priorty", "is it 'priority'"), ("zzz", "the known ones are job_type")):
         with pytest.raises(InvalidJob, match=f"job 1: a job has no field '{field}'; {advice}"):
             await store.enqueue_many([NewJob(job_type="t"), {"job_type": "t", field: 3}])
 

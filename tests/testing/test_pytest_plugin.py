@@ -197,7 +197,7 @@ def test_nothing_was_imported():
     assert "pqlite.testing.pytest_plugin" in sys.modules
     assert not sys.modules.keys() & {"asyncpg", "pydantic", "pydantic_core", "starlette"}
     assert not {name for name in sys.modules if name.startswith("pqlite.")} - {
-        "pqlite.lazily", "pqlite.testing", "pqlite.testing.pytest_plugin"
+        "pqlite.lazy_imports", "pqlite.testing", "pqlite.testing.pytest_plugin"
     }
 """
 

@@ -260,7 +260,7 @@ async def test_an_announcer_says_whether_anybody_observes_it(caplog: pytest.LogC
     assert not announce.wanted
 
     with caplog.at_level(logging.DEBUG, "pqlite"):
-        announce.ask()
+        announce.refresh_wanted()
         assert announce.wanted
         assert Announcer(log=log.plain).wanted
         assert not Announcer().wanted
@@ -399,7 +399,7 @@ async def test_an_async_observer_that_never_waits_leaves_the_event_loop_to_other
         turns += 1
         await asyncio.sleep(0)
 
-    assert turns >= 1000 // observers.AT_A_STRETCH
+    assert turns >= 1000 // observers.EVENTS_PER_TURN
     await announce.finish()
 
 
@@ -502,5 +502,5 @@ class Still(observers.Mailbox):
     def hear(self) -> Any:
         return shown(self._waiting.popleft())
 
-    def _stir(self) -> None:
+    def _start(self) -> None:
         """Leave it to `hear`."""

@@ -84,8 +84,8 @@ CHANGED = [
     ({math.nan: 1}, " has the key nan; JSON's keys are strings or numbers"),
     ({Place.HERE: 1}, " has the key <Place.HERE: 'here'>; JSON's keys are strings or numbers"),
     (Box({UUID(int=1): 1}), f".content has the key {UUID(int=1)!r}; JSON's keys are strings or numbers"),
-    ({"a": {1: "a", "1": "b"}}, ".a has the keys 1 and '1', which JSON writes alike"),
-    ({1.5: "a", "1.5": "b"}, " has the keys 1.5 and '1.5', which JSON writes alike"),
+    ({"a": {1: "a", "1": "b"}}, ".a has the keys 1 and '1', which are the same in JSON"),
+    ({1.5: "a", "1.5": "b"}, " has the keys 1.5 and '1.5', which are the same in JSON"),
     (Card(token=SecretStr("tok_1")), ".token is a SecretStr, which JSON hides: pass a reference to the secret instead"),
     ([{"a": SecretBytes(b"x")}], "[0].a is a SecretBytes, which JSON hides: pass a reference to the secret instead"),
 ]

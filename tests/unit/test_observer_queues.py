@@ -35,7 +35,7 @@ class Still(observers.Mailbox):
     def hear(self, count: int) -> list[Any]:
         return shown([self._waiting.popleft() for _ in range(count)])
 
-    def _stir(self) -> None:
+    def _start(self) -> None:
         """Leave it to `hear`."""
 
 
@@ -186,7 +186,7 @@ async def test_an_event_for_which_there_was_no_thread_is_heard_with_the_next(cap
         await asyncio.sleep(0)
     finally:
         threading.stack_size(usual)
-    assert "has no thread to hear in" in caplog.text
+    assert "has no thread to run in" in caplog.text
 
     announce(number(2))
     await announce.finish()

@@ -12,7 +12,7 @@ from pqlite.events.announcer import Announcer
 from pqlite.store.engine import Claimed, Head, Lane, Mark, Unknown
 from pqlite.testing import EventLog
 from pqlite.worker import claimer, lanes
-from pqlite.worker.claimer import ARM_BEYOND, AUDIT_EVERY, DISCOVERY_SECONDS, NOT_AT_ALL, STRANGE, Claimer
+from pqlite.worker.claimer import ARM_MARGIN, AUDIT_EVERY, DISCOVERY_SECONDS, MAX_REFUSALS, NOT_ARMED, Claimer
 from pqlite.worker.lanes import Lanes, place_of
 from pqlite.worker.supervisor import FOREVER
 from tests.worker.memory import MemoryEngine, StoreWithEngine, Way
@@ -102,10 +102,10 @@ class Desk:
             capacity=lambda _round_trip: (self.room, self.prefetch),
             held=lambda: [job.id for job in self.accepted],
             accept=self.accepted.extend,
-            lost=self._lost,
-            look_everywhere=self._everywhere,
-            hears=lambda: self.hears,
-            audit=self._audit,
+            lease_lost=self._lost,
+            rescan=self._everywhere,
+            listens=lambda: self.hears,
+            start_audit=self._audit,
         )
         self.claimer.holder = "me"
 
@@ -120,7 +120,7 @@ class Desk:
 
     async def asleep(self) -> float:
         """Go on until it sleeps; return for how long."""
-        while not (pause := await self.claimer.once()):
+        while not (pause := await self.claimer.step()):
             pass
         return pause
 
@@ -161,7 +161,7 @@ async def suspect(store: StoreWithEngine, job_type: str = "t", queue: str = "def
 async def test_without_a_registration_it_asks_nothing_until_it_is_woken(desk: Desk) -> None:
     desk.claimer.holder = None
 
-    assert await desk.claimer.once() == FOREVER
+    assert await desk.claimer.step() == FOREVER
     assert (desk.engine.link.connected, desk.engine.claims) == (False, [])
 
 
@@ -169,7 +169,7 @@ async def test_without_room_nothing_is_claimed_and_audits_go_on(store: StoreWith
     await store.enqueue("t")
     desk.room = 0
 
-    assert await desk.claimer.once() == AUDIT_EVERY
+    assert await desk.claimer.step() == AUDIT_EVERY
     assert (desk.engine.link.connected, desk.engine.claims) == (True, [])
 
 
@@ -178,7 +178,7 @@ async def test_with_every_slot_taken_jobs_are_claimed_to_wait(store: StoreWithEn
         await store.enqueue("t")
     desk.room, desk.prefetch = 0, 2
 
-    assert await desk.claimer.once() == 0.0
+    assert await desk.claimer.step() == 0.0
     assert len(desk.accepted) == 2
 
 
@@ -200,13 +200,13 @@ async def test_jobs_of_other_queues_and_types_are_left_alone_be_they_suspects_or
 async def test_its_sleep_grows_while_there_is_nothing_and_a_job_or_a_wake_up_makes_it_short_again(
     store: StoreWithEngine, desk: Desk
 ) -> None:
-    assert [await desk.claimer.once() for _ in range(4)] == [0, 60, 120, 180]
+    assert [await desk.claimer.step() for _ in range(4)] == [0, 60, 120, 180]
 
     await store.enqueue("t")
-    assert [await desk.claimer.once() for _ in range(3)] == [0, 60, 120]
+    assert [await desk.claimer.step() for _ in range(3)] == [0, 60, 120]
 
-    assert desk.claimer.look()
-    assert [await desk.claimer.once() for _ in range(3)] == [0, 60, 120]
+    assert desk.claimer.wake_up()
+    assert [await desk.claimer.step() for _ in range(3)] == [0, 60, 120]
 
 
 @pytest.mark.parametrize(("policy", "sleep"), [(-5.0, 0.0), (float("inf"), FOREVER)])
@@ -217,8 +217,8 @@ async def test_no_policy_makes_it_sleep_for_ever_or_less_than_nothing(desk: Desk
 
     desk.claimer._idle = Policy()
 
-    assert [await desk.claimer.once() for _ in range(2)] == [0, sleep]
-    assert [duration.total_seconds() for duration, _ in desk.engine.armed] == [sleep + ARM_BEYOND] * 2
+    assert [await desk.claimer.step() for _ in range(2)] == [0, sleep]
+    assert [duration.total_seconds() for duration, _ in desk.engine.armed] == [sleep + ARM_MARGIN] * 2
 
 
 async def test_it_sleeps_no_longer_than_until_the_next_job_is_due(store: StoreWithEngine, desk: Desk) -> None:
@@ -235,7 +235,7 @@ async def test_a_job_that_another_worker_was_quicker_to_claim_is_no_reason_to_hu
     await store.enqueue("t")
     desk.engine.meanwhile = lambda: claim_all(store, "another")
 
-    assert await desk.claimer.once() == 120
+    assert await desk.claimer.step() == 120
     assert desk.accepted == []
 
 
@@ -243,18 +243,18 @@ async def test_it_asks_to_be_notified_for_longer_than_it_sleeps_and_looks_once_m
     desk: Desk,
 ) -> None:
     queues = ["default", "other"]
-    assert await desk.claimer.once() == 0.0
-    assert desk.engine.armed == [(timedelta(seconds=60 + ARM_BEYOND), queues)]
+    assert await desk.claimer.step() == 0.0
+    assert desk.engine.armed == [(timedelta(seconds=60 + ARM_MARGIN), queues)]
 
-    assert [await desk.claimer.once() for _ in range(2)] == [60, 120]
-    assert [duration.total_seconds() for duration, _ in desk.engine.armed[1:]] == [60 + ARM_BEYOND, 120 + ARM_BEYOND]
+    assert [await desk.claimer.step() for _ in range(2)] == [60, 120]
+    assert [duration.total_seconds() for duration, _ in desk.engine.armed[1:]] == [60 + ARM_MARGIN, 120 + ARM_MARGIN]
 
 
 async def test_who_cannot_hear_neither_asks_to_be_notified_nor_looks_once_more(desk: Desk) -> None:
     desk.hears = False
 
-    assert [await desk.claimer.once() for _ in range(2)] == [60, 120]
-    assert [duration for duration, _ in desk.engine.armed] == [NOT_AT_ALL] * 2
+    assert [await desk.claimer.step() for _ in range(2)] == [60, 120]
+    assert [duration for duration, _ in desk.engine.armed] == [NOT_ARMED] * 2
 
 
 async def test_on_a_new_connection_it_asks_anew_to_be_notified_and_looks_everywhere(desk: Desk) -> None:
@@ -262,7 +262,7 @@ async def test_on_a_new_connection_it_asks_anew_to_be_notified_and_looks_everywh
     assert desk.everywhere == 1
     desk.engine.link.connected = False
 
-    assert await desk.claimer.once() == 0.0
+    assert await desk.claimer.step() == 0.0
     assert desk.everywhere == 2
 
 
@@ -271,19 +271,19 @@ async def test_wake_ups_that_lead_to_nothing_make_it_deaf_for_a_while_and_those_
 ) -> None:
     for _ in range(10):
         await store.enqueue("t")
-        assert desk.claimer.look()
+        assert desk.claimer.wake_up()
         await desk.asleep()
-        assert desk.claimer.look()
+        assert desk.claimer.wake_up()
         await desk.asleep()
 
     pauses = []
-    while desk.claimer.look():
+    while desk.claimer.wake_up():
         pauses.append(await desk.asleep())
     armed = len(desk.engine.armed)
 
     assert pauses[0] >= 60
     assert 0 < pauses[-1] <= 0.1
-    await desk.claimer.once()
+    await desk.claimer.step()
     assert len(desk.engine.armed) == armed
 
 
@@ -292,13 +292,13 @@ async def test_a_wake_up_asks_the_lane_that_served_last_before_it_looks_around_b
 ) -> None:
     monkeypatch.setattr(claimer, "DISCOVER_EVERY", 0.0)
     await store.enqueue("t")
-    await desk.claimer.once()
+    await desk.claimer.step()
     looks = []
     for _ in range(4):
         await store.enqueue("t")
-        desk.claimer.look()
+        desk.claimer.wake_up()
         before = len(desk.engine.looks)
-        await desk.claimer.once()
+        await desk.claimer.step()
         looks.append(len(desk.engine.looks) - before)
 
     assert len(desk.accepted) == 5
@@ -310,8 +310,8 @@ async def test_payloads_that_are_too_new_are_neither_claimed_nor_looked_for(stor
     await store.enqueue("t", 1)
     await store.enqueue("t", 2, metadata={"payload_version": 2})
 
-    await desk.claimer.once()
-    await desk.claimer.once()
+    await desk.claimer.step()
+    await desk.claimer.step()
 
     assert [job.payload for job in desk.accepted] == [1]
     assert desk.engine.claims[-1]["lanes"] == []
@@ -323,25 +323,25 @@ async def test_while_known_lanes_have_jobs_it_looks_for_others_only_now_and_then
     desk.room = 1
     for _ in range(5):
         await store.enqueue("t")
-    assert [await desk.claimer.once() for _ in range(3)] == [0, 0, 0]
+    assert [await desk.claimer.step() for _ in range(3)] == [0, 0, 0]
     assert len(desk.engine.looks) == 1
 
     await store.enqueue("u", priority=9)
     desk.claimer._next_discovery = 0.0
-    await desk.claimer.once()
+    await desk.claimer.step()
     assert (len(desk.engine.looks), desk.accepted[-1].job_type) == (2, "u")
 
 
 async def test_lanes_that_were_not_asked_yet_are_asked_at_once(
     store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "MOST", 1)
+    monkeypatch.setattr(lanes, "MAX_LANES", 1)
     await desk.asleep()
     await store.enqueue("u", priority=9)
     desk.engine.meanwhile = lambda: claim_all(store, "another")
     await store.enqueue("t")
 
-    assert [await desk.claimer.once() for _ in range(3)] == [0, 0, 120]
+    assert [await desk.claimer.step() for _ in range(3)] == [0, 0, 120]
 
 
 async def test_a_lane_whose_next_job_may_not_wait_is_asked_again_without_a_look(
@@ -352,7 +352,7 @@ async def test_a_lane_whose_next_job_may_not_wait_is_asked_again_without_a_look(
         await store.enqueue("t", max_attempts=1)
 
     for _ in range(3):
-        await desk.claimer.once()
+        await desk.claimer.step()
 
     assert len(desk.accepted) == 3
     assert len(desk.engine.looks) == 1
@@ -365,12 +365,12 @@ async def test_a_job_that_may_not_wait_keeps_no_others_from_being_claimed_to_wai
     desk.room = 1
     for _ in range(2):
         await store.enqueue("t", max_attempts=1, priority=9)
-    await desk.claimer.once()
+    await desk.claimer.step()
     await store.enqueue("u")
     desk.claimer._next_discovery = 0.0
     desk.room, desk.prefetch = 0, 5
 
-    await desk.claimer.once()
+    await desk.claimer.step()
     assert [job.job_type for job in desk.accepted] == ["t", "u"]
 
 
@@ -381,11 +381,11 @@ async def test_while_a_suspect_waits_for_room_the_lanes_stay_known_and_nothing_i
     await store.enqueue("t")
     desk.room, desk.prefetch = 0, 5
 
-    assert await desk.claimer.once() == AUDIT_EVERY
+    assert await desk.claimer.step() == AUDIT_EVERY
     assert desk.accepted == []
 
     desk.room = 5
-    await desk.claimer.once()
+    await desk.claimer.step()
     assert (len(desk.accepted), len(desk.engine.looks)) == (2, 1)
 
 
@@ -393,11 +393,11 @@ async def test_a_name_that_is_no_more_is_told_and_is_no_error(store: StoreWithEn
     await store.enqueue("t")
     desk.claimer.holder = "gone"
 
-    assert await desk.claimer.once() == 1.0
+    assert await desk.claimer.step() == 1.0
     assert desk.lost == 1
 
     desk.claimer.holder = "me"
-    assert await desk.claimer.once() == 0.0
+    assert await desk.claimer.step() == 0.0
     assert len(desk.accepted) == 1
 
 
@@ -407,17 +407,17 @@ async def test_a_name_that_is_refused_again_and_again_is_an_error_and_one_that_w
     await store.enqueue("t")
     for holder in ("gone", "gone too"):
         desk.claimer.holder = holder
-        for _ in range(STRANGE - 1):
-            assert await desk.claimer.once() == 1.0
+        for _ in range(MAX_REFUSALS - 1):
+            assert await desk.claimer.step() == 1.0
 
     desk.claimer.holder = "me"
-    await desk.claimer.once()
+    await desk.claimer.step()
     await store.enqueue("t")
     desk.claimer.holder = "gone too"
-    for _ in range(STRANGE - 1):
-        assert await desk.claimer.once() == 1.0
+    for _ in range(MAX_REFUSALS - 1):
+        assert await desk.claimer.step() == 1.0
     with pytest.raises(WorkerError, match="listen_dsn") as caught:
-        await desk.claimer.once()
+        await desk.claimer.step()
     assert isinstance(caught.value.__cause__, LeaseLost)
 
 
@@ -425,10 +425,10 @@ async def test_a_look_that_is_not_answered_is_given_more_time_the_next_time_and_
     desk.engine.failure = TimeoutError()
     for _ in range(6):
         with pytest.raises(TimeoutError):
-            await desk.claimer.once()
+            await desk.claimer.step()
     desk.engine.failure = None
-    await desk.claimer.once()
-    await desk.claimer.once()
+    await desk.claimer.step()
+    await desk.claimer.step()
 
     assert [seconds / DISCOVERY_SECONDS for seconds in desk.engine.looks] == [1, 2, 4, 8, 12, 12, 12, 1]
 
@@ -444,11 +444,11 @@ def looks_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("looks_are_dear")
 async def test_when_it_is_too_early_to_look_for_lanes_it_waits_for_that_and_can_be_notified(desk: Desk) -> None:
     await desk.asleep()
-    rest = await desk.claimer.once()
+    rest = await desk.claimer.step()
 
     assert len(desk.engine.looks) == 2
     assert 0 < rest <= desk.claimer.new_lanes_within
-    assert desk.engine.armed[-1][0].total_seconds() == pytest.approx(rest + ARM_BEYOND)
+    assert desk.engine.armed[-1][0].total_seconds() == pytest.approx(rest + ARM_MARGIN)
 
 
 @pytest.mark.usefixtures("looks_are_dear")
@@ -457,7 +457,7 @@ async def test_a_busy_worker_too_leaves_it_alone_after_dear_looks(store: StoreWi
     for _ in range(9):
         await store.enqueue("t")
     for _ in range(6):
-        await desk.claimer.once()
+        await desk.claimer.step()
 
     assert (len(desk.accepted), len(desk.engine.looks)) == (6, 2)
 
@@ -467,9 +467,9 @@ async def test_after_a_look_that_took_long_the_next_claim_begins_where_it_found_
 ) -> None:
     monkeypatch.setattr(lanes, "SLOW", 0.0)
     await store.enqueue("t")
-    await desk.claimer.once()
+    await desk.claimer.step()
     job_id = await store.enqueue("t")
-    await desk.claimer.once()
+    await desk.claimer.step()
 
     job = await store.get(job_id)
     [(_, mark)] = desk.engine.claims[-1]["lanes"]
@@ -481,22 +481,22 @@ async def test_a_claim_that_took_long_and_got_nothing_leaves_its_lane_without_ho
 ) -> None:
     monkeypatch.setattr(lanes, "SLOW", 0.0)
     await store.enqueue("t")
-    await desk.claimer.once()
+    await desk.claimer.step()
     for _ in range(2):
-        desk.claimer.look()
-        await desk.claimer.once()
+        desk.claimer.wake_up()
+        await desk.claimer.step()
 
     assert [len(asked["lanes"]) for asked in desk.engine.claims] == [1, 1, 0]
 
 
 async def test_a_clock_that_was_set_back_is_a_reason_to_look_everywhere(store: StoreWithEngine, desk: Desk) -> None:
     await store.enqueue("t")
-    await desk.claimer.once()
+    await desk.claimer.step()
     await desk.asleep()
     assert desk.everywhere == 1
 
     desk.engine.clock_ahead = timedelta(hours=-1)
-    await desk.claimer.once()
+    await desk.claimer.step()
     assert desk.everywhere == 2
 
 
@@ -508,7 +508,7 @@ async def test_claims_whose_answers_were_lost_with_the_connection_are_given_back
     [lost] = await claim_all(store, "me")
     desk.engine.link.connected = False
 
-    await desk.claimer.once()
+    await desk.claimer.step()
 
     assert [(job.id, job.claims, job.attempts) for job in desk.accepted] == [(lost, 2, 1)]
     await desk.announce.finish()
@@ -520,15 +520,15 @@ async def test_an_audit_is_not_due_at_every_call_and_is_made_once(
     store: StoreWithEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
-        await desk.claimer.once()
+        await desk.claimer.step()
     assert desk.audits == 0
 
     desk.claimer._next_audit = 0.0
     for _ in range(3):
-        await desk.claimer.once()
+        await desk.claimer.step()
     assert desk.audits == 1
     for _ in range(2):
-        await desk.claimer.audit_aside(cast(Any, desk.engine))
+        await desk.claimer.run_pending_audit(cast(Any, desk.engine))
     assert desk.engine.disowned == 1
 
 
@@ -539,11 +539,11 @@ async def test_an_audit_gives_back_what_was_unknown_when_it_was_due_and_nothing_
     await store.enqueue("t")
     [lost] = await claim_all(store, "me")
     desk.claimer._next_audit, everywhere = 0.0, desk.everywhere
-    await desk.claimer.once()
+    await desk.claimer.step()
     await store.enqueue("t")
     [later] = await claim_all(store, "me")
 
-    await desk.claimer.audit_aside(cast(Any, desk.engine))
+    await desk.claimer.run_pending_audit(cast(Any, desk.engine))
 
     assert [(await store.get(job_id)).status for job_id in (lost, later)] == [JobStatus.READY, JobStatus.RUNNING]
     assert desk.everywhere == everywhere + 1
@@ -551,11 +551,11 @@ async def test_an_audit_gives_back_what_was_unknown_when_it_was_due_and_nothing_
 
 async def test_an_audit_leaves_alone_what_the_worker_knows_of(store: StoreWithEngine, desk: Desk) -> None:
     job_id = await store.enqueue("t")
-    await desk.claimer.once()
+    await desk.claimer.step()
     desk.claimer._next_audit, everywhere = 0.0, desk.everywhere
-    await desk.claimer.once()
+    await desk.claimer.step()
 
-    await desk.claimer.audit_aside(cast(Any, desk.engine))
+    await desk.claimer.run_pending_audit(cast(Any, desk.engine))
 
     assert (await store.get(job_id)).status is JobStatus.RUNNING
     assert (desk.engine.disowned, desk.everywhere) == (1, everywhere)
@@ -566,13 +566,13 @@ async def test_an_audit_that_was_due_on_a_lost_connection_gives_back_nothing_by_
 ) -> None:
     await desk.asleep()
     desk.claimer._next_audit, desk.engine.clock_ahead = 0.0, timedelta(seconds=30)
-    await desk.claimer.once()
+    await desk.claimer.step()
     assert desk.audits == 1
 
     desk.engine.clock_ahead, desk.engine.link.connected = timedelta(0), False
     job_id = await store.enqueue("t")
-    await desk.claimer.once()
-    await desk.claimer.audit_aside(cast(Any, desk.engine))
+    await desk.claimer.step()
+    await desk.claimer.run_pending_audit(cast(Any, desk.engine))
 
     assert [job.id for job in desk.accepted] == [job_id]
     assert (await store.get(job_id)).status is JobStatus.RUNNING
@@ -587,14 +587,14 @@ async def test_after_an_audit_that_failed_the_next_covers_the_same_time(
     await store.enqueue("t")
     [lost] = await claim_all(store, "me")
     for _ in range(3):
-        await desk.claimer.once()
+        await desk.claimer.step()
         desk.engine.failure = ConnectionResetError()
         with pytest.raises(ConnectionResetError):
-            await desk.claimer.audit_aside(cast(Any, desk.engine))
+            await desk.claimer.run_pending_audit(cast(Any, desk.engine))
         desk.engine.failure = None
 
-    await desk.claimer.once()
-    await desk.claimer.audit_aside(cast(Any, desk.engine))
+    await desk.claimer.step()
+    await desk.claimer.run_pending_audit(cast(Any, desk.engine))
 
     assert (await store.get(lost)).status is JobStatus.READY
 
@@ -609,8 +609,8 @@ async def test_a_claim_that_commits_only_after_an_audit_is_given_back_by_the_nex
     [late] = await claim_all(store, "me")
     desk.accepted.append(await store.get(late))  # as if the first audit could not see it
     for _ in range(2):
-        await desk.claimer.once()
-        await desk.claimer.audit_aside(cast(Any, desk.engine))
+        await desk.claimer.step()
+        await desk.claimer.run_pending_audit(cast(Any, desk.engine))
         desk.accepted.clear()
 
     assert (await store.get(late)).status is JobStatus.READY
@@ -619,15 +619,15 @@ async def test_a_claim_that_commits_only_after_an_audit_is_given_back_by_the_nex
 async def test_an_audit_that_becomes_due_during_another_is_made_after_it(store: StoreWithEngine, desk: Desk) -> None:
     await desk.asleep()
     desk.claimer._next_audit = 0.0
-    await desk.claimer.once()
+    await desk.claimer.step()
 
     async def due_again() -> None:
         desk.engine.meanwhile = None
         desk.claimer._next_audit = 0.0
-        await desk.claimer.once()
+        await desk.claimer.step()
 
     desk.engine.meanwhile = due_again
     for _ in range(3):
-        await desk.claimer.audit_aside(cast(Any, desk.engine))
+        await desk.claimer.run_pending_audit(cast(Any, desk.engine))
 
     assert (desk.audits, desk.engine.disowned) == (2, 2)

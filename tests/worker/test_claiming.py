@@ -119,11 +119,11 @@ async def test_a_worker_that_is_woken_for_nothing_again_and_again_stops_listenin
 
             async def woken_for_nothing() -> bool:
                 await other.enqueue("another type")
-                return not claimer.look()
+                return not claimer.wake_up()
 
             await until(woken_for_nothing, "the worker to stop listening")
             job = await ended(store, await other.enqueue("t"))
-            await until(claimer.look, "the worker to listen again")
+            await until(claimer.wake_up, "the worker to listen again")
 
     assert job.status is JobStatus.DONE
 
@@ -384,7 +384,7 @@ async def test_a_lost_claim_is_given_back_although_every_slot_is_taken(
 async def test_short_jobs_are_prefetched_and_long_ones_never_hoarded(
     run: Run, store: PgJobStore, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pqlite.worker.waiting.AT_MOST", 0.1)
+    monkeypatch.setattr("pqlite.worker.prefetch.MAX_WAIT_SECONDS", 0.1)
     go_on = asyncio.Event()
 
     async def handler(ctx: JobContext) -> None:
@@ -421,7 +421,7 @@ async def test_a_lane_that_was_asked_for_long_and_in_vain_is_looked_for_and_its_
 
         async def without_hope() -> bool:
             await ended(store, await store.enqueue("u"))
-            return any(lane.job_type == "t" for lane in known._hopeless)
+            return any(lane.job_type == "t" for lane in known._slow_and_empty)
 
         await until(without_hope)
         job = await ended(store, await store.enqueue("t"))
@@ -445,7 +445,7 @@ async def test_only_a_second_slow_look_for_lanes_is_a_reason_to_look_less(
         for _ in range(2):
             claimer._earliest_discovery = 0.0
             await claimer._discover()
-            rests.append(claimer._rest())
+            rests.append(claimer._min_interval())
 
     assert rests[0] < 1.0
     assert rests[1] >= lanes.RATION * 0.2

@@ -62,7 +62,7 @@ def test_what_a_handler_says_is_what_becomes_of_the_job(
         (CANCELLED, "shutdown", False, Verb.RELEASED, None),
         (CANCELLED, "lease", False, Verb.RELEASED, None),
         (CANCELLED, None, True, Verb.RELEASED, None),
-        (CANCELLED, None, False, Verb.RETRY, "the worker had not asked it to stop"),
+        (CANCELLED, None, False, Verb.RETRY, "not requested by the worker"),
         (ExceptionGroup("", [Snooze(5), OOPS]), None, False, Verb.RETRY, "oops"),
     ],
 )

@@ -43,7 +43,7 @@ class Desk:
             backoff=BackoffPolicy(),
             announce=self.announce,
             submit=self._submit,
-            wanting=lambda: self.said.append("wanting"),
+            want_more=lambda: self.said.append("wanting"),
         )
 
     async def _at_once(self, ctx: JobContext) -> None:

@@ -34,7 +34,7 @@ async def test_that_it_leads_to_another_database_is_said(
     conn = await asyncpg.connect(empty_dsn)
     await schema.migrate(conn)
     await conn.close()
-    monkeypatch.setattr(claimer, "STRANGE", 2)
+    monkeypatch.setattr(claimer, "MAX_REFUSALS", 2)
 
     store = PgJobStore(dsn=dsn, listen_dsn=empty_dsn)
     async with store, Worker(store, {"t": nothing}, observers=[log], idle_policy=IdlePollPolicy(0.1, 0.1)) as worker:

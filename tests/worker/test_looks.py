@@ -8,8 +8,8 @@ import pytest
 from pqlite import Job, JobStatus
 from pqlite.store.engine import Claimed, Head, Lane, Mark
 from pqlite.worker import scout
-from pqlite.worker.lanes import RATION, SLOW, WORTH_KNOWING, Asked, Lanes
-from pqlite.worker.scout import LOOK_BACK, PATIENCE, PATIENCE_AT_MOST, Scout
+from pqlite.worker.lanes import MIN_CLAIMS, RATION, SLOW, Asked, Lanes
+from pqlite.worker.scout import DEADLINE, LOOK_BACK, MAX_DEADLINE, Scout
 
 LANE = Lane("q", "t", 0)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,8 +36,8 @@ class Watch:
         self.patience: list[float] = []
         self.found = 0
         self.lanes = Lanes()
-        self.scout = Scout(lanes=self.lanes, look=self._look, found=self._found)
-        self.claim(at(100), times=WORTH_KNOWING)
+        self.scout = Scout(lanes=self.lanes, scan=self._look, found=self._found)
+        self.claim(at(100), times=MIN_CLAIMS)
 
     def monotonic(self) -> float:
         return self.now
@@ -48,7 +48,7 @@ class Watch:
         job = Job(**fields | {"id": mark.id, "run_after": mark.run_after, "status": JobStatus.RUNNING})
         for _ in range(times):
             self.lanes.found([head(mark)])
-            self.lanes.claimed(self.lanes.ask(), 1, [Claimed(LANE, [job])])
+            self.lanes.claimed(self.lanes.to_claim(), 1, [Claimed(LANE, [job])])
 
     async def _look(self, known: Asked, deadline: float) -> list[Head]:
         kind = "back" if known else "sweep"
@@ -67,8 +67,8 @@ class Watch:
         """Let it look for so long, with jobs that come and go all the time if there are news; return its looks."""
         end = self.now + seconds
         while self.now < end:
-            pause = await self.scout.once()
-            if news and self.scout.stir():
+            pause = await self.scout.step()
+            if news and self.scout.request():
                 continue  # it is woken
             self.now += pause
         looks, self.looks = self.looks, []
@@ -98,7 +98,7 @@ async def test_an_idle_scout_looks_less_and_less_often_and_sweeps_every_ten_seco
 async def test_after_a_long_rest_the_first_new_job_makes_it_look_at_once_and_often(watch: Watch) -> None:
     await watch.watch(60)
     began = watch.now - 1000
-    assert watch.scout.stir()
+    assert watch.scout.request()
     watch.now += 0.1
 
     looks = await watch.watch(4, news=True)
@@ -108,16 +108,16 @@ async def test_after_a_long_rest_the_first_new_job_makes_it_look_at_once_and_oft
 
 
 async def test_it_is_woken_for_the_first_news_and_for_the_first_that_may_be_anywhere(watch: Watch) -> None:
-    await watch.scout.once()
+    await watch.scout.step()
 
-    told = [watch.scout.stir(everywhere=everywhere) for everywhere in (False, False, True, True, False)]
+    told = [watch.scout.request(everywhere=everywhere) for everywhere in (False, False, True, True, False)]
     assert told == [True, False, True, False, False]
 
 
 async def test_a_job_given_back_in_any_lane_causes_one_sweep_at_once(watch: Watch) -> None:
     await watch.watch(3, news=True)
-    watch.scout.stir(everywhere=True)
-    watch.scout.stir()
+    watch.scout.request(everywhere=True)
+    watch.scout.request()
 
     looks = await watch.watch(3, news=True)
     assert [what for _, what in looks] == ["sweep", "back", "back", "back"]
@@ -126,7 +126,7 @@ async def test_a_job_given_back_in_any_lane_causes_one_sweep_at_once(watch: Watc
 async def test_an_expensive_sweep_is_postponed_and_recent_jobs_are_looked_for_meanwhile(watch: Watch) -> None:
     watch.takes["sweep"] = 0.1
     await watch.watch(5.5, news=True)
-    watch.scout.stir(everywhere=True)
+    watch.scout.request(everywhere=True)
     looks = await watch.watch(5, news=True)
 
     earliest = 5.2 + 0.1 * RATION
@@ -145,13 +145,13 @@ async def test_expensive_looks_take_a_twentieth_of_the_time(watch: Watch) -> Non
 @pytest.mark.parametrize("everywhere", [False, True])
 async def test_a_look_that_failed_is_made_again_and_still_for_the_same_reason(watch: Watch, everywhere: bool) -> None:
     await watch.watch(3)
-    watch.scout.stir(everywhere=everywhere)
+    watch.scout.request(everywhere=everywhere)
     watch.failure = ConnectionResetError()
     watch.now += 0.9
     with pytest.raises(ConnectionResetError):
-        await watch.scout.once()
+        await watch.scout.step()
 
-    assert not watch.scout.stir(everywhere=everywhere)
+    assert not watch.scout.request(everywhere=everywhere)
 
 
 async def test_a_look_that_was_not_answered_is_given_more_time_and_rationed(watch: Watch) -> None:
@@ -159,15 +159,15 @@ async def test_a_look_that_was_not_answered_is_given_more_time_and_rationed(watc
     for _ in range(6):
         watch.now += RATION * 10
         with pytest.raises(TimeoutError):
-            await watch.scout.once()
+            await watch.scout.step()
         assert watch.scout._sweep.rest == RATION
     watch.failure = None
     for _ in range(2):
         watch.now += RATION * 10
-        await watch.scout.once()
+        await watch.scout.step()
 
-    assert watch.patience == [PATIENCE * n for n in (1, 2, 4, 8, 12, 12, 12, 1)]
-    assert watch.patience[-2] == PATIENCE_AT_MOST
+    assert watch.patience == [DEADLINE * n for n in (1, 2, 4, 8, 12, 12, 12, 1)]
+    assert watch.patience[-2] == MAX_DEADLINE
 
 
 async def test_a_look_back_begins_a_little_before_the_watermark_and_a_sweep_at_the_beginning(watch: Watch) -> None:
@@ -178,22 +178,22 @@ async def test_a_look_back_begins_a_little_before_the_watermark_and_a_sweep_at_t
 
 async def test_the_claimer_is_woken_for_what_it_did_not_know_of_and_for_nothing_else(watch: Watch) -> None:
     watch.lanes.claimed([(LANE, at(100))], 1, [])  # the lane runs dry
-    await watch.scout.once()
+    await watch.scout.step()
     assert watch.found == 0
 
     watch.heads = [head(at(50))]
     watch.now += 1
-    await watch.scout.once()
+    await watch.scout.step()
     assert watch.found == 1
     assert watch.lanes.marks[LANE] < at(50)
 
     watch.now += 5
-    await watch.scout.once()
+    await watch.scout.step()
     assert watch.found == 1
 
 
 async def test_what_was_claimed_during_a_look_does_not_rewind_the_lane(watch: Watch) -> None:
-    look = watch.scout._look
+    look = watch.scout._scan
 
     async def and_claim(known: Asked, deadline: float) -> list[Head]:
         heads = await look(known, deadline)
@@ -201,8 +201,8 @@ async def test_what_was_claimed_during_a_look_does_not_rewind_the_lane(watch: Wa
         return heads
 
     watch.heads = [head(at(110))]
-    watch.scout._look = and_claim
-    await watch.scout.once()
+    watch.scout._scan = and_claim
+    await watch.scout.step()
 
     assert (watch.found, watch.lanes.marks[LANE]) == (0, at(120))
 
@@ -210,10 +210,10 @@ async def test_what_was_claimed_during_a_look_does_not_rewind_the_lane(watch: Wa
 @pytest.mark.parametrize("kind", ["sweep", "back"])
 async def test_after_a_look_that_took_long_the_watermark_moves_to_what_it_found(watch: Watch, kind: str) -> None:
     if kind == "back":
-        await watch.scout.once()
+        await watch.scout.step()
         watch.now += 1
     watch.heads, watch.takes[kind] = [head(at(110, 7))], 2 * SLOW
-    await watch.scout.once()
+    await watch.scout.step()
 
     assert watch.looks[-1][1] == kind
     assert watch.lanes.marks[LANE] == at(110, 6)

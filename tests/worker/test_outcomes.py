@@ -398,7 +398,7 @@ async def test_an_attempt_that_something_else_cancels_is_an_attempt_that_failed(
         job = await ended(store, await store.enqueue("t", max_attempts=1))
 
     assert (job.status, job.claims) == (JobStatus.FAILED, 1)
-    assert job.last_error == "CancelledError: the worker had not asked it to stop"
+    assert job.last_error == "CancelledError: not requested by the worker"
 
 
 @pytest.mark.parametrize("fatal", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])

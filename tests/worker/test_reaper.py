@@ -37,12 +37,12 @@ async def test_a_batch_that_takes_too_long_is_tried_smaller_until_it_does_not(er
         stale_every=timedelta(hours=1),
         stale_after=timedelta(hours=1),
         announce=Announcer(),
-        given_back=lambda: None,
+        made_ready=lambda: None,
     )
     reaper.holder = "me"
     for _ in range(6):
         try:
-            await reaper.once()
+            await reaper.step()
         except type(error):
             pass
 

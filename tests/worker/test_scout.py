@@ -13,8 +13,8 @@ from pqlite import PgJobStore, Worker
 from pqlite.events import JobStarted, LoopFailed, LoopRecovered, WorkerRegistered
 from pqlite.store.engine import Head, Lane, Mark
 from pqlite.worker import scout
-from pqlite.worker.lanes import RATION, WORTH_KNOWING, Asked, Lanes
-from pqlite.worker.scout import Pace, Scout
+from pqlite.worker.lanes import MIN_CLAIMS, RATION, Asked, Lanes
+from pqlite.worker.scout import ScanTimer, Scout
 from tests.support import EventLog, ended, until
 from tests.worker.conftest import Run
 
@@ -37,7 +37,7 @@ end $$
 async def test_claims_go_on_while_a_sweep_is_slow(run: Run, store: PgJobStore, conn: asyncpg.Connection) -> None:
     sweep = "select query_start from pg_stat_activity where query like '%pqlite.lanes%' and wait_event = 'PgSleep'"
     async with run({"t": lambda _ctx: None}):
-        for _ in range(WORTH_KNOWING):
+        for _ in range(MIN_CLAIMS):
             await ended(store, await store.enqueue("t"))
         await conn.execute(SLOW_SWEEPS)
         before = await until(lambda: conn.fetchval(sweep), "a sweep")
@@ -70,7 +70,7 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_however_often
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(scout, "LOOK_EVERY", 0.3)
+    monkeypatch.setattr(scout, "LOOK_BACK_EVERY", 0.3)
     caplog.set_level(logging.INFO, "pqlite")
     async with run({"t": lambda _ctx: None}):
         await log.wait_for(WorkerRegistered)
@@ -121,7 +121,7 @@ async def test_the_bounds_grow_with_what_looks_cost(
 ) -> None:
     monkeypatch.setattr(scout, "SWEEP_EVERY", 0.5)
     async with run({"t": lambda _ctx: None}) as worker:
-        for _ in range(WORTH_KNOWING):
+        for _ in range(MIN_CLAIMS):
             await ended(store, await store.enqueue("t"))
         await conn.execute(SLOW_SWEEPS)
         await store.enqueue("t")
@@ -132,7 +132,7 @@ async def test_the_bounds_grow_with_what_looks_cost(
 
 
 async def test_only_a_second_slow_look_is_a_reason_to_look_less() -> None:
-    pace = Pace(0.0)
+    timer = ScanTimer(0.0)
     rests = []
     for seconds in (0.05, 0.0, 0.05, 0.06, 0.0):
 
@@ -140,8 +140,8 @@ async def test_only_a_second_slow_look_is_a_reason_to_look_less() -> None:
             await asyncio.sleep(seconds)
             return []
 
-        await pace.look(look, [])
-        rests.append(pace.rest >= RATION * 0.05)
+        await timer.scan(look, [])
+        rests.append(timer.rest >= RATION * 0.05)
 
     assert rests == [False, False, False, True, False]
 
@@ -149,7 +149,7 @@ async def test_only_a_second_slow_look_is_a_reason_to_look_less() -> None:
 async def test_a_look_that_fails_is_rationed_by_the_time_it_took_and_looks_back_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scout, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(scout, "LOOK_BACK_EVERY", 0.02)
     monkeypatch.setattr(scout, "SWEEP_EVERY", 0.02)
     looks: list[str] = []
 
@@ -160,14 +160,14 @@ async def test_a_look_that_fails_is_rationed_by_the_time_it_took_and_looks_back_
             raise TimeoutError
         return []
 
-    monkeypatch.setattr(Lanes, "known", lambda *_: [(Lane("q", "t", 0), Mark(datetime.now(UTC), 1))])
+    monkeypatch.setattr(Lanes, "scan_starts", lambda *_: [(Lane("q", "t", 0), Mark(datetime.now(UTC), 1))])
     lanes = Lanes()
-    watcher = Scout(lanes=lanes, look=look, found=lambda: None)
+    watcher = Scout(lanes=lanes, scan=look, found=lambda: None)
     began = time.monotonic()
     while time.monotonic() - began < 0.9:
-        watcher.stir(everywhere=True)
+        watcher.request(everywhere=True)
         with suppress(TimeoutError):
-            await asyncio.sleep(await watcher.once())
+            await asyncio.sleep(await watcher.step())
 
     assert looks.count("sweep") == 1
     assert looks.count("back") > 5

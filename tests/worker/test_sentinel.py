@@ -12,8 +12,8 @@ import pytest
 from pqlite import LeaseLost, PgJobStore
 from pqlite.store.route import Pooling
 from pqlite.worker import sentinel
+from pqlite.worker.presence import Presence
 from pqlite.worker.sentinel import LEASE_MARGIN, RECONNECT_SECONDS, SILENCE, Sentinel
-from pqlite.worker.session import Session
 from pqlite.worker.watchdog import BLOCKED_AFTER
 
 LEASE = 20.0
@@ -49,7 +49,7 @@ class Desk:
         )
         each._loop = asyncio.get_running_loop()
         each._engine = self.engine = store.listening_engine("sentinel", each._on_connect)
-        each._renewing = each._loop_around("sentinel", each._renew)
+        each._renewing = each._make_loop("sentinel", each._renew)
         each._seconds_to_stop = 1.0
 
     def monotonic(self) -> float:
@@ -258,7 +258,7 @@ async def test_while_the_server_is_down_nobody_judges_and_only_the_lease_counts(
 
 
 async def test_a_worker_that_never_had_a_lock_is_judged_by_its_lease_alone(desk: Desk) -> None:
-    desk.sentinel._session._pooling = lambda: Pooling.TRANSACTION
+    desk.sentinel._presence._pooling = lambda: Pooling.TRANSACTION
     await lock_may_be_free(desk)
     desk.sentinel._watch_lease()
 
@@ -266,9 +266,9 @@ async def test_a_worker_that_never_had_a_lock_is_judged_by_its_lease_alone(desk:
 
 
 async def test_a_lock_that_a_renewal_without_an_answer_may_have_shown_counts(desk: Desk) -> None:
-    desk.sentinel._session._pooling = lambda: Pooling.TRANSACTION
+    desk.sentinel._presence._pooling = lambda: Pooling.TRANSACTION
     await desk.registered()
-    desk.sentinel._session._pooling = lambda: None
+    desk.sentinel._presence._pooling = lambda: None
 
     async def unanswered(*_args: Any, **_options: Any) -> Any:
         raise TimeoutError
@@ -286,7 +286,7 @@ async def test_a_lock_that_a_renewal_without_an_answer_may_have_shown_counts(des
 
 async def test_a_lock_that_is_not_shown_any_more_does_not_count(desk: Desk) -> None:
     await desk.registered()
-    desk.sentinel._session._pooling = lambda: Pooling.TRANSACTION
+    desk.sentinel._presence._pooling = lambda: Pooling.TRANSACTION
     await desk.engine.link.close()
     await desk.sentinel._renew()
     await desk.lose()
@@ -316,7 +316,7 @@ async def test_a_lock_that_could_not_be_had_is_shown_from_the_first_renewal_on_t
 
 async def test_a_request_to_cancel_is_a_reason_to_renew_at_once(desk: Desk) -> None:
     await desk.registered()
-    desk.sentinel._session._on_notification(None, 0, "wake", "cancel")
+    desk.sentinel._presence._on_notification(None, 0, "wake", "cancel")
 
     assert desk.sentinel._renewing._woken.is_set()
 
@@ -343,7 +343,7 @@ async def test_only_the_loss_of_the_connection_in_use_is_a_reason_to_renew_at_on
 async def test_a_farewell_takes_the_registration_away_and_one_that_fails_is_said(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await desk.sentinel._farewell()
+    await desk.sentinel._unregister()
     holder = await desk.registered()
 
     async def fail(_holder: str) -> bool:
@@ -351,11 +351,11 @@ async def test_a_farewell_takes_the_registration_away_and_one_that_fails_is_said
 
     unregister, desk.engine.unregister = desk.engine.unregister, fail  # type: ignore[assignment, method-assign]
     with caplog.at_level(logging.WARNING, "pqlite.worker.sentinel"):
-        await desk.sentinel._farewell()
-    assert "could not say goodbye" in caplog.text
+        await desk.sentinel._unregister()
+    assert "could not unregister" in caplog.text
 
     desk.engine.unregister = unregister  # type: ignore[method-assign]
-    await desk.sentinel._farewell()
+    await desk.sentinel._unregister()
     with pytest.raises(LeaseLost):
         await desk.engine.renew(holder, timedelta(seconds=LEASE), None, deadline=1.0)
 
@@ -375,7 +375,7 @@ class Ears:
     def __init__(self, store: PgJobStore, queues: list[str] | None = None) -> None:
         self.heard: list[object] = []
         self.pooling: Pooling | None = None
-        self.session = Session(
+        self.presence = Presence(
             "wake",
             queues,
             pooling=lambda: self.pooling,
@@ -386,11 +386,11 @@ class Ears:
         self.link = self.engine.link
 
     async def _on_connect(self, conn: Any) -> None:
-        await self.session.begin(conn, None)
+        await self.presence.begin(conn, None)
 
     def hear(self, payload: str) -> list[object]:
         self.heard.clear()
-        self.session._on_notification(None, 0, "wake", payload)
+        self.presence._on_notification(None, 0, "wake", payload)
         return list(self.heard)
 
 
@@ -410,8 +410,8 @@ async def test_with_each_connection_the_worker_listens_anew_and_looks_for_what_i
     ears = Ears(desk.store)
     for _ in range(2):
         await ears.link.connect(1.0)
-        assert (ears.session.hears, ears.session.locked, ears.heard) == (True, True, [True])
-        assert ears.session.lock_key is not None
+        assert (ears.presence.listens, ears.presence.locked, ears.heard) == (True, True, [True])
+        assert ears.presence.lock_key is not None
         ears.heard.clear()
         await ears.link.close()
 
@@ -421,13 +421,13 @@ async def test_a_lock_that_the_old_connection_still_holds_is_taken_once_it_is_fr
     await ears.link.connect(1.0)
     old, ears.link._conn = ears.link._conn, None
     await ears.link.connect(1.0)
-    assert (ears.session.hears, ears.session.lock_key) == (True, None)
+    assert (ears.presence.listens, ears.presence.lock_key) == (True, None)
 
-    await ears.session.lock(ears.engine)
-    assert ears.session.lock_key is None
+    await ears.presence.lock(ears.engine)
+    assert ears.presence.lock_key is None
     await end_session(desk.store, old)
-    await ears.session.lock(ears.engine)
-    assert ears.session.lock_key is not None
+    await ears.presence.lock(ears.engine)
+    assert ears.presence.lock_key is not None
 
 
 async def test_behind_a_pooler_of_transactions_there_is_neither_lock_nor_ears_and_that_is_said_once(
@@ -437,12 +437,12 @@ async def test_behind_a_pooler_of_transactions_there_is_neither_lock_nor_ears_an
     await ears.link.connect(1.0)
     await ears.link.close()
     ears.pooling = Pooling.TRANSACTION
-    with caplog.at_level(logging.WARNING, "pqlite.worker.session"):
+    with caplog.at_level(logging.WARNING, "pqlite.worker.presence"):
         for _ in range(2):
             ears.heard.clear()
             await ears.link.connect(1.0)
-            await ears.session.lock(ears.engine)
-            assert (ears.session.hears, ears.session.lock_key, ears.heard) == (False, None, [True])
+            await ears.presence.lock(ears.engine)
+            assert (ears.presence.listens, ears.presence.lock_key, ears.heard) == (False, None, [True])
             await ears.link.close()
 
     assert caplog.text.count("listen_dsn") == 1
@@ -465,17 +465,17 @@ class Conn:
 
 
 async def test_a_refusal_says_that_the_server_is_down_only_if_the_latest_connection_was_direct(desk: Desk) -> None:
-    session = Ears(desk.store).session
+    presence = Ears(desk.store).presence
     said = []
     for host in ("10.0.0.5", "10.0.0.7", "10.0.0.5"):
         conn = Conn(host)
-        await session.begin(conn, conn)
-        said.append(session.server_is_down(ConnectionRefusedError()))
+        await presence.begin(conn, conn)
+        said.append(presence.server_is_down(ConnectionRefusedError()))
     assert said == [True, False, True]
 
-    session._pooling = lambda: Pooling.TRANSACTION
-    await session.begin(conn, conn)
-    assert not session.server_is_down(ConnectionRefusedError())
+    presence._pooling = lambda: Pooling.TRANSACTION
+    await presence.begin(conn, conn)
+    assert not presence.server_is_down(ConnectionRefusedError())
 
 
 async def test_a_role_whose_inserts_wake_nobody_is_told_how_to_change_that(
@@ -486,7 +486,7 @@ async def test_a_role_whose_inserts_wake_nobody_is_told_how_to_change_that(
             return True, self.host, 5432, "replica"
 
     conn = Replica("10.0.0.5")
-    with caplog.at_level(logging.WARNING, "pqlite.worker.session"):
-        await Ears(desk.store).session.begin(conn, conn)
+    with caplog.at_level(logging.WARNING, "pqlite.worker.presence"):
+        await Ears(desk.store).presence.begin(conn, conn)
 
     assert "session_replication_role" in caplog.text

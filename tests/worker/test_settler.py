@@ -30,7 +30,7 @@ class Desk:
         self.announce = Announcer([self.log])
         self.wakes = self.rooms = 0
         self.told: list[int] = []
-        self.put_back: list[list[Outcome]] = []
+        self.made_ready: list[list[Outcome]] = []
         self.settler = Settler(
             engine=store.engine("settler"),
             worker_id="w",
@@ -38,7 +38,7 @@ class Desk:
             announce=self.announce,
             limit=limit,
             has_room=self._room,
-            put_back=self.put_back.append,
+            made_ready=self.made_ready.append,
             settled=self.told.extend,
         )
         self.settler.on_submit(self._wake)
@@ -77,8 +77,8 @@ async def test_each_outcome_is_offered_in_the_name_that_its_claim_was_made_in(st
     desk.settler.submit(Outcome(first, Verb.DONE))
     desk.settler.submit(Outcome(second, Verb.DONE))
 
-    assert await desk.settler.once() == 0.0
-    assert await desk.settler.once() == FOREVER
+    assert await desk.settler.step() == 0.0
+    assert await desk.settler.step() == FOREVER
 
     assert [(await store.get(job.id)).status for job in (first, second)] == [JobStatus.DONE] * 2
     await desk.announce.finish()
@@ -92,7 +92,7 @@ async def test_no_more_than_a_batch_is_written_at_once(
     for job in await claimed(store, 3):
         desk.settler.submit(Outcome(job, Verb.DONE))
 
-    assert await desk.settler.once() == 0.0
+    assert await desk.settler.step() == 0.0
     assert len(desk.settler.undelivered) == 1
     assert len(desk.told) == 2
 
@@ -105,12 +105,12 @@ async def test_what_is_to_be_claimed_again_is_told_once_it_is_written_and_nothin
         desk.settler.submit(Outcome(job, verb))
     fenced = await claimed(store, 1, "another")
     desk.settler.submit(Outcome(replace(fenced[0], claims=7), Verb.RETRY))
-    assert desk.put_back == []
+    assert desk.made_ready == []
 
-    while await desk.settler.once() == 0.0:
+    while await desk.settler.step() == 0.0:
         pass
 
-    assert [[outcome.verb for outcome in outcomes] for outcomes in desk.put_back] == [verbs[:3]]
+    assert [[outcome.verb for outcome in outcomes] for outcomes in desk.made_ready] == [verbs[:3]]
 
 
 async def test_one_that_is_locked_goes_behind_the_others(
@@ -123,7 +123,7 @@ async def test_one_that_is_locked_goes_behind_the_others(
 
     async with locked(store, first.id):
         for _ in range(2):
-            await desk.settler.once()
+            await desk.settler.step()
 
     assert (await store.get(second.id)).status is JobStatus.DONE
 
@@ -135,7 +135,7 @@ async def test_without_observers_the_log_hears_of_what_did_not_go_well(store: Pg
     desk.settler.submit(Outcome(done, Verb.DONE))
     desk.settler.submit(Outcome(failed, Verb.FAILED, error="x"))
 
-    await desk.settler.once()
+    await desk.settler.step()
 
     assert [event.outcome.job.id for event in heard.of(JobSettled)] == [failed.id]
 
@@ -148,13 +148,13 @@ async def test_while_all_that_is_left_is_locked_it_rests_and_is_woken_by_the_nex
     desk.settler.submit(Outcome(second, Verb.DONE))
     assert desk.wakes == 1  # for the second it goes on by itself
     async with locked(store, first.id):
-        assert await desk.settler.once() == 0.0
-        assert await desk.settler.once() == BUSY_PAUSE
+        assert await desk.settler.step() == 0.0
+        assert await desk.settler.step() == BUSY_PAUSE
         assert [*desk.settler.undelivered] == [(first.id, first.claims)]
         desk.settler.submit(Outcome(third, Verb.DONE))
         assert desk.wakes == 2
 
-    await desk.settler.once()
+    await desk.settler.step()
     assert [(await store.get(job.id)).status for job in (first, second, third)] == [JobStatus.DONE] * 3
 
 
@@ -164,7 +164,7 @@ async def test_room_is_told_of_once_when_enough_has_been_written(store: PgJobSto
             desk.settler.submit(Outcome(job, Verb.DONE))
         assert desk.settler.full == (rooms == 1)
 
-        await desk.settler.once()
+        await desk.settler.step()
 
         assert (desk.settler.full, desk.rooms) == (False, rooms)
 
@@ -219,7 +219,7 @@ async def test_an_outcome_whose_claim_is_made_again_while_it_is_written_is_offer
     desk.settler.submit(Outcome(job, Verb.DONE))
     happens(desk, lambda: desk.settler.adopt(again))
 
-    await desk.settler.once()
+    await desk.settler.step()
 
     assert [outcome.job for outcome in desk.settler.undelivered.values()] == [again]
 
@@ -232,8 +232,8 @@ async def test_a_connection_that_is_lost_among_refusals_makes_no_outcome_a_failu
     happens(desk, refuse, lose)
 
     with pytest.raises(ConnectionResetError):
-        await desk.settler.once()
-    await desk.settler.once()
+        await desk.settler.step()
+    await desk.settler.step()
 
     kept = await store.get(job.id)
     assert (kept.status, kept.result) == (JobStatus.DONE, 1)
@@ -246,9 +246,9 @@ async def test_what_cannot_even_fail_is_an_error_so_that_it_is_offered_less_ofte
     desk.settler.submit(Outcome(job, Verb.DONE, result="1"))
     happens(desk, *[refuse] * 4)
 
-    await desk.settler.once()
+    await desk.settler.step()
     with pytest.raises(asyncpg.CheckViolationError):
-        await desk.settler.once()
+        await desk.settler.step()
 
     [outcome] = desk.settler.undelivered.values()
     assert (outcome.verb, outcome.result) == (Verb.FAILED, None)

@@ -67,12 +67,12 @@ async def test_what_waits_in_memory_for_a_slot_does_not_start_within_the_grace(
 
 async def test_a_worker_that_was_left_hears_of_no_job_any_more(run: Run, store: PgJobStore) -> None:
     async with run({"t": lambda _ctx: None}) as worker:
-        listening = worker._running._parts.claimer._listening  # type: ignore[union-attr]
+        listening = worker._running._parts.claimer._wakeups  # type: ignore[union-attr]
         await ended(store, await store.enqueue("t"))
 
-    listening.answer()
+    listening.take()
     await store.enqueue("t")
-    assert not listening.answer()
+    assert not listening.take()
 
 
 async def test_a_job_interrupted_by_shutdown_is_ready_again_and_keeps_its_attempt(

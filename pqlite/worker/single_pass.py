@@ -1,4 +1,4 @@
-"""One pass instead of a life: claims what is due, and what that makes due, until nothing is."""
+"""The claimer of `run_once`: it claims due jobs, and those that become due by them, until there are none."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pqlite.errors import LeaseLost
 from pqlite.job import Job
 from pqlite.store.engine import Engine
-from pqlite.worker.lanes import MOST, place_of
+from pqlite.worker.lanes import MAX_LANES, place_of
 from pqlite.worker.supervisor import FOREVER
 
 SETTLING = 0.005
 """How long to wait for outcomes that are being written: a retry may be due at once."""
 MEANWHILE = 0.1
-"""How often to look while attempts run: what one of them waits for may have been enqueued by anybody, or be a retry
-that was written just after the latest look.
+"""How often to claim while attempts run: an attempt may wait for a job that another process has enqueued, or for a
+retry that was written just after the last claim.
 """
 AWAY_SECONDS = 60.0
-"""How long the database may be away, or refuse what is left to be written, before the pass ends: who started it may
-wait for it, or start another.
-"""
+"""How long the database may be away, or refuse the last outcomes, before the pass ends with an error."""
 
 
-class Once:
-    """Takes the claimer's place in a run that is to end by itself. `over` is called when nothing is left to do, or
-    nothing can be done any more.
+class SinglePass:
+    """Replaces the claimer in a run that ends by itself. `over` is called when nothing is left to do, or when the
+    database was away for too long.
     """
 
     def __init__(
@@ -42,7 +40,7 @@ class Once:
         refused: Callable[[], Exception | None],
         accept: Callable[[Sequence[Job]], None],
         give_back: Callable[[str], Awaitable[None]],
-        lost: Callable[[], None],
+        lease_lost: Callable[[], None],
         over: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -57,42 +55,42 @@ class Once:
         self._accept = accept
         self._give_back = give_back
         self._unsure = False
-        self._lost = lost
+        self._lease_lost = lease_lost
         self._over = over
         self._away_since: float | None = None
         self.attempts = 0
-        """How many have begun."""
-        self.lost: Exception | None = None
-        """Why the pass has ended before its time."""
+        """How many attempts have begun."""
+        self.error: Exception | None = None
+        """Why the pass ended early; None if it did not."""
 
-    async def once(self) -> float:
+    async def step(self) -> float:
         """Claim once; return how long to pause."""
         holder = self._holder()
         if holder is None:
-            self._miss(LeaseLost("The worker's registration was lost."))
+            self._count_absence(LeaseLost("The worker's registration was lost."))
             return 1.0  # or until the worker is registered
         if (room := self._room()) <= 0:
             if not self._undelivered():
                 return FOREVER  # until an attempt has ended
-            self._heed(self._refused())
-            return MEANWHILE  # so many outcomes may wait to be written that there is no room for more
-        # As of before the look: an attempt may enqueue after it, and end, and its outcome be written, meanwhile.
+            self._count_refusal(self._refused())
+            return MEANWHILE  # there may be no room because too many outcomes wait to be written
+        # Read before the claim: an attempt may enqueue a job after it, end, and have its outcome written meanwhile.
         busy = self._running() or self._undelivered()
         try:
-            if self._unsure:  # the latest claim's answer was lost, and perhaps jobs with it
+            if self._unsure:  # the answer to the last claim was lost, perhaps with jobs
                 await self._give_back(holder)
             self._unsure = True
             jobs = await self._claim(holder, room)
             self._unsure = False
         except LeaseLost as error:
-            self._lost()
-            self._miss(error)  # it may be registered in another database, where nobody declares it dead
+            self._lease_lost()
+            self._count_absence(error)  # it may be registered in another database, and so keep its registration
             return 1.0
         except Exception as error:
-            self._miss(error)
+            self._count_absence(error)
             raise
         refused = self._refused() if self._undelivered() else None
-        self._heed(None if jobs else refused)
+        self._count_refusal(None if jobs else refused)
         if jobs:
             self.attempts += len(jobs)
             self._accept(jobs)
@@ -104,19 +102,19 @@ class Once:
             return SETTLING if refused is None else MEANWHILE
         return MEANWHILE if self._running() else 0.0
 
-    def _heed(self, refused: Exception | None) -> None:
-        """Count refusals as the database's absence, but while attempts run, which may last."""
+    def _count_refusal(self, refused: Exception | None) -> None:
+        """Count a refused outcome as absence of the database, unless attempts run: those may take long."""
         if refused is None or self._running():
             self._away_since = None
         else:
-            self._miss(refused)
+            self._count_absence(refused)
 
-    def _miss(self, error: Exception) -> None:
+    def _count_absence(self, error: Exception) -> None:
         """End the pass if the database has been away for too long."""
         now = time.monotonic()
         self._away_since = self._away_since or now
         if now - self._away_since >= AWAY_SECONDS:
-            self.lost = error
+            self.error = error
             self._over()
 
     async def _claim(self, holder: str, room: int) -> list[Job]:
@@ -127,7 +125,7 @@ class Once:
             suspect=True,
             queues=self._queues,
             types=self._types,
-            lanes=[place_of(head) for head in heads if head.due_in <= 0][:MOST],
+            lanes=[place_of(head) for head in heads if head.due_in <= 0][:MAX_LANES],
             versions=self._versions,
         )
         return [job for _, jobs in claimed for job in jobs]

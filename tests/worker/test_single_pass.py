@@ -7,8 +7,8 @@ import pytest
 
 from pqlite import Job, LeaseLost, PgJobStore
 from pqlite.store.engine import Engine
-from pqlite.worker import once
-from pqlite.worker.once import Once
+from pqlite.worker import single_pass
+from pqlite.worker.single_pass import SinglePass
 from pqlite.worker.supervisor import FOREVER
 
 
@@ -24,7 +24,7 @@ class Pass:
         self.lost = self.over = 0
         self.refused: Exception | None = None
         self.asked_to_give_back: list[str] = []
-        self.once = Once(
+        self.pass_ = SinglePass(
             engine=engine,
             queues=None,
             types=["t"],
@@ -36,7 +36,7 @@ class Pass:
             refused=lambda: self.refused,
             accept=self.accepted.extend,
             give_back=self._give_back,
-            lost=self._lost,
+            lease_lost=self._lost,
             over=self._over,
         )
 
@@ -67,13 +67,13 @@ async def test_without_a_registration_it_waits_for_one_but_not_for_ever(
     await store.enqueue("t")
     single.holder = None
 
-    assert 0 < await single.once.once() < FOREVER
+    assert 0 < await single.pass_.step() < FOREVER
     assert (single.over, single.accepted) == (0, [])
 
-    monkeypatch.setattr(once, "AWAY_SECONDS", 0.0)
-    await single.once.once()
+    monkeypatch.setattr(single_pass, "AWAY_SECONDS", 0.0)
+    await single.pass_.step()
     assert single.over == 1
-    assert isinstance(single.once.lost, LeaseLost)
+    assert isinstance(single.pass_.error, LeaseLost)
 
 
 async def test_a_name_that_is_no_more_is_told_and_is_neither_an_error_nor_the_end(
@@ -82,11 +82,11 @@ async def test_a_name_that_is_no_more_is_told_and_is_neither_an_error_nor_the_en
     await store.enqueue("t")
     single.holder = "gone"
 
-    assert 0 < await single.once.once() < FOREVER
-    assert (single.lost, single.over, single.once.lost) == (1, 0, None)
+    assert 0 < await single.pass_.step() < FOREVER
+    assert (single.lost, single.over, single.pass_.error) == (1, 0, None)
 
     single.holder = "me"
-    assert await single.once.once() == 0.0
+    assert await single.pass_.step() == 0.0
     assert [job.job_type for job in single.accepted] == ["t"]
 
 
@@ -94,33 +94,33 @@ async def test_without_room_it_does_not_look_until_it_is_woken(store: PgJobStore
     await store.enqueue("t")
     single.room, single.running = 0, True
 
-    assert await single.once.once() == FOREVER
+    assert await single.pass_.step() == FOREVER
     assert (single.accepted, single.over) == ([], 0)
 
 
 async def test_outcomes_that_leave_no_room_and_are_refused_end_it_in_time_unless_attempts_run(
     single: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(once, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(single_pass, "AWAY_SECONDS", 0.0)
     single.room, single.running, single.undelivered = 0, True, lambda: True
     single.refused = OSError("no")
 
-    assert await single.once.once() < FOREVER
+    assert await single.pass_.step() < FOREVER
     assert single.over == 0
 
     single.running = False
-    await single.once.once()
-    assert (single.over, single.once.lost) == (1, single.refused)
+    await single.pass_.step()
+    assert (single.over, single.pass_.error) == (1, single.refused)
 
 
 async def test_an_outcome_that_was_written_during_a_look_is_looked_after(single: Pass) -> None:
     was_there = [True, False]
     single.undelivered = lambda: was_there.pop(0) if was_there else False
 
-    assert await single.once.once() == 0.0
+    assert await single.pass_.step() == 0.0
     assert single.over == 0
 
-    await single.once.once()
+    await single.pass_.step()
     assert single.over == 1
 
 
@@ -128,22 +128,22 @@ async def test_a_database_that_is_away_ends_it_when_it_was_away_for_too_long_wit
     store: PgJobStore, single: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = PgJobStore(dsn="postgresql://127.0.0.1:1/nothing").engine("test")
-    there, single.once._engine = single.once._engine, nowhere
+    there, single.pass_._engine = single.pass_._engine, nowhere
 
     with pytest.raises(OSError):
-        await single.once.once()
+        await single.pass_.step()
     assert single.over == 0
 
-    monkeypatch.setattr(once, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(single_pass, "AWAY_SECONDS", 0.0)
     with pytest.raises(OSError):
-        await single.once.once()
+        await single.pass_.step()
     assert single.over == 1
-    assert isinstance(single.once.lost, OSError)
+    assert isinstance(single.pass_.error, OSError)
 
     await store.enqueue("t")
-    single.once._engine = there
-    assert await single.once.once() == 0.0
-    assert single.once._away_since is None
+    single.pass_._engine = there
+    assert await single.pass_.step() == 0.0
+    assert single.pass_._away_since is None
     await nowhere.link.close()
 
 
@@ -151,8 +151,8 @@ async def test_payloads_that_are_too_new_are_left_alone(store: PgJobStore, singl
     await store.enqueue("t", 1)
     await store.enqueue("t", 2, metadata={"payload_version": 2})
 
-    await single.once.once()
+    await single.pass_.step()
     assert [job.payload for job in single.accepted] == [1]
 
-    await single.once.once()
+    await single.pass_.step()
     assert single.over == 1

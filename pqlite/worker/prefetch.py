@@ -1,4 +1,4 @@
-"""Jobs that were claimed to start soon, so that short jobs need not wait for a round trip each."""
+"""Jobs that are claimed before a slot is free, so that short jobs need not wait for a round trip each."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from collections.abc import Callable
 
 from pqlite.job import Job
 
-AT_MOST = 1.0
-"""A job that has not started after so many seconds is given back, uncharged ..."""
+MAX_WAIT_SECONDS = 1.0
+"""A job that has not started after so many seconds is given back, without counting an attempt ..."""
 PAUSE_AFTER = 10.0
 """... and then nothing is prefetched for so long."""
-MOST = 500
+MAX_JOBS = 500
 SHORT = 0.1
 
 
-def worth_prefetching(concurrency: int, pace: float | None, round_trip: float) -> int:
-    """Return how many jobs should wait in memory, for slots whose jobs take `pace` seconds: what is started in two
-    round trips to the database; nothing where jobs take longer than a tenth of a second.
+def prefetch_target(concurrency: int, pace: float | None, round_trip: float) -> int:
+    """Return how many jobs should wait in memory if an attempt takes `pace` seconds: as many as start during two round
+    trips to the database, and none if attempts take longer than a tenth of a second.
     """
     if pace is None or pace > SHORT:
         return 0
     rate = concurrency / max(pace, 1e-5)
-    return min(int(rate * 2 * round_trip), int(rate * SHORT), MOST)
+    return min(int(rate * 2 * round_trip), int(rate * SHORT), MAX_JOBS)
 
 
-class WaitingRoom:
-    """Claimed jobs in the order in which they will start; `give_back` gets those that have waited too long."""
+class PrefetchQueue:
+    """Claimed jobs in the order in which they will start. `give_back` is called with those that waited too long."""
 
     def __init__(self, give_back: Callable[[Job], None]) -> None:
         self._give_back = give_back
         self._waiting: OrderedDict[int, tuple[float, Job]] = OrderedDict()
         self._watching = False
-        self._hoarded_at = -PAUSE_AFTER
+        self._expired_at = -PAUSE_AFTER
         self.low_water = 0
         """More should be claimed when no more than so many are left."""
 
@@ -57,7 +57,7 @@ class WaitingRoom:
         self._waiting[job.id] = now, job
         if not self._watching:
             self._watching = True
-            asyncio.get_running_loop().call_later(AT_MOST, self._watch)
+            asyncio.get_running_loop().call_later(MAX_WAIT_SECONDS, self._watch)
 
     def take(self) -> Job:
         """Take the first job out."""
@@ -72,12 +72,12 @@ class WaitingRoom:
         while self._waiting:
             self._give_back(self.take())
 
-    def places(self, concurrency: int, pace: float | None, round_trip: float, last_end: float) -> int:
-        """Return how many more jobs to let wait: none while half of what is worth it waits, and none soon after some
-        waited too long, or before an attempt has ended since (the latest did so at `last_end`).
+    def room(self, concurrency: int, pace: float | None, round_trip: float, last_end: float) -> int:
+        """Return how many more jobs to prefetch: none while half of the target waits; and after one waited too long,
+        none for a while, and none before an attempt has ended (the latest ended at `last_end`).
         """
-        hoarded = last_end < self._hoarded_at or time.monotonic() - self._hoarded_at < PAUSE_AFTER
-        target = 0 if hoarded else worth_prefetching(concurrency, pace, round_trip)
+        paused = last_end < self._expired_at or time.monotonic() - self._expired_at < PAUSE_AFTER
+        target = 0 if paused else prefetch_target(concurrency, pace, round_trip)
         self.low_water = target // 2
         return target - len(self._waiting) if len(self._waiting) <= self.low_water else 0
 
@@ -85,9 +85,9 @@ class WaitingRoom:
         now = time.monotonic()
         while self._waiting:
             since, _ = next(iter(self._waiting.values()))
-            if now - since < AT_MOST:
-                asyncio.get_running_loop().call_later(AT_MOST - (now - since), self._watch)
+            if now - since < MAX_WAIT_SECONDS:
+                asyncio.get_running_loop().call_later(MAX_WAIT_SECONDS - (now - since), self._watch)
                 return
-            self._hoarded_at = now
+            self._expired_at = now
             self._give_back(self.take())
         self._watching = False

@@ -1,4 +1,4 @@
-"""What the sentinel has of its session on the server: a lock that vanishes with the process, and ears."""
+"""The advisory lock and the LISTEN of the sentinel's connection."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pqlite.store.route import Pooling
 logger = logging.getLogger(__name__)
 
 TRY_SECONDS = 2.0
-# With its schema and type: one for text that somebody made in `public` would be preferred.
+# With schema and type: otherwise a function of the same name for text, in `public`, would be preferred.
 _LOCK = "pg_catalog.pg_try_advisory_lock($1::bigint)"
 
 
-class Session:
-    """The lock, the ears, and what is known of the way to the server.
+class Presence:
+    """Takes the worker's advisory lock, which the server releases when the process dies, and listens to notifications.
 
-    Behind a pooler in transaction mode there is no session to have: then only the lease speaks for the worker, and
-    nothing is heard. Told once, in the log.
+    Neither works behind a pooler in transaction mode: then only the lease shows that the worker is alive, and jobs are
+    found by polling. The log says so once.
 
     Args:
-        channel: what to listen to.
-        queues: which queues the worker serves; None: all.
-        pooling: says what stands between here and the server, once there is a connection.
-        notified: there may be something to claim; True: also among what was looked at before.
-        renew: somebody asked to cancel a job, or changed a schedule: a renewal hears of both.
+        channel: the channel to listen to.
+        queues: the queues that the worker serves; None: all.
+        pooling: returns the kind of pooler, None before the first connection.
+        notified: called when there may be jobs to claim; with True, also behind the watermarks.
+        renew: called when a job was asked to cancel or a schedule was changed: a renewal of the lease reads both.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class Session:
         self._direct = False
         self._warned = False
         self.locked = False
-        """Whether the lock is held, as far as is known."""
-        self.hears = False
-        """Whether notifications can come; also read from the worker's loop."""
+        """Whether the lock was taken on the present connection."""
+        self.listens = False
+        """Whether notifications can be received; also read from the worker's loop."""
 
     @property
     def lock_key(self) -> int | None:
-        """What others may judge the worker by; None while it does not hold the lock."""
+        """The key by which others check that the worker is alive; None while it does not hold the lock."""
         return self._key if self.locked else None
 
     async def begin(self, conn: Any, socket: Any) -> None:
-        """Make a new connection the worker's session."""
-        self.locked = self._direct = self.hears = False
+        """Take the lock and listen on a new connection."""
+        self.locked = self._direct = self.listens = False
         if self._pooling() is Pooling.TRANSACTION:
             self._warn(
                 "A pooler in transaction mode stands between this worker and PostgreSQL, and lets no notification "
@@ -72,7 +72,7 @@ class Session:
                 "PostgreSQL itself, for one connection that makes both quick."
             )
         else:
-            # False: the old connection's backend may not have noticed yet that it is gone; `lock` tries again.
+            # Not locked if the backend of the old connection has not ended yet; `lock` tries again.
             found = await conn.fetchrow(
                 f"select {_LOCK}, pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
                 "pg_catalog.current_setting('session_replication_role')",
@@ -86,17 +86,17 @@ class Session:
                     "the jobs it enqueues, and they are found by polling. Change it with ALTER ROLE ... SET."
                 )
             await conn.add_listener(self._channel, self._on_notification)
-            self.hears = True
-        # Anything may have been missed while there was no connection.
+            self.listens = True
+        # Notifications may have been missed while there was no connection.
         self._notified(True)
 
     async def lock(self, engine: Engine) -> None:
-        """Take the lock, if it can be had and is not held."""
-        if self.hears and not self.locked:
+        """Try to take the lock, if it is not held."""
+        if self.listens and not self.locked:
             self.locked = await engine.try_lock(self._key, deadline=TRY_SECONDS)
 
     def server_is_down(self, error: BaseException | None) -> bool:
-        """Return whether an error of the connection shows that the server is away, rather than the way to it."""
+        """Return whether a connection error shows that the server itself is down, and not only the network."""
         return error is not None and says_server_is_down(error, direct=self._direct)
 
     def _on_notification(self, _conn: Any, _pid: int, _channel: str, payload: object) -> None:

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for."""
+"""Imports the names of a package at their first use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from importlib import import_module
 from typing import Any
 
 
-def lazily(package: str, names: Collection[str], modules: Sequence[str]) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`: it looks for these names, and only these, in these of its modules, in their
-    order.
-    """
+def lazy_getattr(package: str, names: Collection[str], modules: Sequence[str]) -> Callable[[str], Any]:
+    """Return a `__getattr__` for a package, which looks up the given names in the given modules, in order."""
 
     def find(name: str) -> Any:
         if name in modules:
