@@ -1,9 +1,9 @@
-"""Adopting a table of pqrun's: its jobs move into pqlite.jobs, and a view in its place serves its clients' SQL.
+"""Adopts a table of pqrun: moves its jobs into pqlite.jobs, and replaces it by a view for the SQL of its clients.
 
-First, in one short transaction: the old table is renamed, the view takes its name, and active jobs with a dedupe_key
-move, so that no key is free for a moment. From then on every new job arrives in pqlite.jobs. The other jobs follow in
-chunks, those that may still run first; what is not yet moved waits in the old table, so this can stop anywhere and go
-on later. When the old table is empty, it is dropped.
+First, in one short transaction, the old table is renamed, the view gets its name, and active jobs with a dedupe_key are
+moved, so that their keys stay held. From then on new jobs are inserted into pqlite.jobs. The other jobs are moved in
+chunks, active ones first. This can be interrupted and continued later, because jobs that are not yet moved stay in the
+old table. When the old table is empty, it is dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TABLE = "public.jobs"
 CHUNK = 5000
 HEADROOM = 10_000
-"""Ids that are left to the old table's sequence until the switch; beyond them begin ours."""
+"""How many ids the old table's sequence may still assign until the switch; new ids begin after them."""
 _TABLE = re.compile(r"([a-z_][a-z0-9_]{0,62})\.([a-z_][a-z0-9_]{0,55})")
 _COLUMNS = frozenset(
     (
@@ -41,22 +41,22 @@ _COLUMNS = frozenset(
 
 @dataclass(slots=True)
 class Survey:
-    """What adopting a table would mean."""
+    """What adopting a table would do."""
 
     state: str
-    """'pqrun': to be adopted; 'moving': it has begun; 'adopted': there is nothing to do."""
+    """'pqrun': not adopted yet; 'moving': begun; 'adopted': done."""
     jobs: dict[str, int] = field(default_factory=dict)
     """How many jobs would move, by status."""
     columns: list[str] = field(default_factory=list)
-    """Columns that pqrun does not know: their values go into the jobs' metadata."""
+    """Columns that pqrun does not have: their values are moved into the jobs' metadata."""
     obstacles: list[str] = field(default_factory=list)
-    """What must be removed first."""
+    """Reasons against it, which must be removed first."""
     warnings: list[str] = field(default_factory=list)
-    """What `force` passes over."""
+    """Reasons against it that `force` ignores."""
 
 
 async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) -> Survey:
-    """Look at a table, without changing anything. Reads all of it; waits for no lock.
+    """Inspect a table without changing anything. Reads all of it, and waits for no lock.
 
     Raises:
         SchemaError: there is no such table, it is no table of pqrun's, or pqlite's own schema is missing or old.
@@ -66,11 +66,11 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
         raise ConfigurationError(f"{table} is in pqlite's own schema; adopt it into another: --schema NAME")
     quoted = _quoted(table)
     await check(conn, schema)
-    # Another process may replace the table, or drop the empty one, while we look: then look again.
+    # If another process replaces or drops the table meanwhile, inspect it again.
     while True:
         before = await _stage(conn, quoted, schema)
         try:
-            async with steps.looking(conn):
+            async with steps.reading(conn):
                 found = await _look(conn, table, schema)
         except asyncpg.UndefinedTableError:
             if before == await _stage(conn, quoted, schema):
@@ -81,7 +81,7 @@ async def survey(conn: Connection, table: str = TABLE, schema: str = DEFAULT) ->
 
 
 async def _stage(conn: Connection, quoted: str, schema: str) -> tuple[Any, ...]:
-    async with steps.looking(conn):
+    async with steps.reading(conn):
         return (
             await conn.fetchval(_statement("parked", schema)),
             await conn.fetchval(_statement("columns", schema), quoted),
@@ -102,7 +102,7 @@ async def _look(conn: Connection, table: str, schema: str) -> Survey:
     missing = sorted(_COLUMNS - set(row["columns"]))
     if row["kind"] != "r" or missing:
         lacks = f": it has no column {', '.join(missing)}" if missing else ""
-        raise SchemaError(f"{table} is no table of pqrun's{lacks}.")
+        raise SchemaError(f"{table} is not a table of pqrun{lacks}.")
     found = Survey(
         "pqrun",
         await _counts(conn, "statuses", table, schema),
@@ -131,15 +131,15 @@ async def adopt(
     patience: Patience = PATIENCE,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Move the jobs of pqrun's table into the schema, and leave a view in its place; return how many moved here.
+    """Move the jobs of pqrun's table into the schema and replace the table by a view; return how many this call moved.
 
-    Ids, times, attempts, keys and results stay; jobs that are RUNNING go back to READY as suspects, or end FAILED if
-    that was their last attempt. Goes on where an earlier call was stopped. Several at once are harmless. `progress`
-    hears how many jobs have moved, after each transaction. The connection stays the caller's.
+    Ids, times, attempts, keys and results stay the same; jobs that are RUNNING become READY as suspects, or FAILED if
+    that was their last attempt. A call continues where an earlier one was interrupted, and several may run at once.
+    `progress` is called after each transaction with the number of jobs moved so far. The connection stays the caller's.
 
     Raises:
-        SchemaError: as `survey`; something stands in the way (with `force`: something that cannot be passed over); a
-            step did not get its locks; the connection is in a transaction. What has been moved stays moved.
+        SchemaError: as `survey`; there are reasons against it (with `force`: reasons that it does not ignore); a step
+            did not get its locks; the connection is in a transaction. Jobs that were moved stay moved.
         asyncpg.PostgresError: the server refused, for example because the role does not own the table.
     """
     steps.refuse_transaction(conn)
@@ -155,7 +155,7 @@ async def adopt(
 
     if found.state == "pqrun":
         count(
-            await steps.patiently(
+            await steps.with_retries(
                 conn,
                 schema,
                 f"Replacing {table} by a view",
@@ -167,15 +167,15 @@ async def adopt(
     if found.state != "adopted":
         await _move(conn, schema, "active", patience, count, chunk=chunk)
         await _move(conn, schema, "rest", patience, count, chunk=chunk, after=0)
-        await steps.patiently(
+        await steps.with_retries(
             conn, schema, "Dropping the empty table", patience, lambda: _finish(conn, table, schema, patience)
         )
     return moved
 
 
 def refuse(table: str, found: Survey, force: bool) -> None:
-    """Raise SchemaError if something stands in the way of adopting a table."""
-    reasons = found.obstacles + ([] if force else [f"{reason} (--force passes over this)" for reason in found.warnings])
+    """Raise SchemaError if there are reasons against adopting a table."""
+    reasons = found.obstacles + ([] if force else [f"{reason} (--force ignores this)" for reason in found.warnings])
     if reasons:
         raise SchemaError(f"{table} cannot be adopted: {'; '.join(reasons)}.")
 
@@ -190,7 +190,7 @@ async def _switch(conn: Connection, table: str, schema: str, force: bool, patien
             return 0
         await conn.execute(_sql("lock", table, schema))
         if (await conn.fetchval(_sql("last", table, schema)) or 0) > last:
-            raise steps.Interrupted(f"jobs with ids beyond {last} have come in the meantime")
+            raise steps.Interrupted(f"jobs with ids beyond {last} were inserted in the meantime")
         found = Survey("pqrun")
         await _find_obstacles(conn, table, schema, found)
         refuse(table, found, force)
@@ -201,7 +201,7 @@ async def _switch(conn: Connection, table: str, schema: str, force: bool, patien
 
 
 async def _switched(conn: Connection, table: str, schema: str) -> bool:
-    """Return whether another process was faster, and may even have finished."""
+    """Return whether another process has made the switch."""
     return (
         await conn.fetchval(_statement("parked", schema)) is not None
         or await conn.fetchval(_statement("columns", schema), _quoted(table)) != "r"
@@ -209,12 +209,13 @@ async def _switched(conn: Connection, table: str, schema: str) -> bool:
 
 
 async def _set_ids(conn: Connection, table: str, schema: str) -> int:
-    """Set the ids of our next jobs beyond the old ones; return which id they are all beyond of.
+    """Set the sequence of pqlite.jobs beyond the ids of the old table; return the id after which its ids begin.
 
-    In a transaction that does nothing else, so that no two wait for each other: it waits until transactions that have
-    drawn ids have ended, so no smaller one can come from them, and while it looks and sets, nobody draws any.
+    It runs in a transaction of its own to avoid deadlocks. It waits for transactions that have drawn ids, so that none
+    of them can insert a smaller one, and blocks nextval while it sets the sequence.
     """
-    # The default, and so without effect: for its lock, which nextval respects. LOCK takes no sequences.
+    # NO CYCLE is the default: the command is only used for its lock, which nextval respects. LOCK TABLE takes no
+    # sequences.
     await conn.execute(render("alter sequence pqlite.jobs_id_seq no cycle", schema))
     return int(await conn.fetchval(_sql("ids", table, schema), HEADROOM))
 
@@ -229,11 +230,13 @@ async def _move(
     chunk: int,
     after: int | None = None,
 ) -> None:
-    """Move what the statement finds, chunk after chunk, until that is nothing; with `after`, in the order of ids."""
+    """Move the jobs that the statement finds, chunk by chunk, until it finds none; with `after`, in the order of
+    ids.
+    """
     while True:
         arguments = [chunk] if after is None else [chunk, after]
         moving = partial(_chunk, conn, schema, name, arguments, patience)
-        ids = await steps.patiently(conn, schema, "Moving jobs", patience, moving)
+        ids = await steps.with_retries(conn, schema, "Moving jobs", patience, moving)
         if not ids:
             return
         count(len(ids))
@@ -247,7 +250,7 @@ async def _chunk(conn: Connection, schema: str, name: str, arguments: list[int],
             return []  # another process has finished
         ids = [id_ for (id_,) in await conn.fetch(_statement(name, schema), *arguments)]
         await conn.execute(_statement("move", schema), ids)
-        # They may be due behind the watermarks of workers that sleep.
+        # They may be due behind the watermarks of sleeping workers.
         await conn.execute(render("select pqlite.wake(p_payload => 'rewind')", schema))
     return ids
 
@@ -256,7 +259,7 @@ async def _finish(conn: Connection, table: str, schema: str, patience: Patience)
     async with steps.transaction(conn, schema, patience):
         if await conn.fetchval(_statement("parked", schema)) is not None:
             if await conn.fetchval(render("select exists (select from pqlite.pqrun_jobs)", schema)):
-                raise SchemaError(f"Somebody has put jobs into {table}_pqrun; repeat the command.")
+                raise SchemaError(f"New jobs were inserted into {table}_pqrun; repeat the command.")
             await conn.execute(_sql("finish", table, schema))
 
 
@@ -265,7 +268,7 @@ async def _counts(conn: Connection, name: str, table: str, schema: str) -> dict[
 
 
 def _sql(name: str, table: str, schema: str) -> str:
-    """Return a statement that is written for public.jobs, for another table: like `render`, and as strict."""
+    """Return a statement that is written for public.jobs for another table; see `render`."""
     quoted, parked = _quoted(table), _quoted(f"{table}_pqrun")
     names = {"public.jobs": quoted, "public.jobs_pqrun": parked, "jobs_pqrun": parked.rpartition(".")[2]}
     pattern = r"\bpublic\.jobs(?:_pqrun)?\b|\bjobs_pqrun\b"

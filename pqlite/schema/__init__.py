@@ -1,6 +1,6 @@
-"""Finds the files of ddl/, renders them for a schema's name, migrates, uninstalls, refuses an unknown schema.
+"""The schema in the database: finds the files of ddl/, renders them for a schema's name, migrates and uninstalls.
 
-files.py reads and renders, steps.py runs one step with short lock waits, migrating.py knows versions, removal.py drops.
+A schema of an unknown version is refused.
 """
 
 from __future__ import annotations

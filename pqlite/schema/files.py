@@ -44,7 +44,7 @@ class Migration(NamedTuple):
         return f"{self.version:04d}_{self.name}"
 
     def _directives(self) -> list[re.Match[str]]:
-        """Raise SchemaError for a line at the top that looks like a directive and is none."""
+        """Raise SchemaError for a line at the top that looks like a directive but is not."""
         found = []
         for line in self.sql.splitlines():
             if not line.startswith("--"):
@@ -52,7 +52,7 @@ class Migration(NamedTuple):
             if line.startswith("-- pqlite:"):
                 match = _DIRECTIVE.fullmatch(line.rstrip())
                 if match is None or int(match[2] or 0) > self.version:
-                    raise SchemaError(f"{self}.sql says '{line}', which means nothing.")
+                    raise SchemaError(f"{self}.sql says '{line}', which is not a directive.")
                 found.append(match)
         return found
 
@@ -69,7 +69,7 @@ def _root() -> Traversable:
 
 @lru_cache
 def migrations(root: Path | None = None) -> tuple[Migration, ...]:
-    """Return every migration, in order. `root` is another folder than pqlite's own ddl/."""
+    """Return every migration, in order. `root` is a directory to use instead of ddl/."""
     files = ((root or _root()) / "migrations").iterdir()
     matches = [(match, file) for file in files if (match := _MIGRATION.fullmatch(file.name))]
     return tuple(
@@ -91,7 +91,7 @@ def functions(root: Path | None = None) -> tuple[str, ...]:
 
 
 def functions_digest(root: Path | None = None) -> str:
-    """Return what tells the files of functions from those of another pqlite."""
+    """Return a digest of the files of functions."""
     return hashlib.sha256("\0".join(functions(root)).encode()).hexdigest()[:32]
 
 
@@ -101,12 +101,13 @@ def roles(schema: str = DEFAULT) -> str:
 
 
 def latest(root: Path | None = None) -> int:
-    """Return the version this pqlite needs."""
+    """Return the version that this pqlite needs."""
     return migrations(root)[-1].version
 
 
 def render(sql: str, schema: str) -> str:
-    """Return SQL written for the schema `pqlite` for another schema. The one place where a name becomes text.
+    """Return SQL written for the schema `pqlite` for another schema. This is the only place where a name is put into
+    SQL.
 
     Raises:
         ConfigurationError: the name is not a plain lower-case identifier of at most 41 characters.

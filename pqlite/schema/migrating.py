@@ -1,4 +1,4 @@
-"""Which version a schema is at, who may use it, and how it becomes the one that this pqlite needs."""
+"""Finds the version of a schema, checks whether this pqlite can use it, and migrates it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Plan:
     """What a migration would do."""
 
     present: int
-    """The version the schema is at; 0: there is none."""
+    """The version of the schema; 0: there is none."""
     migrations: tuple[Migration, ...]
-    """What would be applied, in order."""
+    """The migrations that would be applied, in order."""
     functions: bool
-    """Whether the functions would be replaced, after that."""
+    """Whether the functions would then be replaced."""
 
 
 async def version(conn: Connection, schema: str = DEFAULT) -> int:
-    """Return the database's schema version, 0 when there is none."""
-    async with steps.looking(conn):
+    """Return the version of the schema in the database, 0 if there is none."""
+    async with steps.reading(conn):
         return await _version(conn, schema)
 
 
@@ -52,7 +52,7 @@ async def plan(conn: Connection, schema: str = DEFAULT, *, to: int | None = None
     Raises:
         SchemaError: as `migrate`.
     """
-    async with steps.looking(conn):
+    async with steps.reading(conn):
         return await _plan(conn, schema, to, root)
 
 
@@ -71,7 +71,7 @@ async def _plan(conn: Connection, schema: str, to: int | None, root: Path | None
         )
     await _refuse_newer(conn, present, schema, newest)
     missing = tuple(m for m in files.migrations(root) if present < m.version <= target)
-    # Those of a newer pqlite, whose schema still serves this one, are left alone.
+    # The functions of a newer, compatible schema are not replaced.
     reached = missing[-1].version if missing else present
     stale = reached == newest and (bool(missing) or await _installed(conn, schema, root) is None)
     return Plan(present, missing, stale)
@@ -87,40 +87,39 @@ async def migrate(
 ) -> list[int]:
     """Bring the schema up to date, or to version `to`; return the versions applied here. The connection stays yours.
 
-    Each migration is a transaction of its own under an advisory lock that ends with it, waits no longer for a lock
-    than `patience` says, and is tried again; the functions follow in one more, if they differ from this pqlite's and
-    the latest version is reached. Twice is harmless, several at once are harmless; with nothing to do it only reads.
-    A schema that is newer, but still serves this pqlite, is left as it is. `root` is another folder than ddl/.
+    Each migration runs in a transaction of its own, under an advisory lock, waits for locks as `patience` says, and is
+    retried. Once the schema has the latest version, the functions are replaced in another transaction if they differ
+    from those of this pqlite. It can be called repeatedly, and by several processes at once; if there is nothing to do,
+    it only reads. A newer, compatible schema is not changed. `root` is a directory to use instead of ddl/.
 
     Raises:
-        SchemaError: the server is too old; the schema is newer and no longer serves this pqlite; there is no version
-            `to`; a step did not get its locks, or was cancelled (the steps before it are done); the connection is in a
-            transaction.
-        asyncpg.PostgresError: a statement failed; the steps before its own are done.
+        SchemaError: the server is too old; the schema is too new for this pqlite; there is no version `to`; a step did
+            not get its locks, or was cancelled (earlier steps stay applied); the connection is in a transaction.
+        asyncpg.PostgresError: a statement failed; earlier steps stay applied.
     """
     steps.refuse_transaction(conn)
     planned = await plan(conn, schema, to=to, root=root)
     applied = []
     for migration in planned.migrations:
         take = partial(_alone if migration.alone else _in_transaction, conn, migration, schema, patience)
-        if await steps.patiently(conn, schema, f"Migration {migration}", patience, take):
+        if await steps.with_retries(conn, schema, f"Migration {migration}", patience, take):
             applied.append(migration.version)
     if planned.functions:
-        await steps.patiently(
+        await steps.with_retries(
             conn, schema, "Replacing the functions", patience, lambda: _replace_functions(conn, schema, patience, root)
         )
     return applied
 
 
 async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = None) -> str | None:
-    """Return if this pqlite can run on the database's schema: it is the one it needs, or newer and still serves it.
-    What works, but worse than it should, is returned as a sentence; None if there is nothing.
+    """Check that this pqlite can use the database's schema: it has the version that is needed, or a newer compatible
+    one. Return a warning if something does not work as it should, else None.
 
     Raises:
         SchemaError: it is missing, older, or too new; the message says what to run.
     """
     needed = files.latest(root)
-    async with steps.looking(conn):
+    async with steps.reading(conn):
         present = await _version(conn, schema)
         await _refuse_newer(conn, present, schema, needed)
     command = "pqlite migrate" if schema == DEFAULT else f"pqlite migrate --schema {schema}"
@@ -131,7 +130,7 @@ async def check(conn: Connection, schema: str = DEFAULT, *, root: Path | None = 
             f"The database's schema {schema!r} is at version {present} and this pqlite needs {needed}; "
             f"run '{command}' or await store.migrate()."
         )
-    async with steps.looking(conn):
+    async with steps.reading(conn):
         if await conn.fetchval(statement("disabled", schema)):
             return (
                 f"The trigger jobs_inserted of {schema}.jobs is disabled: nothing wakes workers, which find jobs by "
@@ -158,8 +157,8 @@ async def _in_transaction(conn: Connection, migration: Migration, schema: str, p
 
 
 async def _alone(conn: Connection, migration: Migration, schema: str, patience: Patience) -> bool:
-    """Apply a migration that is one statement outside transactions. Two migrators may both come to it: the table's
-    lock lets one build, and IF NOT EXISTS the other go on.
+    """Apply a migration that is one statement outside of transactions. If two processes do so at once, the lock of the
+    table makes the second one wait, and IF NOT EXISTS then makes it do nothing.
     """
     indexes = list(dict.fromkeys(_INDEX.findall(re.sub(r"--.*", "", migration.sql))))
     async with steps.transaction(conn, schema, patience):
@@ -171,8 +170,8 @@ async def _alone(conn: Connection, migration: Migration, schema: str, patience: 
             await conn.execute(render(migration.sql, schema))
     except asyncpg.QueryCanceledError as error:
         raise SchemaError(
-            f"Migration {migration} was stopped: {error}. Behind a pooler the session's statement_timeout cannot be "
-            "lifted for it: connect to PostgreSQL itself, or say ALTER ROLE ... SET statement_timeout = 0. Repeating "
+            f"Migration {migration} was cancelled: {error}. Behind a pooler the session's statement_timeout cannot be "
+            "changed for it: connect to PostgreSQL itself, or use ALTER ROLE ... SET statement_timeout = 0. Repeating "
             "the command is safe."
         ) from error
     async with steps.transaction(conn, schema, patience):
@@ -187,8 +186,8 @@ async def _alone(conn: Connection, migration: Migration, schema: str, patience: 
 async def _drop_leftovers(conn: Connection, schema: str, indexes: list[str]) -> None:
     tables = {table for _, table in await conn.fetch(statement("leftovers", schema), indexes)}
     for table in tables:
-        # Whoever builds an index holds this lock until it is valid; those who read and write jobs do not mind it. No
-        # waiting: the builder may itself have to wait until our snapshot is gone.
+        # A session that builds an index holds this lock, which does not conflict with reads and writes. NOWAIT, because
+        # that session may be waiting for the end of our snapshot.
         await conn.execute(f"lock table {table} in share update exclusive mode nowait")
     for index, table in await conn.fetch(statement("leftovers", schema), indexes):
         if table in tables:
@@ -197,7 +196,7 @@ async def _drop_leftovers(conn: Connection, schema: str, indexes: list[str]) -> 
 
 async def _replace_functions(conn: Connection, schema: str, patience: Patience, root: Path | None) -> None:
     async with steps.transaction(conn, schema, patience):
-        # A newer pqlite may have come first.
+        # A newer pqlite may have migrated in the meantime.
         if await _version(conn, schema) != files.latest(root) or await _installed(conn, schema, root) is not None:
             return
         for sql in files.functions(root):
@@ -206,12 +205,12 @@ async def _replace_functions(conn: Connection, schema: str, patience: Patience, 
 
 
 async def _digests(conn: Connection, schema: str, root: Path | None) -> str:
-    """Return the digests of this pqlite's functions and of those in the database, as `script` writes them."""
+    """Return the digests of this pqlite's functions and of those in the database, in the form that `script` writes."""
     return f"{files.functions_digest(root)} {await conn.fetchval(statement('digest', schema))}"
 
 
 async def _installed(conn: Connection, schema: str, root: Path | None) -> str | None:
-    """Return the digest of the functions if they are this pqlite's, and as it left them; else None."""
+    """Return the digest of the functions if they are those of this pqlite and unchanged; else None."""
     if await conn.fetchval(statement("disabled", schema)):
         return None
     now = await _digests(conn, schema, root)

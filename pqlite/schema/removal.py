@@ -1,4 +1,4 @@
-"""Dropping a schema: all of what is pqlite's, nothing of anybody else's."""
+"""Drops a schema with all objects of pqlite, and refuses to drop any other object."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ORDER = ("view", "function", "procedure", "table", "sequence")
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What is in a schema."""
+    """The contents of a schema."""
 
     version: int
     jobs: dict[str, int]
@@ -37,7 +37,7 @@ class Census:
     ours: dict[str, list[str]]
     """pqlite's objects, by kind."""
     foreign: list[str]
-    """Objects that pqlite did not make."""
+    """Objects that pqlite did not create."""
 
 
 async def census(conn: Connection, schema: str = DEFAULT) -> Census:
@@ -49,7 +49,7 @@ async def census(conn: Connection, schema: str = DEFAULT) -> Census:
     present = await version(conn, schema)
     if present == 0:
         raise SchemaError(f"The database has no schema {schema!r} of pqlite.")
-    async with steps.looking(conn):
+    async with steps.reading(conn):
         jobs = {row["status"]: row["count"] for row in await conn.fetch(statement("statuses", schema))}
         workers = await _alive(conn, schema)
         ours, foreign = await _objects(conn, schema)
@@ -69,7 +69,7 @@ async def uninstall(
     if await version(conn, schema) == 0:
         raise SchemaError(f"The database has no schema {schema!r} of pqlite.")
     try:
-        await steps.patiently(
+        await steps.with_retries(
             conn, schema, "Dropping the schema", patience, lambda: _drop(conn, schema, force, patience)
         )
     except asyncpg.DependentObjectsStillExistError as error:
@@ -78,16 +78,17 @@ async def uninstall(
 
 async def _drop(conn: Connection, schema: str, force: bool, patience: Patience) -> None:
     async with steps.transaction(conn, schema, patience):
-        # Before the locks, so that a refusal costs no worker anything; and again after, as one may have come.
+        # Checked before the locks, so that a refusal does not disturb workers, and again after, because a worker may
+        # have started.
         await _refuse_alive(conn, schema, force)
         await conn.execute(render("lock table pqlite.jobs in access exclusive mode", schema))
-        # No waiting: a claim takes jobs first and workers last, a renewal the other way round; while this holds the one
-        # and waits for the other, one of the two would end in a deadlock.
+        # NOWAIT: a claim locks jobs before workers, a renewal workers before jobs, so that waiting here could deadlock
+        # with one of them.
         await conn.execute(render("lock table pqlite.workers in access exclusive mode nowait", schema))
         await _refuse_alive(conn, schema, force)
         ours, foreign = await _objects(conn, schema)
         if foreign:
-            raise SchemaError(f"The schema {schema!r} holds what pqlite did not make: {', '.join(foreign)}.")
+            raise SchemaError(f"The schema {schema!r} has objects that pqlite did not create: {', '.join(foreign)}.")
         for (trigger,) in await conn.fetch(statement("triggers", schema)):
             await conn.execute(f"drop trigger {trigger}")
         for kind in _ORDER:
@@ -98,7 +99,7 @@ async def _drop(conn: Connection, schema: str, force: bool, patience: Patience) 
 
 async def _refuse_alive(conn: Connection, schema: str, force: bool) -> None:
     if not force and (alive := await _alive(conn, schema)):
-        raise SchemaError(f"Workers are alive: {', '.join(alive)}. Stop them first, or say --force.")
+        raise SchemaError(f"Workers are alive: {', '.join(alive)}. Stop them first, or use --force.")
 
 
 async def _alive(conn: Connection, schema: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a step of a migration is taken: in a transaction of its own, never waiting long for a lock, tried again."""
+"""Runs one step of a migration: in a transaction of its own, with short waits for locks, and with retries."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SEARCH_PATH = "pg_catalog, pg_temp"
-"""In every transaction of a step: a function or operator that somebody made in a schema of the role's search path, for
-exactly the types of a call, would be called instead of the built-in one, with the role's rights."""
+"""The search path in every transaction of a step. With the role's own path, a user's function or operator with matching
+argument types would be called instead of the built-in one, with the role's rights."""
 _PIN = f"set local search_path = {SEARCH_PATH}"
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a step waits for locks. While it does, all who want the table wait behind it: so not for long, and
-    with pauses in which they get through.
+    """How long a step waits for locks. Other sessions that need the table wait behind it, so it waits only briefly, and
+    pauses before it tries again.
     """
 
     lock_timeout: float = 2.0
-    """Seconds that a step waits for one lock."""
+    """How many seconds a step waits for a lock."""
     tries: int = 20
-    """How often a step is begun."""
+    """How often a step is tried."""
     pause: float = 1.5
-    """Seconds between two tries on average; a half to one and a half of it, by chance."""
+    """The average number of seconds between two tries; the actual pause is 0.5 to 1.5 times as long, at random."""
 
 
 PATIENCE = Patience()
 
 
 class Interrupted(Exception):
-    """A step found that it must be begun again."""
+    """A step has to be tried again."""
 
 
 RETRYABLE = (
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-    asyncpg.InternalServerError,  # "tuple concurrently updated": somebody granted rights on what was being replaced
+    asyncpg.InternalServerError,  # "tuple concurrently updated": by a concurrent GRANT on an object that is replaced
     Interrupted,
 )
 
 
 def refuse_transaction(conn: Connection) -> None:
-    """Raise SchemaError if steps cannot have transactions of their own on the connection, because it is in one."""
+    """Raise SchemaError if the connection is in a transaction, because each step needs one of its own."""
     if conn.is_in_transaction():
         raise SchemaError("Each step needs a transaction of its own: give a connection that is not in one.")
 
 
 @contextlib.asynccontextmanager
-async def looking(conn: Connection) -> AsyncIterator[None]:
-    """Run the block, which only reads, where names mean the built-in functions and operators whatever the role's search
-    path is: in a transaction, or in the one that the connection is in, which has its own path again afterwards.
+async def reading(conn: Connection) -> AsyncIterator[None]:
+    """Run the block, which only reads, with the search path of steps: in a new transaction, or in the one that the
+    connection is in, where the path is restored afterwards.
     """
     if not conn.is_in_transaction():
         async with conn.transaction(isolation="read_committed"):
@@ -82,11 +82,10 @@ async def looking(conn: Connection) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def transaction(conn: Connection, schema: str, patience: Patience) -> AsyncIterator[None]:
-    """Run the block in a transaction that is the only one of its kind in this schema, with short waits for locks.
-
-    All of it ends with the transaction: nothing stays in the session, which may be a pooler's.
+    """Run the block in a transaction under an advisory lock of this schema, so that steps run one at a time, and with
+    short waits for other locks. All settings end with the transaction, because the session may belong to a pooler.
     """
-    # A stricter isolation, set for the role, would look at the versions with a snapshot from before the wait.
+    # With a stricter isolation level the versions would be read from a snapshot that is older than the wait.
     async with conn.transaction(isolation="read_committed"):
         await conn.execute(_PIN)
         await conn.execute(
@@ -99,12 +98,12 @@ async def transaction(conn: Connection, schema: str, patience: Patience) -> Asyn
 
 @contextlib.asynccontextmanager
 async def unlimited(conn: Connection) -> AsyncIterator[None]:
-    """Run the block, a statement that can run in no transaction, without a statement_timeout and with the search path
-    of steps; afterwards the session has its own again.
+    """Run the block, a statement that cannot run in a transaction, without a statement_timeout and with the search path
+    of steps; both are restored afterwards.
 
-    Not behind a pooler: there each statement may come to another session, and what is set be left in one of them.
+    Behind a pooler nothing is set: each statement may run in another session, where the setting would remain.
     """
-    async with conn.transaction():  # of both messages of this statement, by one session
+    async with conn.transaction():  # both messages of this statement must reach the same session
         [(session, timeout, path)] = await conn.fetch(
             "select pg_catalog.pg_backend_pid(), pg_catalog.current_setting('statement_timeout'), "
             "pg_catalog.current_setting('search_path')"
@@ -123,13 +122,14 @@ async def unlimited(conn: Connection) -> AsyncIterator[None]:
             await conn.execute(change, timeout, path)
 
 
-async def patiently(
+async def with_retries(
     conn: Connection, schema: str, what: str, patience: Patience, attempt: Callable[[], Awaitable[T]], table: str = ""
 ) -> T:
-    """Return what `attempt` returns, tried again while others hold the locks it needs.
+    """Call `attempt` and return its result; try again if other sessions hold the locks that it needs.
 
     Raises:
-        SchemaError: they still do. It says who they are; `table` is a table beside the schema's own to look at.
+        SchemaError: it has failed `patience.tries` times. The message names sessions that hold locks on the schema's
+            tables, or on `table`.
     """
     for tried in range(1, patience.tries + 1):
         try:
@@ -145,11 +145,11 @@ async def patiently(
 
 
 async def _blockers(conn: Connection, schema: str, table: str) -> str:
-    """Say who may have been in the way: asked afterwards, as one connection cannot wait and look."""
-    async with looking(conn):
+    """Return a sentence about the sessions that hold locks now."""
+    async with reading(conn):
         rows = await conn.fetch(statement("blockers", schema), _lock_name(schema), table or None)
     if not rows:
-        return "Nobody holds such locks any more, unless a prepared transaction does (pg_prepared_xacts)."
+        return "No session holds such locks any more; a prepared transaction may (pg_prepared_xacts)."
     sessions = [
         f"{pid} ({application or 'unnamed'}, {state or 'state not visible'}"
         + (")" if seconds is None else f", in a transaction for {seconds:.0f} s)")

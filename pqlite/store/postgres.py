@@ -132,7 +132,7 @@ class PgJobStore(JobStore):
             self._listen_route = Route(address(listen_dsn, "listen_dsn"), name="listen_dsn")
         self._given_pool = pool
         self._pool = pool
-        self._loop: asyncio.AbstractEventLoop | None = None  # whose the pool is, if the store made it
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the pool, if the store made it
         self._timeout = timeout_seconds("timeout", timeout)
         self._writer = None if pool is None else self._writing(pool)
         self._pool_size = positive("pool_size", pool_size)
@@ -171,7 +171,7 @@ class PgJobStore(JobStore):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await jobs_writer.idle()
                 await pool.close()
-        except BaseException as error:  # also cancelled: nobody closes it a second time
+        except BaseException as error:  # also CancelledError: close() is not called a second time
             jobs_writer.abort(NotStarted("The store was closed before the database said that the job was enqueued."))
             pool.terminate()
             if not isinstance(error, TimeoutError):

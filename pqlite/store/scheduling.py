@@ -1,7 +1,7 @@
-"""Schedules in a store: the verbs, written once, and what each backend does for them.
+"""The verbs of JobStore about schedules, and the acts that a backend supplies for them.
 
-`ScheduleVerbs` is a part of the public store; `SchedulePort` what it and the worker's scheduler need of a backend;
-`PgSchedules`, in pg_schedules.py, that in PostgreSQL. (Over 300 lines, half of them what the verbs promise.)
+`ScheduleVerbs` is a base class of JobStore. `SchedulePort` declares the acts that it and the worker's scheduler need;
+`PgSchedules` in pg_schedules.py implements them in PostgreSQL. (Over 300 lines, half of them docstrings.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMING_FIELDS = ("cron", "every", "anchor", "timezone", "overlap", "missed", "ji
 
 
 class DueSchedule(NamedTuple):
-    """A schedule that is to be looked at, at `next_at`; `now` is the store's time."""
+    """A schedule that is due at `next_at`; `now` is the store's time."""
 
     name: str
     revision: int
@@ -41,7 +41,7 @@ class DueSchedule(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of one slot, or of a schedule: FIRED, SKIPPED, HELD, MISSED or FAILED; see fire_schedules.sql."""
+    """The verdict on one slot, or on a schedule: FIRED, SKIPPED, HELD, MISSED or FAILED; see fire_schedules.sql."""
 
     name: str
     verdict: str
@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
 
 class SchedulePort(Protocol):
-    """What a backend does for schedules; the docstrings of the SQL functions in ddl/functions are the specification."""
+    """The acts of a backend about schedules. The SQL functions in ddl/functions say more about each."""
 
     async def add(self, name: str, definition: Mapping[str, Any]) -> bool:
         """Add a schedule; return False if there is one by that name."""
@@ -84,7 +84,7 @@ class SchedulePort(Protocol):
         ...
 
     async def due(self, limit: int) -> list[DueSchedule]:
-        """Return what is due, at most so many, and the soonest that is not."""
+        """Return the schedules that are due, at most `limit`, and the soonest that is not."""
         ...
 
     async def fire(self, plans: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -94,26 +94,26 @@ class SchedulePort(Protocol):
     async def reconcile(
         self, definitions: Sequence[Mapping[str, Any]], grace: timedelta, *, disable: bool
     ) -> list[tuple[str, str]]:
-        """Bring what code defines into the store; return (name, verdict) of what was not as it should be."""
+        """Write the schedules that code defines; return (name, verdict) of each that differs from its definition."""
         ...
 
 
 def planned(due: DueSchedule) -> dict[str, Any]:
-    """Return the plan for a schedule that is due, as `SchedulePort.fire` takes it; nothing is raised: a row that makes
-    no sense has a plan that says so.
+    """Return the plan for a schedule that is due, as `SchedulePort.fire` takes it. If the row has invalid values, the
+    plan contains the problem instead of an exception being raised.
     """
     made: dict[str, Any] = {"name": due.name, "revision": due.revision, "handled_through": due.handled_through}
     try:
         when = timing(due.cron, due.every, anchor=due.anchor, timezone=due.timezone)
         todo = plan(when, missed=due.missed, handled_through=due.handled_through, now=due.now, held=due.held)
-    except Exception as error:  # an InvalidSchedule; or whatever a hand-made row makes Python raise
+    except Exception as error:  # InvalidSchedule, or another error that the values of a row cause
         return {**made, "problem": str(error) if isinstance(error, InvalidSchedule) else repr(error)}
     slots = [{"slot": slot, "run_after": slot + delay(due.name, slot, due.jitter)} for slot in todo.slots]
     return {**made, "slots": slots, "missed": todo.missed, "through": todo.through, "next_at": todo.next_at}
 
 
 class ScheduleVerbs:
-    """The part of a JobStore that is about schedules: each verb written once, over the backend's SchedulePort."""
+    """The verbs of JobStore about schedules, over the backend's SchedulePort."""
 
     _max_payload_bytes: int
 
@@ -136,7 +136,7 @@ class ScheduleVerbs:
         return found[0]
 
     async def add_schedule(self, schedule: Schedule) -> StoredSchedule:
-        """Add a schedule at run time; return it. Workers of all processes hear of it.
+        """Add a schedule at run time; return it. Workers of all processes are notified.
 
         Raises:
             ScheduleExists: there is one by that name; see `change_schedule`.
@@ -150,8 +150,8 @@ class ScheduleVerbs:
         return await self._reckoned(schedule.name)
 
     async def change_schedule(self, name: str, **changes: Any) -> StoredSchedule:
-        """Change what a schedule does; return it as it is then. `next_at` moves at once, and slots that lie before the
-        change do not fire any more. One that code defines keeps the change until its code changes.
+        """Change a schedule; return it as it is then. `next_at` is computed again at once, and slots before the change
+        do not fire any more. A schedule that code defines keeps the change until its code changes.
 
             await store.change_schedule("nightly", cron="30 4 * * *", timezone="Europe/Berlin")
             await store.change_schedule("nightly", every=timedelta(hours=1))
@@ -184,7 +184,7 @@ class ScheduleVerbs:
             raise ScheduleExists(f"The schedule {name!r} is defined in code: pause it, or remove it there.")
 
     async def pause_schedule(self, name: str) -> StoredSchedule:
-        """Pause a schedule, until `resume_schedule`, whatever releases of the code say; return it.
+        """Pause a schedule until `resume_schedule`, also across releases of the code; return it.
 
         Raises:
             ScheduleNotFound: there is none by that name.
@@ -194,7 +194,7 @@ class ScheduleVerbs:
         return await self.schedule(name)
 
     async def resume_schedule(self, name: str) -> StoredSchedule:
-        """End the pause of a schedule; return it. Slots that lay in the pause do not fire.
+        """End the pause of a schedule; return it. Slots during the pause do not fire.
 
         Raises:
             ScheduleNotFound: there is none by that name.
@@ -204,11 +204,11 @@ class ScheduleVerbs:
         return await self._reckoned(name)
 
     async def run_schedule_now(self, name: str) -> Enqueued[int]:
-        """Enqueue a job of a schedule now, also of a paused one; its slots stay as they are. The job's `scheduled_for`
-        is this moment.
+        """Enqueue a job of a schedule now, also of a paused one. Its slots do not change. The job's `scheduled_for` is
+        now.
 
-        Unless overlap is "allow", there are never two active jobs of a schedule: if one is, its id is returned, and
-        `inserted` is False.
+        Unless overlap is "allow", there are never two active jobs of a schedule: if there is one, its id is returned,
+        and `inserted` is False.
 
         Raises:
             ScheduleNotFound: there is none by that name.
@@ -223,13 +223,13 @@ class ScheduleVerbs:
 
         Raises:
             ScheduleNotFound: there is none by that name.
-            InvalidSchedule: what its row says cannot work.
+            InvalidSchedule: its row has invalid values.
         """
         found = await self.schedule(name)
         return next_ticks(found.timing(), count, max(datetime.now(UTC), found.handled_through))
 
     async def _reckoned(self, name: str) -> StoredSchedule:
-        """Return a schedule that was just changed, with its next slot; a worker would compute it soon."""
+        """Return a schedule that was just changed, with its next slot computed."""
         port = self._schedules()
         found = await port.all(name)
         if not found:
@@ -242,7 +242,7 @@ class ScheduleVerbs:
 
 
 def reckoning(stored: StoredSchedule) -> dict[str, Any]:
-    """Return a plan that fires nothing, and only says when the next slot of a schedule is."""
+    """Return a plan that fires nothing and only sets the next slot of a schedule."""
     return planned(
         DueSchedule(
             stored.name, stored.revision, stored.cron, stored.every, stored.anchor, stored.timezone, stored.missed,

@@ -1,4 +1,4 @@
-"""For those who test their jobs: a store in memory, ways to run jobs without a worker, and what to wait on.
+"""Tools to test jobs: a store in memory, ways to run jobs without a worker, and events to wait for.
 
 `pytest_plugin` gives the fixtures `pqlite_memory_store`, `pqlite_store`, `pqlite_dsn` and `pqlite_sql`, `pqlite_server`
 and `pqlite_schema`.

@@ -1,4 +1,4 @@
-"""A store on one connection of the test's own, inside its transaction: the rollback takes every job."""
+"""A store on one connection of a test, inside its transaction: a rollback removes all jobs."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from pqlite.testing.draining import PURPOSE
 
 
 def bound(conn: Any, *, schema: str = ddl.DEFAULT, strict: bool = False) -> PgJobStore:
-    """Return a store whose every verb runs on one asyncpg connection, in its transaction.
+    """Return a store that uses only one asyncpg connection, in its transaction.
 
         transaction = conn.transaction()
         await transaction.start()
         store = bound(conn)
         await store.enqueue("mail", {"to": 7})
         await drain(store, handlers)            # runs it, in the transaction
-        await transaction.rollback()            # and nothing of it has ever been
+        await transaction.rollback()            # nothing remains
 
-    Each verb is a savepoint, so that one that fails leaves the transaction usable. It is started already, and has
-    nothing to close; no other session sees its jobs, so a Worker cannot run them, but `drain` and `inline` do. The
-    connection must be the test's alone, and one thing at a time be done with it. A SQLAlchemy session has it, after its
-    first statement, as `(await (await session.connection()).get_raw_connection()).driver_connection`.
+    Each verb runs in a savepoint, so that the transaction stays usable if it fails. The store is already started and
+    has nothing to close. Other sessions do not see its jobs, so a Worker cannot run them, but `drain` and `inline` can.
+    Only the test may use the connection, and one statement at a time. From a SQLAlchemy session you get it, after its
+    first statement, by `(await (await session.connection()).get_raw_connection()).driver_connection`.
 
-    Once the transaction has ended every verb raises NotInTransaction; and TimeoutError, if another task has had the
-    connection for 10 seconds (in `store.transaction()` or `ctx.complete()`).
+    After the end of the transaction every verb raises NotInTransaction. If another task uses the connection for more
+    than 10 seconds (in `store.transaction()` or `ctx.complete()`), a verb raises TimeoutError.
 
     Raises:
         NotInTransaction: the connection is in no transaction (begin it with `conn.transaction()`).
-        ConfigurationError: it is not one of asyncpg's.
+        ConfigurationError: it is not an asyncpg connection.
     """
     if not hasattr(conn, "is_in_transaction"):
         raise ConfigurationError(
-            f"bound() needs a connection of asyncpg's, not a {type(conn).__name__}. A SQLAlchemy session with that "
+            f"bound() needs an asyncpg connection, not a {type(conn).__name__}. A SQLAlchemy session with that "
             "driver has it: (await (await session.connection()).get_raw_connection()).driver_connection"
         )
     if not conn.is_in_transaction():
@@ -54,7 +54,7 @@ PATIENCE = 10.0
 
 
 class OneConnection:
-    """Lends one connection to one task at a time, each time with a savepoint. To PgJobStore it is a pool."""
+    """Lends one connection to one task at a time, each time in a savepoint. It takes the place of a pool."""
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
@@ -63,10 +63,10 @@ class OneConnection:
 
     @asynccontextmanager
     async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[Any]:
-        """Yield the connection; to who has it already, too.
+        """Yield the connection, also to the task that already has it.
 
         Raises:
-            TimeoutError: another task does not give it back for so many seconds, or for 10.
+            TimeoutError: another task has not returned it within `timeout` seconds, 10 at most.
             NotInTransaction: the transaction has ended.
         """
         task = asyncio.current_task()
@@ -96,7 +96,7 @@ class OneConnection:
             ) from None
 
     def is_closing(self) -> bool:
-        """Return False: `acquire` says what has become of the connection."""
+        """Return False: `acquire` checks the connection."""
         return False
 
     async def expire_connections(self) -> None:
@@ -122,7 +122,7 @@ async def _never() -> Any:
 
 
 class _OneByOne:
-    """Takes the place of the EnqueueWriter, whose writers would use the connection after their callers went on."""
+    """Takes the place of the EnqueueWriter, whose tasks would use the connection while the caller uses it."""
 
     def __init__(self, write: Callable[[Row], Awaitable[Answer]]) -> None:
         self.write = write
@@ -135,7 +135,7 @@ class BoundJobStore(PgJobStore):
         super().__init__(pool=cast(Any, one), schema=schema, strict=strict)
         self._one = one
         self._writer = cast(Any, _OneByOne(self._write))
-        # A watcher's look would use the connection after who waits went on.
+        # A Watcher's task would use the connection while the caller uses it.
         self._watcher = cast(Any, Poller(self._ended))
 
     async def _write(self, values: Row) -> Answer:

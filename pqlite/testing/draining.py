@@ -1,4 +1,4 @@
-"""Runs what is due, here and now, one job after the other: no worker, no loop in the background."""
+"""Runs the jobs that are due, one after the other, without a worker or a background task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STOP_SECONDS = 3.0
 
 
 class AttemptFailed(AssertionError):
-    """An attempt failed that no test expected to; the message has its traceback."""
+    """An attempt failed unexpectedly; the message contains its traceback."""
 
     def __init__(self, outcome: Outcome) -> None:
         job = outcome.job
@@ -58,18 +58,18 @@ async def drain(
     schedules: Sequence[Schedule] = (),
     now: datetime | None = None,
 ) -> list[Job]:
-    """Run the jobs that are due, and those that they make due, until none is; return them as they are after each
+    """Run jobs until none is due, including jobs that become due meanwhile. Return the jobs as they are after each
     attempt, in the order in which they ran: suspects first, then best priority first, then by due time.
 
-    A job whose retry is due later is left waiting (see MemoryJobStore.clock). Jobs of other types than the handlers'
-    are left alone. The store must have been started.
+    Jobs that are due later, such as retries, are not run (see MemoryJobStore.clock), nor are jobs without a handler.
+    The store must have been started.
 
     Args:
-        max_jobs: a job that brings forth another for ever is an error after so many attempts.
-        raises: an attempt that ends in a retry or FAILED raises AttemptFailed, after that was written. Pass False in a
-            test of what becomes of jobs that fail.
+        max_jobs: the maximum number of attempts; more are an error, because jobs may enqueue each other for ever.
+        raises: if an attempt ends in a retry or FAILED, raise AttemptFailed after that was written. Pass False to test
+            jobs that fail.
         queues, backoff, observers, middleware: as for Worker; resources: a mapping. When this returns or raises, the
-            observers have heard everything, or a second has passed.
+            observers have received all events, or a second has passed.
 
     With a store in memory schedules fire as well, those of the handlers, of `schedules` and of the store. `now` moves
     its clock to a later time, from slot to slot, and runs what each makes due: so a test can move through a month
@@ -78,12 +78,12 @@ async def drain(
         store = MemoryJobStore(clock=Clock(datetime(2026, 3, 1, tzinfo=UTC)))
         await drain(store, handlers, now=datetime(2026, 4, 1, tzinfo=UTC))
 
-    Cancelled, it gives back what it runs, unless the handler does not stop within 3 seconds.
+    If the call is cancelled, the running job becomes READY again, unless its handler does not stop within 3 seconds.
 
     Raises:
         AttemptFailed: see `raises`.
         AssertionError: see `max_jobs`; or a transaction that has not ended keeps a job from being settled, for longer
-            than 5 seconds: a handler completed it on a connection that nobody commits (see `bound`).
+            than 5 seconds: a handler completed it on a connection that was not committed (see `bound`).
         NotStarted: the store was not.
         ConfigurationError: `now` or `schedules` with a store that is not in memory; ValueError: `now` has passed.
     """
@@ -204,7 +204,7 @@ class Drain:
             if self._executor.running:  # the test was cancelled
                 self._executor.cancel_all("shutdown")
                 await uninterrupted(self._stopped())
-            # None if the handler does not stop: nobody can tell how its attempt will end.
+            # There is no outcome if the handler does not stop.
             for outcome in self._outcomes:
                 if outcome.committed:
                     self._announce(JobSettled(PURPOSE, outcome, outcome.expected))
@@ -238,7 +238,7 @@ class Drain:
 
 
 class _Claims(Protocol):
-    """Claims one job at a time from a store, and writes outcomes."""
+    """Claims single jobs from a store and writes outcomes."""
 
     async def begin(self) -> None: ...
 

@@ -18,7 +18,7 @@ from pqlite.testing.draining import drain
 from pqlite.testing.memory import MemoryJobStore
 
 _inside: ContextVar[Sequence[str]] = ContextVar("pqlite_inline", default=())
-"""Empty, but in the handlers of a drain that goes on."""
+"""Not empty in the handlers of a drain in progress."""
 
 
 @asynccontextmanager
@@ -45,9 +45,10 @@ async def inline(
         with TestClient(app) as client, client.portal.wrap_async_context_manager(inline(store, handlers)):
             client.post("/orders")
 
-    What is enqueued on a connection of the caller's (`conn=`) is not there before its commit: it runs with the next
-    job that is enqueued without one, when the block ends, or when what the block yields is called: `await run()`. What
-    a handler enqueues runs after that handler has ended, as in a worker.
+    A job that is enqueued on a connection of yours (`conn=`) is only visible after your commit. It runs with the next
+    job
+    that is enqueued without `conn`, at the end of the block, or when you call the function that the block yields:
+    `await run()`. A job that a handler enqueues runs after that handler has ended, as in a worker.
 
     The arguments are those of `drain`, whose errors `enqueue` raises in its caller.
     """
@@ -57,8 +58,8 @@ async def inline(
 
     async def run() -> list[Job]:
         async with busy:
-            # Seen by the handlers, whose tasks inherit it: what they enqueue is run by this very drain. Emptied at its
-            # end, for tasks of theirs that live longer.
+            # Tasks of handlers inherit it, because jobs that they enqueue are run by this drain. It is emptied at the
+            # end of the drain, for tasks that live longer.
             inside = ["drain"]
             token = _inside.set(inside)
             try:

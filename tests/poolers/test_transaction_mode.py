@@ -310,7 +310,7 @@ async def test_an_index_that_takes_longer_than_the_statement_timeout_is_given_up
     try:
         async with conn.transaction():
             await conn.execute("insert into pqlite.jobs (job_type) values ('t')")
-            with pytest.raises(SchemaError, match=r"was stopped: .*connect to PostgreSQL itself"):
+            with pytest.raises(SchemaError, match=r"was cancelled: .*connect to PostgreSQL itself"):
                 await schema.migrate(client, root=root)
         assert await client.fetchval("select setting from pg_settings where name = 'statement_timeout'") == "1000"
     finally:

@@ -503,8 +503,8 @@ async def test_what_is_no_table_of_pqruns_is_left_alone(conn: asyncpg.Connection
     await conn.execute("create table jobs (id int, payload jsonb); create view list as select 1 as id")
 
     for table, says in (
-        ("public.jobs", "public.jobs is no table of pqrun's: it has no column attempts, created_at, "),
-        ("public.list", "public.list is no table of pqrun's"),
+        ("public.jobs", "public.jobs is not a table of pqrun: it has no column attempts, created_at, "),
+        ("public.list", "public.list is not a table of pqrun"),
         ("public.nothing", "There is no table public.nothing."),
     ):
         with pytest.raises(SchemaError, match=says):

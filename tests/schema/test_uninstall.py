@@ -129,7 +129,7 @@ async def test_it_refuses_a_schema_that_holds_foreign_objects_and_names_them(
 ) -> None:
     await conn.execute(act)
 
-    with pytest.raises(SchemaError, match=f"holds what pqlite did not make: {re.escape(named)}"):
+    with pytest.raises(SchemaError, match=f"has objects that pqlite did not create: {re.escape(named)}"):
         await schema.uninstall(conn, force=True)
 
     assert named in (await schema.census(conn)).foreign
@@ -204,4 +204,4 @@ async def test_the_command_names_what_stands_in_the_way(dsn: str, conn: asyncpg.
     assert "Workers are alive: mill." in asked.out
     assert "would refuse: table pqlite.mine." in asked.out
     assert (refused.status, refused.out) == (1, "")
-    assert refused.err == "Workers are alive: mill. Stop them first, or say --force.\n"
+    assert refused.err == "Workers are alive: mill. Stop them first, or use --force.\n"

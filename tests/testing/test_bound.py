@@ -179,7 +179,7 @@ async def test_a_connection_without_a_transaction_cannot_be_bound(conn: asyncpg.
 async def test_what_is_no_connection_of_asyncpgs_cannot_be_bound(dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn) as theirs, AsyncSession() as session:
         for conn in (theirs, session, None):
-            with pytest.raises(ConfigurationError, match="needs a connection of asyncpg's, not a"):
+            with pytest.raises(ConfigurationError, match="needs an asyncpg connection, not a"):
                 bound(conn)
 
 

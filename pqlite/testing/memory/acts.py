@@ -156,7 +156,7 @@ def complete(table: Table, tx: Transaction, job: Job, result: str | None) -> Non
 
 
 def given_back(row: Job, status: JobStatus, now: datetime) -> Job:
-    """Return a row that nobody holds any more."""
+    """Return a row that is not locked by a holder any more."""
     return replace(row, status=status, locked_by=None, locked_at=None, updated_at=now)
 
 

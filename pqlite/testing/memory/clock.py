@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 class Clock:
     """The time of a store in memory, which decides which jobs are due.
 
-    It goes like the machine's clock and can be set forward; with `start` it stands there, and only moves when told to.
+    It runs like the machine's clock and can be set forward; with `start` it stands still until it is set forward.
     A naive `start` is local time.
     """
 

@@ -288,5 +288,5 @@ class MemoryJobStore(JobStore):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"An open transaction has held the row or key for {seconds:g} s.") from None
-                # Not `wait_for`: it would cancel the future, which is everybody's.
+                # Not `wait_for`, which would cancel the future that others wait for as well.
                 await asyncio.wait([asyncio.wrap_future(locked.until)], timeout=left)

@@ -1,6 +1,6 @@
 """What is kept: rows by id, and the transactions that have not ended. It knows no verb.
 
-Rows are never changed, only replaced: whoever has one keeps what it has seen. Their JSON columns hold text.
+Rows are never changed, only replaced, so a reader may keep a row. Their JSON columns are text.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Table:
         """Return the active job that holds a dedupe key.
 
         Raises:
-            Locked: a transaction that has not ended decides who does.
+            Locked: an open transaction may change which job holds it.
         """
         for other in self._open:
             if other is not tx:
