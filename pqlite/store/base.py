@@ -1,4 +1,6 @@
-"""JobStore: each public verb once. The acts that a backend supplies are declared at the end of the class.
+"""JobStore: each public verb once. Those about schedules are in scheduling.py, those that wait for jobs in waiting.py.
+
+The acts that a backend supplies are declared at the end of the class.
 
 A new verb needs a method here, which checks its arguments, calls an act of the backend and announces an event; an
 abstract act at the end of the class; the act in `PgJobStore`, which calls a function of ddl/functions (its statement is
@@ -16,16 +18,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from pqlite.codec import encode_clean
 from pqlite.errors import HeldByCancelledJob, HeldByThisJob, JobNotFound, LeaseLost
 from pqlite.events import CancelRequested, EnqueuedJob, JobsEnqueued, Observer, RetryRequested
 from pqlite.events.announcer import Announcer
-from pqlite.job import Enqueued, Job, JobId, JobOptions, JobOutcome, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
+from pqlite.job import Enqueued, Job, JobId, JobOptions, JobStatus, NewJob, NewJobs, TypedJob, TypedJobs
 from pqlite.outcome import Outcome, Verdict
 from pqlite.settings import positive
-from pqlite.store.awaiting import Ended, Poller, Watcher, durations, outcome_of
+from pqlite.store.awaiting import Ended, Poller, Watcher
 from pqlite.store.batches import holds_own_key, tell_cancelling
 from pqlite.store.by_hand import ByHand
 from pqlite.store.scheduling import ScheduleVerbs
@@ -40,6 +42,7 @@ from pqlite.store.specs import (
     typed_id,
 )
 from pqlite.store.validation import Row, checked_id, duration, name, names, row
+from pqlite.store.waiting import WaitVerbs
 from pqlite.store.writer import Answer
 
 R = TypeVar("R")
@@ -48,7 +51,7 @@ NOT_STARTED = "The store is not started: 'await store.start()', or let a worker'
 CLOSED = "The store was closed while a caller waited for a job."
 
 
-class JobStore(ScheduleVerbs, ABC):
+class JobStore(WaitVerbs, ScheduleVerbs, ABC):
     """Keeps jobs. Methods may be called from any task of the event loop the store was started in.
 
     A cancelled call has either happened or not; nothing is ever half done.
@@ -321,80 +324,6 @@ class JobStore(ScheduleVerbs, ABC):
         if found is None:
             raise _missing(job_id)
         return found
-
-    @overload
-    async def wait_for(
-        self,
-        job_id: JobId[R],
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: Literal[True] = True,
-    ) -> JobOutcome[R]: ...
-
-    @overload
-    async def wait_for(
-        self,
-        job_id: JobId[R],
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: bool,
-    ) -> JobOutcome[R | None]: ...
-
-    @overload
-    async def wait_for(
-        self,
-        job_id: int,
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: bool = True,
-    ) -> JobOutcome[Any]: ...
-
-    async def wait_for(
-        self,
-        job_id: int,
-        *,
-        timeout: float | timedelta | None = 30.0,
-        poll_interval: float | timedelta = 1.0,
-        raise_on_failure: bool = True,
-    ) -> JobOutcome[Any]:
-        """Return how a job has ended, when it has: DONE, FAILED or CANCELLED. A retry or a snooze is not the end.
-
-            job_id = await store.enqueue(resize.new("a.png", width=80))
-            thumbnail = (await store.wait_for(job_id)).result       # what resize is annotated to return
-
-        If the job was made by `handler.new(...)`, the result is read from JSON as the handler's return annotation says;
-        otherwise it is the JSON value. `handler.job_id(number)` gives an id from elsewhere (a URL) its type.
-
-        A waiting caller holds no connection. If a worker of the same store ends the job, the caller is told at once.
-        Otherwise the store polls, for all waiting callers together: at first often, then at intervals of a quarter of
-        the time waited so far, up to `poll_interval`. It goes on waiting while the database is away. If the call is
-        cancelled, the job goes on.
-
-        Args:
-            timeout: how long to wait, in seconds or as a timedelta; 0: ask once; None: for ever. The job goes on after
-                a timeout.
-            poll_interval: the longest pause between two polls.
-            raise_on_failure: False returns the outcome also of a job that failed or was cancelled.
-
-        Raises:
-            JobFailed: it has ended as FAILED or CANCELLED.
-            JobTimeoutError: it has not ended in time.
-            JobNotFound: there is no such job: its transaction has not been committed, or it was deleted after its end
-                (at once, where the worker has `retain_done=timedelta(0)`).
-            UnexpectedResult: the result does not fit the annotation. ConfigurationError: values of the annotated type
-                cannot be read from JSON.
-        """
-        longest, most = durations(timeout, poll_interval)
-        self._see_usable()
-        ended = await self._watcher.wait(checked_id(job_id), longest, most)
-        return outcome_of(job_id, ended, raise_on_failure=raise_on_failure)
-
-    def look_again(self, job_ids: Iterable[int]) -> None:
-        """Ask at once for the status of these jobs if a caller of `wait_for` waits for one of them."""
-        self._watcher.look_again(job_ids)
 
     async def cancel(self, job_id: int, *, conn: Any = None, strict: bool | None = None) -> JobStatus:
         """Cancel a job; return its status after the call. `conn` and `strict` are as for `enqueue`.
