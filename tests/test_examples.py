@@ -216,6 +216,13 @@ async def test_the_policies_of_the_example_are_bounded(capsys: pytest.CaptureFix
     assert example.Steady().next_sleep(1) == example.Steady().next_sleep(1000) == 0.5
 
 
+async def test_a_long_job_shows_how_far_it_is_and_two_are_waited_for(store: PgJobStore) -> None:
+    first, *others = (await run("examples/progress.py")).splitlines()
+
+    assert first.startswith("job 2 is done; job 1: {'message': 'page ")
+    assert others == ["job 2: 2 pages", "job 1: 12 pages"]
+
+
 async def test_the_ledger_has_one_entry_although_the_deposit_started_twice(store: PgJobStore) -> None:
     output = await run("examples/exactly_once.py")
 

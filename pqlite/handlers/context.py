@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, overload
 
+from pqlite.handlers.progress import ProgressWriter, progress_of
 from pqlite.job import Job
 from pqlite.store.base import JobStore
 
@@ -39,8 +41,8 @@ class JobContext:
     """
 
     __slots__ = (
-        "_completed_on", "_finished", "_noticed_stop", "_stop_reason", "_write", "job", "resources", "store",
-        "worker_id",
+        "_completed_on", "_finished", "_noticed_stop", "_progress", "_stop_reason", "_write", "job", "resources",
+        "store", "worker_id",
     )  # fmt: skip
 
     def __init__(self, job: Job, store: JobStore, worker_id: str, resources: Mapping[str, Any] = _NOTHING) -> None:
@@ -52,6 +54,7 @@ class JobContext:
         self._noticed_stop = False
         self._finished = False
         self._completed_on = False
+        self._progress: ProgressWriter | None = None
         self._write: Callable[[Any], Any] | None = as_it_is
         """Converts a result to JSON by the handler's return annotation; None without one. Set by the worker, or, for a
         context that a test has made, by the call of a declared handler."""
@@ -93,6 +96,27 @@ class JobContext:
         if self._stop_reason is not None:
             self._noticed_stop = True
         return self._stop_reason
+
+    async def progress(self, fraction: float | None = None, message: str | None = None, **data: Any) -> None:
+        """Show how far the handler is: `store.get(id).progress` and the column `progress` are then {"fraction": 0.4,
+        "message": "page 4 of 10", "data": {...}}, without what was not given.
+
+        It may be called often: at most one write in half a second is sent, with the latest values. It is stored until
+        the job is claimed again. A handler in a thread calls it with `anyio.from_thread.run(ctx.progress, 0.4)`.
+
+        Args:
+            fraction: from 0 to 1.
+            message: one line of text.
+            data: JSON values.
+
+        Raises:
+            LeaseLost: the claim is no longer current. InvalidJob: `fraction` or `message` is invalid (PayloadError:
+            `data`
+                cannot be stored). While the database cannot be reached, nothing is written and nothing raised.
+        """
+        if self._progress is None:
+            self._progress = ProgressWriter(partial(self.store.mark_progress, self.job))
+        await self._progress.put(progress_of(fraction, message, data))
 
     def raise_if_stopped(self) -> None:
         """Raise asyncio.CancelledError if the handler should stop; do not catch it.

@@ -425,7 +425,19 @@ class JobStore(WaitVerbs, ScheduleVerbs, ABC):
         self._by_hand.settled(claimed)
         self.look_again((claimed.id,))
         if verdict is Verdict.FENCED:
-            raise LeaseLost(f"The claim on job {claimed.id} is no longer current; nothing was changed.")
+            raise claim_lost(claimed)
+
+    async def mark_progress(self, job: Job | int, progress: Any) -> None:
+        """Store the progress of a claimed job, any JSON value, where `get` and SQL show it until the job is claimed
+        again. If another transaction has locked the job's row, nothing is stored. In a handler use `ctx.progress`,
+        which limits how often it is written.
+
+        Raises:
+            LeaseLost, PayloadError, InvalidJob: as mark_done.
+        """
+        claimed = self._by_hand.claim_of(job)
+        if await self._progress(claimed, self._encoded_result(progress)) is Verdict.FENCED:
+            raise claim_lost(claimed)
 
     async def reap_stale(self, *, default_stale_after: timedelta = timedelta(minutes=20)) -> int:
         """Make RUNNING jobs READY again that no registered worker holds and that were claimed longer ago than their
@@ -548,6 +560,10 @@ class JobStore(WaitVerbs, ScheduleVerbs, ABC):
         """Write the outcome of a claim; return WRITTEN, ALREADY or FENCED."""
 
     @abstractmethod
+    async def _progress(self, job: Job, progress: str | None) -> Verdict:
+        """Store the progress of a claimed job; return WRITTEN, BUSY or FENCED."""
+
+    @abstractmethod
     async def _reap_stale(self, older_than: timedelta) -> int:
         """See `reap_stale`."""
 
@@ -558,6 +574,11 @@ class JobStore(WaitVerbs, ScheduleVerbs, ABC):
     @abstractmethod
     async def _complete_on(self, conn: Any, job: Job, result: str | None) -> None:
         """See `complete_on`; the result is encoded."""
+
+
+def claim_lost(job: Job) -> LeaseLost:
+    """Return the error about a claim that is no longer current."""
+    return LeaseLost(f"The claim on job {job.id} is no longer current; nothing was changed.")
 
 
 def _missing(job_id: int) -> JobNotFound:

@@ -55,11 +55,16 @@ class ByHand:
         return outcome._replace(error=clean_text(error), delay=delay)
 
     def _outcome(self, job: Job | int, verb: Verb, result: Any, duration_ms: float | None) -> Outcome:
-        claimed = self._claim_of(job)
+        claimed = self.claim_of(job)
         encoded = encode_clean(result, max_bytes=self._max_payload_bytes)
         return Outcome(claimed, verb, result=encoded, duration_ms=milliseconds("duration_ms", duration_ms))
 
-    def _claim_of(self, job: Job | int) -> Job:
+    def claim_of(self, job: Job | int) -> Job:
+        """Return the claimed job that was meant.
+
+        Raises:
+            LeaseLost: this store has not picked up a job with that id. InvalidJob: it is neither a job nor an id.
+        """
         if not isinstance(job, (Job, int)) or isinstance(job, bool):
             raise InvalidJob(f"expected a claimed job or its id, not {job!r}")
         claimed = (self._picked_up.get(job) or self._settled.get(job)) if isinstance(job, int) else job

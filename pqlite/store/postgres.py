@@ -378,6 +378,9 @@ class PgJobStore(JobStore):
                 )
             await asyncio.sleep(BUSY_PAUSE)
 
+    async def _progress(self, job: Job, progress: str | None) -> Verdict:
+        return Verdict((await self._rows(self._sql.progress, job.locked_by, job.id, job.claims, progress))[0][0])
+
     async def _reap_stale(self, older_than: timedelta) -> int:
         return len(await self._rows(self._sql.reap_stale, older_than))
 

@@ -42,6 +42,7 @@ class Statements:
     cancel: str = "select pqlite.cancel($1)"
     retry: str = "select pqlite.retry($1)"
     pickup: str = f"select {JOB_COLUMNS} from pqlite.pickup($1, $2, $3)"  # noqa: S608 - constant text
+    progress: str = "select pqlite.progress($1, $2, $3, $4::text::jsonb)"
     complete: str = "select pqlite.complete($1, $2, $3, $4::text::jsonb)"
     end_of: str = "select status, claims from pqlite.jobs where id = $1 for share nowait"
     ended: str = "select id, status, result::text, last_error, errors::text from pqlite.ended($1)"

@@ -231,6 +231,8 @@ class Executor:
     def _ended(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         if attempt.timer is not None:
             attempt.timer.cancel()
+        if (progress := attempt.context._progress) is not None:
+            progress.close()
         if attempt.stuck is not None:
             attempt.stuck.cancel()
         self._last_end, took = now, now - attempt.started

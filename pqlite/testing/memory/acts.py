@@ -14,10 +14,11 @@ from pydantic_core import to_json
 from pqlite.codec import decode
 from pqlite.errors import DedupeConflict, JobCancelled, JobNotFound, LeaseLost
 from pqlite.job import PAYLOAD_VERSION, Job, JobStatus, TakenOver
+from pqlite.outcome import Verdict
 from pqlite.store.awaiting import Ended
 from pqlite.store.validation import COLUMNS, Row
 from pqlite.store.writer import Answer
-from pqlite.testing.memory.table import Table, Transaction
+from pqlite.testing.memory.table import Locked, Table, Transaction
 
 ERRORS_KEPT = 20
 ERROR_CHARACTERS = 2000
@@ -153,6 +154,19 @@ def complete(table: Table, tx: Transaction, job: Job, result: str | None) -> Non
     took = int((now - row.locked_at).total_seconds() * 1000)
     done = replace(row, result=result, finished_at=now, last_error=None, duration_ms=took)
     table.put(given_back(done, DONE, now), tx)
+
+
+def progress(table: Table, job: Job, value: str | None) -> Verdict:
+    """Store the progress of a claimed job."""
+    row = table.get(job.id)
+    if row is None or row.status is not RUNNING or (row.locked_by, row.claims) != (job.locked_by, job.claims):
+        return Verdict.FENCED
+    try:
+        table.see_free(job.id)
+    except Locked:
+        return Verdict.BUSY
+    table.put(replace(row, progress=value, updated_at=table.clock.now()))
+    return Verdict.WRITTEN
 
 
 def given_back(row: Job, status: JobStatus, now: datetime) -> Job:

@@ -214,6 +214,10 @@ class MemoryJobStore(JobStore):
     async def _settle_one(self, outcome: Outcome) -> Verdict:
         return (await self._when_free(partial(settle, self._table, outcome))).verdict
 
+    async def _progress(self, job: Job, progress: str | None) -> Verdict:
+        with self._locked():
+            return acts.progress(self._table, job, progress)
+
     async def _reap_stale(self, older_than: timedelta) -> int:
         with self._locked():
             return len(acts.reap_stale(self._table, older_than))
