@@ -223,6 +223,16 @@ async def test_a_long_job_shows_how_far_it_is_and_two_are_waited_for(store: PgJo
     assert others == ["job 2: 2 pages", "job 1: 12 pages"]
 
 
+async def test_a_queue_is_paused_by_the_first_job_that_finds_its_provider_down(store: PgJobStore) -> None:
+    output = await run("examples/pause.py")
+
+    assert output.splitlines() == [
+        "queue 'mail' is paused: the provider is down",
+        "3 mails were sent after it was resumed",
+    ]
+    assert [(await store.get(job_id)).attempts for job_id in (1, 2, 3)] == [1, 1, 1]
+
+
 async def test_the_ledger_has_one_entry_although_the_deposit_started_twice(store: PgJobStore) -> None:
     output = await run("examples/exactly_once.py")
 

@@ -12,6 +12,8 @@
 -- makes a sort unnecessary.
 -- NO KEY UPDATE, because a user's foreign key to jobs(id) must not make a claim skip a job.
 --
+-- Jobs that are paused (pause.sql) are skipped.
+--
 -- The claim commits asynchronously: a server crash may undo it, and the job is READY again. With max_attempts = 1,
 -- which promises at most one start, it commits synchronously.
 create or replace function pqlite.claim(
@@ -34,6 +36,7 @@ declare
   v_more bigint[];
   v_more_once boolean[];
   v_cut int;
+  v_paused boolean := pqlite.any_pause();
 begin
   -- Almost always there is no suspect: then the function is not called.
   if p_suspect and exists (select from pqlite.jobs j
@@ -59,6 +62,8 @@ begin
         where j.status = 'READY' and j.crashes = 0
           and j.queue = l.queue and j.job_type = l.job_type and -j.priority = -l.priority
           and j.run_after <= v_now and (j.run_after, j.id) > (l.after, l.after_id)
+          and (not v_paused or not pqlite.paused(l.queue, l.job_type, null))
+          and (not v_paused or j.concurrency_key is null or not pqlite.paused(null, null, j.concurrency_key))
           and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))
         order by j.run_after, j.id limit v_want for no key update skip locked) due
       limit v_want) s;

@@ -25,6 +25,7 @@ declare
   v_job record;
   v_after timestamptz := '-infinity';
   v_after_id bigint := 0;
+  v_paused boolean := pqlite.any_pause();
 begin
   select count(*), coalesce(bool_or(pqlite.runs_alone(j.crashes, j.attempts, j.max_attempts)), false)
   into v_running, v_one_alone
@@ -42,12 +43,14 @@ begin
       into v_job from pqlite.jobs j
       where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now and (j.run_after, j.id) > (v_after, v_after_id)
         and pqlite.wanted(j.queue, j.job_type, j.metadata, p_queues, p_types, p_versions)
+        and (not v_paused or not pqlite.paused(j.queue, j.job_type, j.concurrency_key))
       order by j.run_after, j.id limit 1 for no key update skip locked;
     else
       select j.id, j.run_after, j.max_attempts, pqlite.runs_alone(j.crashes, j.attempts + 1, j.max_attempts) as alone
       into v_job from pqlite.jobs j
       where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now and (j.run_after, j.id) > (v_after, v_after_id)
         and pqlite.wanted(j.queue, j.job_type, j.metadata, p_queues, p_types, p_versions)
+        and (not v_paused or not pqlite.paused(j.queue, j.job_type, j.concurrency_key))
       order by j.run_after, j.id limit 1;
     end if;
     exit when not found or (v_job.alone and v_running > 0);

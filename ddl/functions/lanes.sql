@@ -5,7 +5,7 @@
 -- and otherwise only the gaps between these lanes are scanned. So no index entry of a claimed job is visited, which
 -- vacuum may not be able to remove. Lanes that are not known are scanned from their beginning.
 --
--- Payloads newer than p_versions says are skipped, as in `claim`.
+-- Payloads newer than p_versions says are skipped, as in `claim`, and lanes of paused queues and job types.
 --
 -- Of the jobs that are not due yet only the soonest is returned. p_limit limits the lanes that were not known.
 create or replace function pqlite.lanes(
@@ -28,6 +28,7 @@ declare
   v_later record;
   v_head record;
   v_found int := 0;
+  v_paused boolean := pqlite.any_pause();
 begin
   for v_head in
     with recursive gap as (
@@ -107,6 +108,7 @@ begin
          and not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions)
        order by j.run_after, j.id limit 1)) h
   loop
+    continue when v_paused and pqlite.paused(v_head.queue, v_head.job_type, null);
     if v_head.run_after <= v_now then
       queue := v_head.queue;
       job_type := v_head.job_type;

@@ -48,6 +48,9 @@ call pqlite.replace_view('stuck_jobs', $view$
     union all
     select h.id, h.queue, h.job_type, 'READY', h.run_after, h.attempts, h.max_attempts, null,
            case
+             when p.scope is not null then
+               'its ' || replace(p.scope, '_', ' ') || ' is paused' || coalesce(' by ' || p.paused_by, '')
+               || coalesce(': ' || p.reason, '')
              when not exists (select from alive) then 'due, and no worker is running'
              when not exists (select from alive a where a.any_queue or a.queues ? h.queue) then
                'due, and no worker that runs serves its queue'
@@ -61,7 +64,12 @@ call pqlite.replace_view('stuck_jobs', $view$
                'due, and no worker that serves its queue knows its payload''s version'
              else 'due for long, though workers serve it: they have too much to do, or jobs of higher priority'
            end
-    from head h where h.run_after < statement_timestamp() - interval '5 minutes'
+    from head h left join lateral (
+      select * from pqlite.pauses p
+      where (p.until is null or p.until > statement_timestamp())
+        and (p.scope = 'queue' and p.name = h.queue or p.scope = 'job_type' and p.name = h.job_type)
+      order by p.scope limit 1) p on true
+    where h.run_after < statement_timestamp() - interval '5 minutes'
     union all
     select j.id, j.queue, j.job_type, 'READY', j.run_after, j.attempts, j.max_attempts, null,
            'suspect: a worker died while it held it (' || j.crashes || ' of its attempts); it runs when one has room'

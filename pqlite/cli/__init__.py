@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pqlite import __version__
-from pqlite.cli import adopt, bench, demo, migrate, schedules, uninstall, worker
+from pqlite.cli import adopt, bench, demo, migrate, queues, schedules, uninstall, worker
 from pqlite.cli.failure import explain
 
 EXAMPLES = """\
@@ -49,6 +49,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     migrate.add(commands)
     worker.add(commands)
+    queues.add(commands)
     schedules.add(commands)
     adopt.add(commands)
     uninstall.add(commands)

@@ -266,6 +266,25 @@ class JobsEnqueued(StoreEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Paused(StoreEvent):
+    """A queue, a job type or a concurrency key (`scope`: "queue", "job_type", "key") was paused."""
+
+    scope: str
+    name: str
+    reason: str | None
+    by: str | None
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(StoreEvent):
+    """A pause was ended."""
+
+    scope: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested(StoreEvent):
     """`cancel` was called. `status` is what it returned: CANCELLED, RUNNING if the job's worker has yet to stop it, or
     the status with which the job had ended before. `committed` is as for JobsEnqueued.

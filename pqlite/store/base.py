@@ -1,4 +1,5 @@
-"""JobStore: each public verb once. Those about schedules are in scheduling.py, those that wait for jobs in waiting.py.
+"""JobStore: each public verb once. Those about schedules are in scheduling.py, those that wait for jobs in
+waiting.py, those that pause in pausing.py.
 
 The acts that a backend supplies are declared at the end of the class.
 
@@ -30,6 +31,7 @@ from pqlite.settings import positive
 from pqlite.store.awaiting import Ended, Poller, Watcher
 from pqlite.store.batches import holds_own_key, tell_cancelling
 from pqlite.store.by_hand import ByHand
+from pqlite.store.pausing import PauseVerbs
 from pqlite.store.scheduling import ScheduleVerbs
 from pqlite.store.specs import (
     EnqueueMiddleware,
@@ -51,7 +53,7 @@ NOT_STARTED = "The store is not started: 'await store.start()', or let a worker'
 CLOSED = "The store was closed while a caller waited for a job."
 
 
-class JobStore(WaitVerbs, ScheduleVerbs, ABC):
+class JobStore(WaitVerbs, PauseVerbs, ScheduleVerbs, ABC):
     """Keeps jobs. Methods may be called from any task of the event loop the store was started in.
 
     A cancelled call has either happened or not; nothing is ever half done.

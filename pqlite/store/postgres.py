@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from pqlite.store.deadlines import Timed, answered_within, in_transaction, while
 from pqlite.store.dsn import SHAPE, VARIABLES, address, from_environment
 from pqlite.store.engine import Engine, settlement
 from pqlite.store.link import Link, is_temporary
+from pqlite.store.pausing import QueueStats, Scope
 from pqlite.store.pg_schedules import PgSchedules
 from pqlite.store.route import Pooling, Route
 from pqlite.store.rows import job_from_row
@@ -291,7 +292,20 @@ class PgJobStore(JobStore):
             async with answered_within(self._timeout, conn):
                 return await ddl.check(conn, self.schema)
 
-    # Schedules
+    # Pauses and schedules
+
+    async def _pause(self, scope: Scope, name: str, reason: str | None, by: str | None, until: datetime | None) -> None:
+        await self._rows(self._sql.pause, scope, name, reason, by, until)
+
+    async def _resume(self, scope: Scope, name: str) -> bool:
+        return bool((await self._rows(self._sql.resume, scope, name))[0][0])
+
+    async def _pauses(self) -> Sequence[Any]:
+        return await self._rows(self._sql.pauses)
+
+    async def queue_stats(self) -> list[QueueStats]:
+        """Return what waits, runs and has ended in the last hour, per queue and job type."""
+        return [QueueStats(*row) for row in await self._rows(self._sql.queue_stats)]
 
     def _schedules(self) -> PgSchedules:
         return PgSchedules(self._rows, self._sql)

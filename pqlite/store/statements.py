@@ -69,6 +69,16 @@ class Statements:
     reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1, $2)"
     reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"
     next_death: str = "select pqlite.next_death($1)"
+    pause: str = "select pqlite.pause($1, $2, $3, $4, $5)"
+    resume: str = "select pqlite.resume($1, $2)"
+    pauses: str = (
+        "select scope, name, reason, paused_by, paused_at, until from pqlite.pauses "
+        "where until is null or until > pg_catalog.clock_timestamp() order by scope, name"
+    )
+    queue_stats: str = (
+        "select queue, job_type, due, later, suspects, blocked, running, done_last_hour, failed_last_hour, "
+        "cancelled_last_hour, oldest_due_seconds from pqlite.queue_stats order by queue, job_type"
+    )
     prune: str = "select next_cursor, deleted from pqlite.prune($1, $2, $3, $4)"
     add_schedule: str = "select pqlite.add_schedule($1, $2::text::jsonb)"
     change_schedule: str = "select pqlite.change_schedule($1, $2::text::jsonb)"

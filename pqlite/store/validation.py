@@ -46,7 +46,7 @@ def row(job: NewJob, max_payload_bytes: int) -> Row:
         () if job.tags == () else _tags(job.tags),
         "{}" if job.metadata is None and job.version == 1 else _metadata(job, max_payload_bytes),
         None if job.concurrency_key is None else name("concurrency_key", job.concurrency_key, 1024),
-        None if job.expires_at is None else _aware("expires_at", job.expires_at),
+        None if job.expires_at is None else aware("expires_at", job.expires_at),
     )
 
 
@@ -166,10 +166,15 @@ def _when(value: Any) -> tuple[datetime | None, timedelta | None]:
         if value > MAX_DELAY:
             raise InvalidJob(f"run_after is {value!r}; a job waits 100 years at most")
         return None, max(value, timedelta(0))
-    return _aware("run_after", value), None
+    return aware("run_after", value), None
 
 
-def _aware(what: str, value: Any) -> datetime:
+def aware(what: str, value: Any) -> datetime:
+    """Return a time with its zone, in UTC; a naive one is local time.
+
+    Raises:
+        InvalidJob: it is not a datetime, or out of bounds.
+    """
     if not isinstance(value, datetime):
         raise InvalidJob(f"{what} must be a datetime or a timedelta, not {value!r}")
     try:

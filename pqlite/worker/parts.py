@@ -287,6 +287,10 @@ class Parts:
             self.claimer_loop.wake()
         self._request_scan(everywhere)
 
+    def paused(self) -> None:
+        """Give back prefetched jobs: the next claim skips those that are paused."""
+        self.executor.waiting.clear()
+
     def registered(self, holder: str) -> None:
         """Claim jobs, and take over those of dead workers, as `holder`."""
         self.claimer.holder = self.reaper.holder = holder

@@ -31,6 +31,7 @@ class Presence:
         queues: the queues that the worker serves; None: all.
         pooling: returns the kind of pooler, None before the first connection.
         notified: called when there may be jobs to claim; with True, also behind the watermarks.
+        paused: called when something was paused: jobs that were claimed and not started must be given back.
         renew: called when a job was asked to cancel or a schedule was changed: a renewal of the lease reads both.
     """
 
@@ -41,12 +42,14 @@ class Presence:
         *,
         pooling: Callable[[], Pooling | None],
         notified: Callable[[bool], None],
+        paused: Callable[[], None],
         renew: Callable[[], None],
     ) -> None:
         self._channel = channel
         self._queues = None if queues is None else set(queues)
         self._pooling = pooling
         self._notified = notified
+        self._paused = paused
         self._renew = renew
         self._key = secrets.randbits(63)
         self._direct = False
@@ -102,6 +105,8 @@ class Presence:
     def _on_notification(self, _conn: Any, _pid: int, _channel: str, payload: object) -> None:
         if payload in {"cancel", "schedules"}:
             self._renew()
+        elif payload == "pause":
+            self._paused()
         elif self._concerns(str(payload)):
             self._notified(payload == "rewind")
 

@@ -60,6 +60,9 @@ class Listener(Protocol):
     def notified(self, everywhere: bool) -> None:
         """There may be jobs to claim; `everywhere`: also behind the watermarks."""
 
+    def paused(self) -> None:
+        """A queue, a job type or a key was paused; jobs that were claimed and not started must be given back."""
+
     def blocked(self, seconds: float, stack: str) -> None:
         """The worker's event loop was blocked (called when it runs again)."""
 
@@ -96,6 +99,7 @@ class Sentinel:
             info["queues"],
             pooling=pooling,
             notified=lambda everywhere: self._call_worker(listener.notified, everywhere),
+            paused=lambda: self._call_worker(listener.paused),
             renew=lambda: self._renewing.wake(),
         )
         self._shows_lock = False  # whether others may have read the lock's key, and check the lock

@@ -2,6 +2,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -54,7 +55,10 @@ async def catalog(dsn: str, name: str) -> list[tuple[str, ...]]:
 async def run_script(dsn: str, script: str) -> None:
     """Run a script of psql's; through asyncpg, without psql's own commands, where there is no psql."""
     if shutil.which("psql") is not None:
-        await anyio.run_process(["psql", "--no-psqlrc", "--quiet", dsn], input=script.encode(), env=environment())
+        with tempfile.TemporaryFile() as file:  # a pipe would break if psql stops at an error
+            file.write(script.encode())
+            file.seek(0)
+            await anyio.run_process(["psql", "--no-psqlrc", "--quiet", dsn], stdin=file, env=environment())
         return
     connection = await asyncpg.connect(dsn)
     try:

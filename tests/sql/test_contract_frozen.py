@@ -8,6 +8,7 @@ CONTRACT = Path(__file__).parent / "contract.txt"
 
 FUNCTIONS = (
     *("enqueue", "enqueue_many", "enqueue_keyless", "enqueue_on_change", "cancel", "retry", "job", "ended"),
+    *("pause", "resume"),
     *("add_schedule", "change_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule_now"),
 )
 SIGNATURES = """

@@ -38,6 +38,10 @@ CALLS = {
     "fire_schedules": f"select pqlite.add_schedule('s', '{MINUTELY}'); {FIRE}",
     "reconcile_schedules": f"select n.name from pqlite.reconcile_schedules('{DEFINED}', '1 min', true) n",
     "schedule_changed": f"select pqlite.add_schedule('s', '{MINUTELY}')",
+    "pause": "select pqlite.pause('queue', 'q'); select id from pqlite.enqueue('t')",
+    "resume": "select pqlite.pause('key', 'k'), pqlite.resume('key', 'k'); select id from pqlite.enqueue('t')",
+    "any_pause": "select pqlite.pause('queue', 'q'), pqlite.any_pause(); select id from pqlite.enqueue('t')",
+    "paused": "select pqlite.pause('queue', 'q'), pqlite.paused('q', 't', 'k'); select id from pqlite.enqueue('t')",
     "jobs_inserted": "insert into pqlite.jobs (job_type) values ('t')",
 }
 
@@ -82,8 +86,8 @@ HOSTILE = """
     grant execute on function pqlite.enqueue, pqlite.enqueue_many, pqlite.enqueue_keyless, pqlite.enqueue_on_change,
       pqlite.cancel, pqlite.retry, pqlite.job, pqlite.ended, pqlite.current_epoch,
       pqlite.add_schedule, pqlite.change_schedule, pqlite.pause_schedule, pqlite.resume_schedule,
-      pqlite.remove_schedule, pqlite.run_schedule_now, pqlite.fire_schedules, pqlite.reconcile_schedules
-      to pqlite_test_role;
+      pqlite.pause, pqlite.resume, pqlite.any_pause, pqlite.paused, pqlite.remove_schedule, pqlite.run_schedule_now,
+      pqlite.fire_schedules, pqlite.reconcile_schedules to pqlite_test_role;
     grant create on schema public to pqlite_test_role;
     create temp table jobs (like pqlite.jobs including all);
     create temp table workers (like pqlite.workers);

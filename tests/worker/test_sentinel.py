@@ -380,6 +380,7 @@ class Ears:
             queues,
             pooling=lambda: self.pooling,
             notified=self.heard.append,
+            paused=lambda: self.heard.append("pause"),
             renew=lambda: self.heard.append("cancel"),
         )
         self.engine = store.listening_engine("test", self._on_connect)

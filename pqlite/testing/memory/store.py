@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from pqlite.errors import DedupeKeyBusy, LeaseLost, NotStarted
+from pqlite.errors import ConfigurationError, DedupeKeyBusy, LeaseLost, NotStarted
 from pqlite.events import Observer
 from pqlite.job import Enqueued, Job, JobStatus, NewJobs
 from pqlite.outcome import Outcome, Verdict
@@ -19,6 +19,7 @@ from pqlite.store.base import NOT_STARTED, JobStore
 from pqlite.store.batches import CHUNK, IdTypes, checked_row, verdict_on
 from pqlite.store.columns import KEY
 from pqlite.store.engine import SettleAnswer
+from pqlite.store.pausing import Scope
 from pqlite.store.specs import EnqueueMiddleware
 from pqlite.store.validation import Row
 from pqlite.store.writer import Answer
@@ -34,10 +35,12 @@ T = TypeVar("T")
 KEY_WAIT = 5.0
 LOCK_WAIT = 10.0
 MOST_PAUSE = 0.05
+NO_PAUSES = "A MemoryJobStore has no pauses: test them on PostgreSQL (the fixture pqlite_store)."
 
 
 class MemoryJobStore(JobStore):
-    """Jobs in memory, for tests. It behaves like a PgJobStore, but has no SQL and its jobs end with the process.
+    """Jobs in memory, for tests. It behaves like a PgJobStore, but has no SQL and no pauses, and its jobs end with the
+    process.
 
     `drain` and `inline` run its jobs. A Worker refuses it; workers are tested on PostgreSQL (the fixture
     `pqlite_store`). It may be used from several event loops and threads at once, and keeps its jobs when it is closed.
@@ -98,6 +101,17 @@ class MemoryJobStore(JobStore):
     def _schedules(self) -> MemorySchedules:
         self._see_usable()
         return self._schedule_rows
+
+    # Pauses
+
+    async def _pause(self, scope: Scope, name: str, reason: str | None, by: str | None, until: datetime | None) -> None:
+        raise ConfigurationError(NO_PAUSES)
+
+    async def _resume(self, scope: Scope, name: str) -> bool:
+        raise ConfigurationError(NO_PAUSES)
+
+    async def _pauses(self) -> Sequence[Any]:
+        raise ConfigurationError(NO_PAUSES)
 
     # Connections
 
