@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pqlite import __version__
-from pqlite.cli import adopt, bench, demo, enqueue, explain, jobs, migrate, queues, schedules, uninstall, worker
+from pqlite.cli import adopt, bench, demo, doctor, enqueue, explain, jobs, migrate, queues, schedules, uninstall, worker
 from pqlite.cli import failure as failures
 
 EXAMPLES = """\
@@ -19,6 +19,7 @@ examples:
   pqlite worker main:worker
   pqlite jobs --status FAILED
   pqlite explain 42
+  pqlite doctor
   pqlite demo
   pqlite bench --quick
 """
@@ -55,6 +56,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     jobs.add(commands)
     explain.add(commands)
     enqueue.add(commands)
+    doctor.add(commands)
     schedules.add(commands)
     adopt.add(commands)
     uninstall.add(commands)
