@@ -10,7 +10,21 @@ import sys
 from collections.abc import Sequence
 
 from pqlite import __version__
-from pqlite.cli import adopt, bench, demo, doctor, enqueue, explain, jobs, migrate, queues, schedules, uninstall, worker
+from pqlite.cli import (
+    adopt,
+    bench,
+    demo,
+    doctor,
+    enqueue,
+    explain,
+    jobs,
+    migrate,
+    queues,
+    schedules,
+    status,
+    uninstall,
+    worker,
+)
 from pqlite.cli import failure as failures
 
 EXAMPLES = """\
@@ -52,6 +66,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     migrate.add(commands)
     worker.add(commands)
+    status.add(commands)
     queues.add(commands)
     jobs.add(commands)
     explain.add(commands)

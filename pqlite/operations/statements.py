@@ -25,6 +25,7 @@ class Statements:
         "select pg_catalog.clock_timestamp(), pg_catalog.current_setting('server_version_num')::int, "
         "pg_catalog.pg_is_in_recovery()"
     )
+    stats: str = "select pqlite.stats($1)::text"
     doctor: str = "select severity, code, finding, advice from pqlite.doctor($1)"
     workers: str = (
         "select w.id, w.label, case when w.dead_at is not null then 'dead' "

@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import asyncpg
+from pydantic_core import from_json
 
 from pqlite.errors import InvalidJob, JobNotFound, StoreTimeout
 from pqlite.operations.answers import Changed, Count, Page, Reason
 from pqlite.operations.doctor import Finding, examine
 from pqlite.operations.filters import JobFilter
 from pqlite.operations.statements import for_schema
+from pqlite.operations.stats import CAP, Stats, stats_from_json
 from pqlite.operations.workers import WorkerRow, worker_from_row
 from pqlite.settings import positive, timeout_seconds
 from pqlite.store.postgres import PgJobStore
@@ -122,6 +124,15 @@ class Operations:
         if not rows:
             raise JobNotFound(f"There is no job {job_id}.")
         return [Reason(row[0], row[1]) for row in rows]
+
+    async def stats(self) -> Stats:
+        """Return what waits, runs and has lately ended. Counts end at 10,000.
+
+        Raises:
+            StoreTimeout: the statement took longer than the timeout.
+        """
+        async with self._limited() as conn:
+            return stats_from_json(from_json(await conn.fetchval(self._sql.stats, CAP)))
 
     async def workers(self) -> list[WorkerRow]:
         """Return the registered workers, by label; 1,000 at most.
