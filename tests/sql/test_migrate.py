@@ -179,7 +179,7 @@ async def test_every_index_is_explained_where_it_is_made(conn: asyncpg.Connectio
         assert re.search(rf"^-- .*\ncreate (unique )?index {index} on", migrations, re.MULTILINE), index
 
 
-ALLOWED = ["change_jobs", "enqueue_many", "fire_schedules"]
+ALLOWED = ["enqueue_many", "fire_schedules"]
 
 
 async def test_no_other_function_opens_a_subtransaction(conn: asyncpg.Connection) -> None:
