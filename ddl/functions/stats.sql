@@ -1,6 +1,7 @@
--- What waits, runs and has lately ended, as one JSON object, with bounded reads: each lane (queue, job type, priority) and
--- status is counted up to p_cap, of at most 500 lanes; what has ended is read from the newest 20,000 jobs and the latest
--- 20,000 FAILED or CANCELLED ones. A count of p_cap + 1 means "more than p_cap".
+-- What waits, runs and has lately ended, as one JSON object, with bounded reads: each status is counted up to p_cap; what
+-- waits per lane (queue, job type, priority), of at most 500 lanes, up to waiting_cap: p_cap, 1,000 of more than 10 lanes,
+-- 100 of more than 100. What has ended is read from the newest 20,000 jobs and the latest 20,000 FAILED or CANCELLED ones.
+-- A count of a cap + 1 means "more than the cap".
 --
 --   waiting   per queue and job type: due, later, oldest_due_seconds, capped; more_lanes: whether there were more than 500
 --   suspects, running, blocked   counts; running also per job type, in running_by_type
@@ -27,6 +28,9 @@ begin
       where j.status = 'READY' and j.crashes = 0 and (j.queue, j.job_type, -j.priority) > (l.queue, l.job_type, l.minus)
       order by j.queue, j.job_type, -j.priority, j.run_after, j.id limit 1) n
     where l.place < 501
+  ), cap as (
+    select case when count(*) <= 10 then p_cap when count(*) <= 100 then least(p_cap, 1000) else least(p_cap, 100) end as most
+    from lane
   ), counted as (
     select l.queue, l.job_type, l.first, d.number as due, f.number as later
     from lane l
@@ -34,22 +38,24 @@ begin
       select count(*) as number from (
         select from pqlite.jobs j
         where j.status = 'READY' and j.crashes = 0 and j.queue = l.queue and j.job_type = l.job_type
-          and -j.priority = l.minus and j.run_after <= v_now limit p_cap + 1) c) d
+          and -j.priority = l.minus and j.run_after <= v_now limit (select most + 1 from cap)) c) d
     cross join lateral (
       select count(*) as number from (
         select from pqlite.jobs j
         where j.status = 'READY' and j.crashes = 0 and j.queue = l.queue and j.job_type = l.job_type
-          and -j.priority = l.minus and j.run_after > v_now limit p_cap + 1) c) f
+          and -j.priority = l.minus and j.run_after > v_now limit (select most + 1 from cap)) c) f
     where l.place <= 500
   )
   select jsonb_build_object(
     'more_lanes', exists (select from lane l where l.place > 500),
     'waiting', coalesce((
       select jsonb_agg(to_jsonb(w) order by w.queue, w.job_type) from (
-        select c.queue, c.job_type, least(sum(c.due), p_cap + 1) as due, least(sum(c.later), p_cap + 1) as later,
+        select c.queue, c.job_type, least(sum(c.due), max(m.most) + 1) as due,
+               least(sum(c.later), max(m.most) + 1) as later,
                greatest(extract(epoch from v_now - min(c.first) filter (where c.first <= v_now)), 0)::float8
                  as oldest_due_seconds
-        from counted c group by c.queue, c.job_type) w), '[]'))
+        from counted c cross join cap m group by c.queue, c.job_type) w), '[]'),
+    'waiting_cap', (select most from cap))
   into v_stats;
 
   select jsonb_build_object(

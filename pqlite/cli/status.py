@@ -13,8 +13,8 @@ from pqlite.operations import Operations, Stats
 from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
-What waits, runs and has lately ended. Counts end at 10,000 ("10,000+"), so that
-the command is fast beside millions of jobs.
+What waits, runs and has lately ended. Counts end at 10,000 ("10,000+"), or
+earlier with many lanes, so that the command is fast beside millions of jobs.
 """
 
 EXAMPLES = """\

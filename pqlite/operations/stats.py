@@ -12,7 +12,10 @@ CAP = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The READY jobs of one queue and job type, without suspects."""
+    """The READY jobs of one queue and job type, without suspects.
+
+    With more than 10 lanes (queue, job type, priority) the counts end at 1,000, with more than 100 lanes at 100.
+    """
 
     queue: str
     job_type: str
@@ -81,8 +84,11 @@ class Stats:
 
 def stats_from_json(value: Any) -> Stats:
     """Return the stats that pqlite.stats returned."""
+    cap = value["waiting_cap"]
     waiting = [
-        Waiting(row["queue"], row["job_type"], _count(row["due"]), _count(row["later"]), row["oldest_due_seconds"])
+        Waiting(
+            row["queue"], row["job_type"], _count(row["due"], cap), _count(row["later"], cap), row["oldest_due_seconds"]
+        )
         for row in value["waiting"]
     ]
     return Stats(
@@ -98,5 +104,5 @@ def stats_from_json(value: Any) -> Stats:
     )
 
 
-def _count(number: int) -> Count:
-    return Count(min(number, CAP), number > CAP)
+def _count(number: int, cap: int = CAP) -> Count:
+    return Count(min(number, cap), number > cap)

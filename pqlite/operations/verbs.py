@@ -66,7 +66,7 @@ class Operations:
         (or both) as status; otherwise from the highest id down.
 
         The search ends after about a second. Then a page may have fewer jobs than `limit`, also none, and a cursor that
-        goes on: so it is if few of millions of jobs match and no index leads to them.
+        goes on: so it is if few of millions of jobs match and no index leads to them, as for a payload or a key.
 
         Args:
             filter: which jobs; None: all.
@@ -127,7 +127,7 @@ class Operations:
         return [Reason(row[0], row[1]) for row in rows]
 
     async def stats(self) -> Stats:
-        """Return what waits, runs and has lately ended. Counts end at 10,000.
+        """Return what waits, runs and has lately ended. Counts end at 10,000, or earlier where there are many lanes.
 
         Raises:
             StoreTimeout: the statement took longer than the timeout.

@@ -38,6 +38,15 @@ async def test_counts_stop_at_the_cap_and_say_so(store: PgJobStore, conn: asyncp
     assert str(waiting.due) == "10,000+"
 
 
+async def test_with_many_lanes_each_is_counted_less_far(store: PgJobStore, conn: asyncpg.Connection) -> None:
+    await conn.execute("insert into pqlite.jobs (job_type) select 't' from generate_series(1, 1001)")
+    await conn.execute("insert into pqlite.jobs (job_type, queue) select 't', 'q' || n from generate_series(1, 10) n")
+
+    stats = await Operations(store).stats()
+
+    assert [str(each.due) for each in stats.waiting] == ["1,000+"] + 10 * ["1"]
+
+
 async def test_ended_jobs_have_rates_times_and_classes_of_errors(
     dsn: str, store: PgJobStore, conn: asyncpg.Connection
 ) -> None:
