@@ -5,6 +5,7 @@ from __future__ import annotations
 from pqlite.operations.answers import Changed, Count, Page, Reason
 from pqlite.operations.doctor import SEVERITIES, Finding, Severity
 from pqlite.operations.filters import JobFilter
+from pqlite.operations.metrics import Metrics
 from pqlite.operations.stats import Ended, Failures, Stats, Waiting
 from pqlite.operations.verbs import ACTIONS, Action, Operations
 from pqlite.operations.workers import WorkerRow
@@ -19,6 +20,7 @@ __all__ = [
     "Failures",
     "Finding",
     "JobFilter",
+    "Metrics",
     "Operations",
     "Page",
     "Reason",
