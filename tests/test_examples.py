@@ -233,6 +233,16 @@ async def test_a_queue_is_paused_by_the_first_job_that_finds_its_provider_down(s
     assert [(await store.get(job_id)).attempts for job_id in (1, 2, 3)] == [1, 1, 1]
 
 
+async def test_an_app_serves_metrics_of_its_worker_and_its_queue() -> None:
+    example = load("metrics")
+    async with client_of(example) as client:
+        await ended(example.store, await example.store.enqueue("resize"))
+        told = (await client.get("/metrics")).text
+
+    assert 'pqlite_workers{state="alive"} 1' in told
+    assert "# TYPE pqlite_job_duration_seconds histogram" in told
+
+
 async def test_the_failures_of_a_type_are_explained_and_retried(store: PgJobStore) -> None:
     output = await run("examples/operating.py")
 

@@ -23,6 +23,7 @@ from pqlite.cli import (
     queues,
     schedules,
     status,
+    top,
     uninstall,
     worker,
 )
@@ -68,6 +69,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     migrate.add(commands)
     worker.add(commands)
     status.add(commands)
+    top.add(commands)
     queues.add(commands)
     jobs.add(commands)
     explain.add(commands)
