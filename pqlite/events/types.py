@@ -165,6 +165,13 @@ class JobsTakenOver(WorkerEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class JobsExpired(WorkerEvent):
+    """Waiting jobs were cancelled because their `expires_at` has passed."""
+
+    job_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class JobsPruned(WorkerEvent):
     """Finished jobs beyond their retention were deleted."""
 

@@ -263,6 +263,7 @@ class _EngineClaims:
 
     async def begin(self) -> None:
         await self._engine.register(self._holder, PURPOSE, None, LEASE, {})
+        await self._engine.expire()
 
     async def claim(self) -> Job | None:
         heads = await self._engine.lanes(self._queues, self._types, versions=self._versions)

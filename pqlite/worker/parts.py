@@ -147,6 +147,7 @@ class Parts:
             reap=lambda judge, limit: self.maintenance.run(lambda engine: engine.reap(judge, limit)),
             reap_stale=lambda after: self.maintenance.run(lambda engine: engine.reap_stale(after)),
             next_death=lambda judge: self.maintenance.run(lambda engine: engine.next_death(judge)),
+            expire=lambda: self.maintenance.run(lambda engine: engine.expire()),
             worker_id=config.worker_id,
             stale_every=config.settings.reap_stale_every,
             stale_after=config.settings.default_stale_after,
