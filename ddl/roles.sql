@@ -63,7 +63,8 @@ revoke all on all routines in schema pqlite from pqlite_worker, pqlite_producer,
 grant usage on schema pqlite to pqlite_worker, pqlite_producer, pqlite_viewer;
 
 -- A worker reads and writes jobs, workers and schedules; it calls every function but what migrations need.
-grant select, insert, update, delete on pqlite.jobs, pqlite.workers, pqlite.schedules, pqlite.pauses to pqlite_worker;
+grant select, insert, update, delete on pqlite.jobs, pqlite.workers, pqlite.schedules, pqlite.pauses,
+  pqlite.audit to pqlite_worker;
 grant select on pqlite.migrations to pqlite_worker;
 grant select, update on pqlite.wake_until, pqlite.wake_all, pqlite.wake_0, pqlite.wake_1, pqlite.wake_2, pqlite.wake_3,
   pqlite.wake_4, pqlite.wake_5, pqlite.wake_6, pqlite.wake_7 to pqlite_worker;

@@ -233,6 +233,16 @@ async def test_a_queue_is_paused_by_the_first_job_that_finds_its_provider_down(s
     assert [(await store.get(job_id)).attempts for job_id in (1, 2, 3)] == [1, 1, 1]
 
 
+async def test_the_failures_of_a_type_are_explained_and_retried(store: PgJobStore) -> None:
+    output = await run("examples/operating.py")
+
+    assert output.splitlines()[0].startswith("FAILED: it is FAILED since ")
+    assert output.splitlines()[0].endswith("the provider gave a timeout")
+    assert output.splitlines()[1:3] == ["2 invoices failed by a timeout", "2 of 2 were retried"]
+    assert [line.split(":")[0] for line in output.splitlines()[3:]] == ["NO_WORKER", "DUE"]
+    assert (await store.get(3)).status is JobStatus.FAILED
+
+
 async def test_the_ledger_has_one_entry_although_the_deposit_started_twice(store: PgJobStore) -> None:
     output = await run("examples/exactly_once.py")
 

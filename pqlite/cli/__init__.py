@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 
 from pqlite import __version__
-from pqlite.cli import adopt, bench, demo, migrate, queues, schedules, uninstall, worker
-from pqlite.cli.failure import explain
+from pqlite.cli import adopt, bench, demo, enqueue, explain, jobs, migrate, queues, schedules, uninstall, worker
+from pqlite.cli import failure as failures
 
 EXAMPLES = """\
 examples:
   pqlite migrate --dsn postgresql://localhost/app
   pqlite worker main:worker
+  pqlite jobs --status FAILED
+  pqlite explain 42
   pqlite demo
   pqlite bench --quick
 """
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        failure = explain(error)
+        failure = failures.explain(error)
         if failure is None:
             raise
         print(failure, file=sys.stderr)
@@ -50,6 +52,9 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     migrate.add(commands)
     worker.add(commands)
     queues.add(commands)
+    jobs.add(commands)
+    explain.add(commands)
+    enqueue.add(commands)
     schedules.add(commands)
     adopt.add(commands)
     uninstall.add(commands)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -15,6 +14,7 @@ from pydantic_core import to_json
 from pqlite.cli import database
 from pqlite.cli.command import Commands, add_command
 from pqlite.cli.failure import Failure
+from pqlite.cli.printing import user
 from pqlite.store.pausing import Pause, QueueStats
 from pqlite.store.postgres import PgJobStore
 
@@ -82,7 +82,7 @@ async def _done(dsn: str, arguments: argparse.Namespace) -> tuple[Any, str]:
     async with PgJobStore(dsn=dsn, schema=arguments.schema) as store:
         if arguments.action == "pause":
             until = None if arguments.minutes is None else timedelta(minutes=arguments.minutes)
-            await store.pause(**what, reason=arguments.reason, by=_user(), until=until)
+            await store.pause(**what, reason=arguments.reason, by=user(), until=until)
             return {"paused": what}, f"The {scope.replace('_', ' ')} {arguments.name!r} is paused."
         if arguments.action == "resume":
             found = await store.resume(**what)
@@ -91,13 +91,6 @@ async def _done(dsn: str, arguments: argparse.Namespace) -> tuple[Any, str]:
         stats, pauses = await store.queue_stats(), await store.pauses()
     value = {"queues": [asdict(each) for each in stats], "pauses": [asdict(each) for each in pauses]}
     return value, "\n\n".join(part for part in (_table(stats), _paused(pauses)) if part)
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no such user, as in some containers
-        return None
 
 
 def _table(stats: Sequence[QueueStats]) -> str:
