@@ -1,4 +1,7 @@
-"""Builds the parts of one worker run and connects their callbacks. The parts do not import each other."""
+"""Builds the parts of one worker run and connects their callbacks. The parts do not import each other.
+
+(Over 300 lines because all connections between the parts are in one place.)
+"""
 
 from __future__ import annotations
 
