@@ -1,5 +1,5 @@
--- Cancel waiting jobs whose expires_at has passed, at most p_limit; return their ids. Claims never start such a job, so it
--- does not matter when this runs; workers call it every few seconds.
+-- Cancel waiting jobs whose expires_at has passed, at most p_limit; return their ids. Claims never start such a job, so
+-- it does not matter when this runs; workers call it every few seconds.
 -- One of the six functions in which jobs end; the others: settle, complete, cancel, take_over, disown.
 create or replace function pqlite.expire(p_limit int default 500) returns setof bigint
 language plpgsql set search_path = pg_catalog, pg_temp

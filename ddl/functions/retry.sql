@@ -1,6 +1,6 @@
 -- Run a job again, now. A finished job becomes READY with at least one attempt left and crashes = 0; a job that waits
--- for a later time becomes due. An expires_at that has passed is removed. A RUNNING or BLOCKED one is not changed. Returns the status before the call. 23505: a
--- newer active job holds its dedupe_key.
+-- for a later time becomes due. An expires_at that has passed is removed. A RUNNING or BLOCKED one is not changed.
+-- Returns the status before the call. 23505: a newer active job holds its dedupe_key.
 create or replace function pqlite.retry(job_id bigint) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 return runner.run(_serve(worker, stop, once=arguments.once))
             finally:
-                # The rest may wait for a handler that nobody can stop, or for a name that is being looked up: Python
-                # joins its thread, asyncio its task. By now others may run its job.
+                # At exit Python would join a thread whose handler does not stop, or that resolves a host name. Other
+                # workers may run its job by now.
                 watchdog = threading.Timer(stop.seconds_to_leave(), _leave_without_them)
                 watchdog.daemon = True
                 watchdog.start()

@@ -59,7 +59,8 @@ async def index(ctx: JobContext) -> None:
     """Write the symbols of the file that the payload names.
 
     Parsing keeps a CPU busy, so it happens in a thread and the event loop stays free for the app. The symbols and the
-    job's completion are one transaction: whoever sees the job DONE sees its symbols, and no crash can leave half.
+    job's completion are one transaction: a reader that sees the job DONE sees its symbols, and a crash leaves no part
+    of them.
     """
     path = ctx.job.payload["path"]
     try:
