@@ -10,7 +10,21 @@ import sys
 from collections.abc import Sequence
 
 from pqlite import __version__
-from pqlite.cli import adopt, bench, demo, enqueue, explain, jobs, migrate, queues, schedules, uninstall, worker
+from pqlite.cli import (
+    adopt,
+    bench,
+    demo,
+    doctor,
+    enqueue,
+    explain,
+    jobs,
+    migrate,
+    queues,
+    schedules,
+    status,
+    uninstall,
+    worker,
+)
 from pqlite.cli import failure as failures
 
 EXAMPLES = """\
@@ -19,6 +33,7 @@ examples:
   pqlite worker main:worker
   pqlite jobs --status FAILED
   pqlite explain 42
+  pqlite doctor
   pqlite demo
   pqlite bench --quick
 """
@@ -51,10 +66,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     migrate.add(commands)
     worker.add(commands)
+    status.add(commands)
     queues.add(commands)
     jobs.add(commands)
     explain.add(commands)
     enqueue.add(commands)
+    doctor.add(commands)
     schedules.add(commands)
     adopt.add(commands)
     uninstall.add(commands)

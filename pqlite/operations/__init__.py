@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from pqlite.operations.answers import Changed, Count, Page, Reason
+from pqlite.operations.doctor import SEVERITIES, Finding, Severity
 from pqlite.operations.filters import JobFilter
-from pqlite.operations.verbs import ACTIONS, Action, Changed, Count, Operations, Page, Reason
+from pqlite.operations.stats import Ended, Failures, Stats, Waiting
+from pqlite.operations.verbs import ACTIONS, Action, Operations
+from pqlite.operations.workers import WorkerRow
 
-__all__ = ["ACTIONS", "Action", "Changed", "Count", "JobFilter", "Operations", "Page", "Reason"]
+__all__ = [
+    "ACTIONS",
+    "SEVERITIES",
+    "Action",
+    "Changed",
+    "Count",
+    "Ended",
+    "Failures",
+    "Finding",
+    "JobFilter",
+    "Operations",
+    "Page",
+    "Reason",
+    "Severity",
+    "Stats",
+    "Waiting",
+    "WorkerRow",
+]

@@ -21,6 +21,19 @@ class Statements:
     )
     change: str = "select pqlite.change_jobs($1, $2, $3::text::jsonb, $4)"
     audited: str = "select pqlite.audited($1, $2, $3::text::jsonb, $4, $5)"
+    server: str = (
+        "select pg_catalog.clock_timestamp(), pg_catalog.current_setting('server_version_num')::int, "
+        "pg_catalog.pg_is_in_recovery()"
+    )
+    stats: str = "select pqlite.stats($1)::text"
+    doctor: str = "select severity, code, finding, advice from pqlite.doctor($1)"
+    workers: str = (
+        "select w.id, w.label, case when w.dead_at is not null then 'dead' "
+        "when w.lease_until < pg_catalog.clock_timestamp() then 'silent' else 'alive' end, w.started_at, w.renewed_at, "
+        "h.jobs, h.oldest, w.info::text from pqlite.workers w cross join lateral ("
+        "select count(*) as jobs, min(j.locked_at) as oldest from pqlite.jobs j "
+        "where j.status = 'RUNNING' and j.locked_by = w.id) h order by w.label, w.started_at limit 1000"
+    )
     explain: str = "select code, reason from pqlite.explain($1)"
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import asyncpg
+from pydantic_core import from_json
 
 from pqlite.errors import InvalidJob, JobNotFound, StoreTimeout
-from pqlite.job import Job
+from pqlite.operations.answers import Changed, Count, Page, Reason
+from pqlite.operations.doctor import Finding, examine
 from pqlite.operations.filters import JobFilter
 from pqlite.operations.statements import for_schema
+from pqlite.operations.stats import CAP, Stats, stats_from_json
+from pqlite.operations.workers import WorkerRow, worker_from_row
 from pqlite.settings import positive, timeout_seconds
 from pqlite.store.postgres import PgJobStore
 from pqlite.store.rows import job_from_row
@@ -30,42 +33,6 @@ MOST_PER_PAGE = 1000
 SEARCH_SECONDS = 1.0
 
 _Place: TypeAlias = tuple[datetime | None, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some jobs, newest first. `cursor` leads to those that follow; None at the end."""
-
-    jobs: list[Job]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """How many jobs match: exactly `number`, or, if it is `capped`, at least so many."""
-
-    number: int
-    capped: bool
-
-    def __str__(self) -> str:
-        """Return the number for people, such as 10,000+."""
-        return f"{self.number:,}{'+' if self.capped else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """What became of a change: how many jobs matched the filter, and how many of them were changed."""
-
-    matched: int
-    changed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason why a job does not run: a constant code, and a sentence."""
-
-    code: str
-    text: str
 
 
 class Operations:
@@ -157,6 +124,35 @@ class Operations:
         if not rows:
             raise JobNotFound(f"There is no job {job_id}.")
         return [Reason(row[0], row[1]) for row in rows]
+
+    async def stats(self) -> Stats:
+        """Return what waits, runs and has lately ended. Counts end at 10,000.
+
+        Raises:
+            StoreTimeout: the statement took longer than the timeout.
+        """
+        async with self._limited() as conn:
+            return stats_from_json(from_json(await conn.fetchval(self._sql.stats, CAP)))
+
+    async def workers(self) -> list[WorkerRow]:
+        """Return the registered workers, by label; 1,000 at most.
+
+        Raises:
+            StoreTimeout: the statement took longer than the timeout.
+        """
+        async with self._limited() as conn:
+            return [worker_from_row(row) for row in await conn.fetch(self._sql.workers)]
+
+    async def doctor(self, *, patience: timedelta = timedelta(minutes=5)) -> list[Finding]:
+        """Return what is wrong with the queue and its database, and what to do, errors first; nothing if all is well.
+
+        Args:
+            patience: the age from which on open transactions, due jobs and late schedules are findings.
+
+        Raises:
+            StoreTimeout: the server did not answer in time.
+        """
+        return await examine(self._store, self._limited, self._sql, patience)
 
     # Change
 
