@@ -112,6 +112,19 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any], str]] = {
 }
 
 
+def log_as_json(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether WORKER_LOG_JSON asks `pqlite worker` for JSON.
+
+    Raises:
+        ConfigurationError: its value is malformed.
+    """
+    value = (os.environ if environ is None else environ).get("WORKER_LOG_JSON", "")
+    try:
+        return bool(value.strip()) and _boolean(value)
+    except ValueError:
+        raise ConfigurationError(f"WORKER_LOG_JSON is {value!r}; it must be {_BOOLEAN}") from None
+
+
 def from_environment(settings: WorkerSettings, environ: Mapping[str, str] | None = None) -> WorkerSettings:
     """Return the settings with the WORKER_* variables applied. They win, so that a deployment can override the code.
 

@@ -3,6 +3,7 @@
 -- are those in a status to which the action does not apply:
 --
 --   retry         ended jobs run again, now, as by pqlite.retry; not those whose dedupe_key a newer job holds
+--                 (23505: such a job was enqueued at this moment. Nothing was changed; repeat it)
 --   cancel        as pqlite.cancel
 --   delete        ended jobs
 --   run_now       jobs that wait for a later time become due
@@ -34,11 +35,12 @@ begin
   case p_action
     when 'retry' then
       foreach v_id in array v_ids loop
-        begin
-          perform pqlite.retry(v_id);
-          v_changed := v_changed + 1;
-        exception when unique_violation then null;  -- a newer active job holds its key
-        end;
+        -- Not by an EXCEPTION block: many subtransactions in one transaction stall standbys.
+        continue when exists (
+          select from pqlite.jobs j join pqlite.jobs h on h.dedupe_key = j.dedupe_key
+          where j.id = v_id and j.dedupe_key is not null and h.status in ('READY', 'RUNNING', 'BLOCKED'));
+        perform pqlite.retry(v_id);
+        v_changed := v_changed + 1;
       end loop;
       return v_changed;
     when 'cancel' then

@@ -19,7 +19,7 @@ begin
   where t.missing is not null;
 
   return query
-  select 'error', 'TRIGGER', 'the trigger jobs_inserted of the table jobs is missing or disabled: nothing wakes workers',
+  select 'error', 'TRIGGER', 'the trigger jobs_inserted of pqlite.jobs is missing or disabled: nothing wakes workers',
          'run pqlite migrate'
   where not exists (select from pg_trigger t where t.tgrelid = 'pqlite.jobs'::regclass and t.tgname = 'jobs_inserted'
                                              and t.tgenabled in ('O', 'A'));
@@ -115,7 +115,7 @@ begin
   order by p.prepared limit 20;
   return query
   select 'warning', 'AUTOVACUUM', case when current_setting('autovacuum') = 'off' then 'autovacuum is off on this server'
-                                       else 'autovacuum is disabled for the table jobs' end,
+                                       else 'autovacuum is disabled for pqlite.jobs' end,
          'turn it on: dead rows make claims slow'
   from pg_class c
   where c.oid = 'pqlite.jobs'::regclass

@@ -19,6 +19,7 @@ from pqlite.cli import (
     explain,
     jobs,
     migrate,
+    prune,
     queues,
     schedules,
     status,
@@ -72,6 +73,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     explain.add(commands)
     enqueue.add(commands)
     doctor.add(commands)
+    prune.add(commands)
     schedules.add(commands)
     adopt.add(commands)
     uninstall.add(commands)

@@ -13,7 +13,8 @@ import time
 
 from pqlite.cli import target
 from pqlite.cli.command import Commands, add_command
-from pqlite.observability import JobFields
+from pqlite.observability import JobFields, JsonFormatter
+from pqlite.settings import log_as_json
 from pqlite.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -134,10 +135,14 @@ def _leave_without_them() -> None:
 
 
 def _log_to_stderr() -> None:
-    """Log to stderr, unless the app has configured logging."""
+    """Log to stderr, as JSON with WORKER_LOG_JSON, unless the app has configured logging."""
     if logging.getLogger().hasHandlers():
         return
     handler: logging.Handler = logging.StreamHandler()
+    if log_as_json():
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        return
     form = "%(asctime)s %(levelname)s %(name)s: %(job)s%(message)s"
     if sys.stderr.isatty():
         try:

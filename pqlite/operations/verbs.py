@@ -31,6 +31,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 CHUNK = 500
 MOST_PER_PAGE = 1000
 SEARCH_SECONDS = 1.0
+RACES = 5
 
 _Place: TypeAlias = tuple[datetime | None, int]
 
@@ -214,7 +215,7 @@ class Operations:
                     break
                 async with self._limited() as conn:
                     ids, place = await self._find(conn, filter, room, place)
-                    changed = await conn.fetchval(self._sql.change, ids, action, filter.to_json(), checked)
+                changed = await self._change(ids, action, filter.to_json(), checked)
                 done = Changed(done.matched + len(ids), done.changed + changed)
                 if progress is not None and ids:
                     progress(done)
@@ -225,6 +226,17 @@ class Operations:
                 async with self._limited() as conn:
                     await conn.execute(self._sql.audited, self._actor, action, filter.to_json(), checked, done.changed)
         return done
+
+    async def _change(self, ids: list[int], action: Action, filter: str, value: str | None) -> int:
+        """Change one chunk; return how many jobs were changed."""
+        for tries in range(RACES):
+            try:
+                async with self._limited() as conn:
+                    return int(await conn.fetchval(self._sql.change, ids, action, filter, value))
+            except asyncpg.UniqueViolationError:  # a key was taken at this moment: the next try sees by which job
+                if tries == RACES - 1:
+                    raise
+        raise AssertionError
 
     @asynccontextmanager
     async def _limited(self) -> AsyncIterator[Connection]:

@@ -405,8 +405,17 @@ class PgJobStore(JobStore):
         None keeps them for ever. Return the cursor for the next call (None: the end was reached) and the number
         deleted.
         """
+        next_cursor, deleted, _ = await self.prune_chunk(done, failed, cursor, chunk=chunk)
+        return next_cursor, deleted
+
+    async def prune_chunk(
+        self, done: timedelta | None, failed: timedelta | None, cursor: int | None = None, *, chunk: int = 1000
+    ) -> tuple[int | None, int, float | None]:
+        """Delete as `prune` does; return also for how many seconds no job between the two cursors can be due for
+        deletion (None if that is not known).
+        """
         [found] = await self._rows(self._sql.prune, done, failed, cursor, chunk)
-        return found[0], found[1]
+        return found[0], found[1], found[2]
 
     # Completion in a transaction
 

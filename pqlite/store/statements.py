@@ -80,7 +80,7 @@ class Statements:
         "select queue, job_type, due, later, suspects, blocked, running, done_last_hour, failed_last_hour, "
         "cancelled_last_hour, oldest_due_seconds from pqlite.queue_stats order by queue, job_type"
     )
-    prune: str = "select next_cursor, deleted from pqlite.prune($1, $2, $3, $4)"
+    prune: str = "select next_cursor, deleted, extract(epoch from again_in)::float8 from pqlite.prune($1, $2, $3, $4)"
     add_schedule: str = "select pqlite.add_schedule($1, $2::text::jsonb)"
     change_schedule: str = "select pqlite.change_schedule($1, $2::text::jsonb)"
     remove_schedule: str = "select pqlite.remove_schedule($1)"

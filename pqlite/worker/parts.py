@@ -158,7 +158,7 @@ class Parts:
             made_ready=lambda: self.notified(everywhere=True),
         )
         self.pruner = Pruner(
-            prune=config.store.prune,
+            prune=config.store.prune_chunk,
             done=config.settings.retain_done,
             failed=config.settings.retain_failed,
             worker_id=config.worker_id,

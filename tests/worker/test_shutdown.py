@@ -276,7 +276,7 @@ async def test_a_pruner_that_hangs_does_not_hold_the_stop(
                 return None, 0
 
     let_go = asyncio.Event()
-    monkeypatch.setattr(store, "prune", hangs)
+    monkeypatch.setattr(store, "prune_chunk", hangs)
     async with run({"t": lambda _ctx: None}):
         await pruning.wait()
         began = time.monotonic()
