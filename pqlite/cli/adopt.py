@@ -12,10 +12,10 @@ from pqlite.cli.command import Commands, add_command
 from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
-Take over a table of pqrun's: its jobs move into pqlite's schema, with their ids,
-and a view takes its place, through which pqrun's clients go on inserting.
-Without --yes it only says what would be done. Stop pqrun's workers first. It can
-be interrupted: the next run goes on where this one stopped.
+Take over a table of pqrun's: its jobs move into pqlite's schema, with their
+ids, and a view takes its place, through which pqrun's clients go on
+inserting. Without --yes it only says what would be done. Stop pqrun's workers
+first. It can be interrupted: the next run goes on where this one stopped.
 """
 
 EXAMPLES = """\

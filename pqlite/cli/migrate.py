@@ -15,9 +15,9 @@ from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
 Bring the database's schema up to date. Each step is a transaction of its own
-that waits two seconds at most for a lock and is tried again, so that no session that
-works waits for long. Running it twice, or from several machines at once, is
-harmless. The role needs the right to create the schema.
+that waits two seconds at most for a lock and is tried again, so that no
+session that works waits for long. Running it twice, or from several machines
+at once, is harmless. The role needs the right to create the schema.
 """
 
 EXAMPLES = """\
