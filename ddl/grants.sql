@@ -1,4 +1,4 @@
--- Remember the owner of each function and who may execute it. Run before functions/ are replaced: a function that is
+-- Record the owner of each function and the grants on it. Run before functions/ are replaced: a function that is
 -- dropped and made anew would lose both; privileges.sql restores them. Kept in a setting of this transaction only.
 do $$ begin
   perform set_config('pqlite_settings.grants', coalesce((

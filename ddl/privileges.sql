@@ -1,5 +1,5 @@
--- Nobody calls a function without a grant: PostgreSQL gives EXECUTE on a new one to everybody. Run after functions/ and
--- views/ have been replaced; what was granted to roles before stays.
+-- Functions are only callable with a grant; by default PostgreSQL grants EXECUTE on a new one to PUBLIC. Run after
+-- functions/ and views/ have been replaced; what was granted to roles before stays.
 revoke execute on all routines in schema pqlite from public;
 
 -- A function that was dropped and made anew gets the owner and the grants that grants.sql found on the former one.
@@ -30,8 +30,8 @@ begin
   end loop;
 end $$;
 
--- A role that may claim is a worker's: it may execute what is new, and was granted to nobody, so that workers go on
--- after a migration. (Not the procedure, which is the migrator's.)
+-- A role that may execute claim is that of a worker. Grant it EXECUTE on new functions without grants, so that workers
+-- go on after a migration. (Not the procedure, which is the migrator's.)
 do $$
 declare
   v_worker record;

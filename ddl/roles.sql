@@ -17,7 +17,7 @@ do $$ begin
   if to_regrole('pqlite_producer') is null then create role pqlite_producer nologin; end if;
   if to_regrole('pqlite_viewer') is null then create role pqlite_viewer nologin; end if;
   if not pg_has_role(to_regrole('pqlite_migrator'), 'usage') then
-    grant pqlite_migrator to current_user;  -- who gives something away must be a member of the new owner
+    grant pqlite_migrator to current_user;  -- ALTER ... OWNER TO requires membership in the new owner
   end if;
 end $$;
 

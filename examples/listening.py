@@ -1,10 +1,10 @@
-"""Hear what happens: count outcomes, and tell somebody when a job is lost.
+"""Observe events: count outcomes, and raise an alarm when a job has failed for good.
 
     export DATABASE_URL=postgresql://localhost/app
     python examples/listening.py
 
 Observers are plain functions, each in a thread of its own, or `async def`. However slow they are, and whatever they
-raise, no job waits for them or fails. When the worker has stopped, they have heard everything.
+raise, no job waits for them or fails. When the worker has stopped, they have received all events.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def count(event: Event) -> None:
 
 
 async def alert(event: Event) -> None:
-    """Tell somebody, by a slow way."""
+    """Raise an alarm, slowly."""
     if isinstance(event, JobSettled) and event.outcome.verb is Verb.FAILED:
         await asyncio.sleep(0.1)
         print(f"job {event.outcome.job.id} is lost: {event.outcome.error}")

@@ -35,7 +35,7 @@ class Base(DeclarativeBase):
 
 
 class Order(Base):
-    """What somebody wants."""
+    """An order of a customer."""
 
     __tablename__ = "orders"
     __table_args__ = (CheckConstraint("quantity > 0"),)

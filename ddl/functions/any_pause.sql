@@ -1,5 +1,5 @@
--- Whether a queue, job type or key is paused. Every claim asks this once: only if one is, the jobs are checked by paused.sql.
--- SECURITY DEFINER, because roles that claim may have no right on the table, which was added later.
+-- Whether a queue, job type or key is paused. Every claim asks this once: only if one is, the jobs are checked by
+-- paused.sql. SECURITY DEFINER, because roles that claim may have no right on the table, which was added later.
 create or replace function pqlite.any_pause() returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin

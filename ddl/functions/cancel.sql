@@ -1,7 +1,7 @@
 -- Cancel a job. A waiting one is CANCELLED at once; a RUNNING one is asked to stop (its worker is told at once, or
 -- at the next renewal of its lease) and becomes CANCELLED unless it is DONE first. A finished one is not changed.
 -- Returns the status after the call, 'REQUESTED' for a RUNNING one, null if there is no such job.
--- One of the five functions in which jobs end; the others: settle, complete, take_over, disown.
+-- One of the six functions in which jobs end; the others: settle, complete, take_over, disown, expire.
 create or replace function pqlite.cancel(job_id bigint) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,6 +1,6 @@
--- Do the same to several jobs, those of `ids` that still match the filter (job_filter.sql); returns how many were changed.
--- For chunks of some hundred, each in a transaction of its own. Jobs whose rows are locked are skipped, and so are those
--- in a status to which the action does not apply:
+-- Do the same to several jobs, those of `ids` that still match the filter (job_filter.sql); returns how many were
+-- changed. For chunks of some hundred, each in a transaction of its own. Jobs whose rows are locked are skipped, and so
+-- are those in a status to which the action does not apply:
 --
 --   retry         ended jobs run again, now, as by pqlite.retry; not those whose dedupe_key a newer job holds
 --                 (23505: such a job was enqueued at this moment. Nothing was changed; repeat it)
@@ -10,7 +10,8 @@
 --   set_queue     of waiting jobs, to p_value
 --   set_priority  of waiting jobs, to p_value
 --
--- A job whose lane changes gets a run_after that is not in the past, or it would be behind the watermarks of the workers.
+-- A job whose lane changes gets a run_after that is not in the past, or it would be behind the watermarks of the
+-- workers.
 create or replace function pqlite.change_jobs(
   p_ids bigint[], p_action text, p_filter jsonb default '{}', p_value text default null)
 returns int

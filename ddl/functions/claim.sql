@@ -12,7 +12,7 @@
 -- makes a sort unnecessary.
 -- NO KEY UPDATE, because a user's foreign key to jobs(id) must not make a claim skip a job.
 --
--- Jobs that are paused (pause.sql) are skipped.
+-- Jobs that are paused (pause.sql) or expired (expire.sql) are skipped.
 --
 -- The claim commits asynchronously: a server crash may undo it, and the job is READY again. With max_attempts = 1,
 -- which promises at most one start, it commits synchronously.
@@ -62,6 +62,7 @@ begin
         where j.status = 'READY' and j.crashes = 0
           and j.queue = l.queue and j.job_type = l.job_type and -j.priority = -l.priority
           and j.run_after <= v_now and (j.run_after, j.id) > (l.after, l.after_id)
+          and (j.expires_at is null or j.expires_at > v_now)
           and (not v_paused or not pqlite.paused(l.queue, l.job_type, null))
           and (not v_paused or j.concurrency_key is null or not pqlite.paused(null, null, j.concurrency_key))
           and (p_versions is null or not pqlite.too_new(j.metadata -> 'payload_version', j.job_type, p_versions))

@@ -1,6 +1,6 @@
 -- Make a job DONE in the caller's transaction: the caller's writes and DONE are committed together, or neither is.
 -- PQ001: the claim is no longer current; PQ002: the job was asked to cancel. After both the caller must roll back.
--- One of the five functions in which jobs end; the others: settle, cancel, take_over, disown.
+-- One of the six functions in which jobs end; the others: settle, cancel, take_over, disown, expire.
 create or replace function pqlite.complete(p_worker text, p_id bigint, p_claims int, p_result jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$

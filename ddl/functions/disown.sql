@@ -1,7 +1,7 @@
 -- Make jobs READY again that a worker holds but does not know of, because the answer to its claim was lost. p_known
 -- contains all jobs that it knows of and has claimed up to p_until (by this server's clock); jobs claimed later are not
 -- touched, so the call may arrive late. Only claims of the interval p_since before p_until are looked at.
--- One of the five functions in which jobs end; the others: settle, complete, cancel, take_over.
+-- One of the six functions in which jobs end; the others: settle, complete, cancel, take_over, expire.
 create or replace function pqlite.disown(p_worker text, p_known bigint[], p_since interval, p_until timestamptz)
 returns setof bigint
 language plpgsql set search_path = pg_catalog, pg_temp

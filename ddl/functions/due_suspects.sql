@@ -42,6 +42,7 @@ begin
       select j.id, j.run_after, j.max_attempts, pqlite.runs_alone(j.crashes, j.attempts + 1, j.max_attempts) as alone
       into v_job from pqlite.jobs j
       where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now and (j.run_after, j.id) > (v_after, v_after_id)
+        and (j.expires_at is null or j.expires_at > v_now)
         and pqlite.wanted(j.queue, j.job_type, j.metadata, p_queues, p_types, p_versions)
         and (not v_paused or not pqlite.paused(j.queue, j.job_type, j.concurrency_key))
       order by j.run_after, j.id limit 1 for no key update skip locked;
@@ -49,6 +50,7 @@ begin
       select j.id, j.run_after, j.max_attempts, pqlite.runs_alone(j.crashes, j.attempts + 1, j.max_attempts) as alone
       into v_job from pqlite.jobs j
       where j.status = 'READY' and j.crashes > 0 and j.run_after <= v_now and (j.run_after, j.id) > (v_after, v_after_id)
+        and (j.expires_at is null or j.expires_at > v_now)
         and pqlite.wanted(j.queue, j.job_type, j.metadata, p_queues, p_types, p_versions)
         and (not v_paused or not pqlite.paused(j.queue, j.job_type, j.concurrency_key))
       order by j.run_after, j.id limit 1;

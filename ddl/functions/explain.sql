@@ -1,6 +1,6 @@
--- Why a job does not run: each reason as a code and a sentence, the first to remove first. No row: there is no such job.
--- The last reason of a job that is due is DUE: if it is the only one, the next free worker starts the job. The row stays
--- locked, if it was not, until the transaction ends.
+-- Why a job does not run: each reason as a code and a sentence, the first to remove first. No row: there is no such
+-- job. The last reason of a job that is due is DUE: if it is the only one, the next free worker starts the job. The row
+-- stays locked, if it was not, until the transaction ends.
 --
 --   select code, reason from pqlite.explain(42);
 create or replace function pqlite.explain(job_id bigint) returns table (code text, reason text)

@@ -2,8 +2,8 @@
 -- jobs at most, so that it stays short beside millions of jobs; it may return less than there is, or nothing. Where it
 -- stopped is next_at, next_id: pass them as before_at, before_id to go on. next_id is null at the end.
 --
--- FAILED and CANCELLED jobs are read by the time of their end; RUNNING or BLOCKED ones by their own indexes, all of them
--- in each call; all others from the highest id down.
+-- FAILED and CANCELLED jobs are read by the time of their end; RUNNING or BLOCKED ones by their own indexes, all of
+-- them in each call; all others from the highest id down.
 create or replace function pqlite.find_jobs(
   filter jsonb default '{}', max_jobs int default 100, before_at timestamptz default null, before_id bigint default null,
   max_scanned int default 20000, out ids bigint[], out next_at timestamptz, out next_id bigint)

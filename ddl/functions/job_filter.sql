@@ -1,5 +1,5 @@
--- The SQL condition on a job j that a filter means, for statements that pass the filter itself as their parameter $1. No
--- value of the filter becomes part of the SQL. 22023: an unknown key.
+-- The SQL condition on a job j that a filter means, for statements that pass the filter itself as their parameter $1.
+-- No value of the filter becomes part of the SQL. 22023: an unknown key.
 --
 -- status, queue, job_type, tag: one text, or an array of which one must match. key: the dedupe or concurrency key.
 -- worker: the beginning of the id of the worker that runs it. schedule: the name of the schedule that made it. payload,

@@ -1,6 +1,6 @@
--- Pause a queue, a job type or the jobs with a concurrency key (scope 'queue', 'job_type', 'key'): from now on no worker
--- starts a job of it, until `resume` or the time `until`. Jobs that run go on; jobs can be enqueued, and become due. It
--- can be repeated: the latest reason, name and time count. Not restricted to names that exist.
+-- Pause a queue, a job type or the jobs with a concurrency key (scope 'queue', 'job_type', 'key'): from now on no
+-- worker starts a job of it, until `resume` or the time `until`. Jobs that run go on; jobs can be enqueued, and become
+-- due. It can be repeated: the latest reason, name and time count. Not restricted to names that exist.
 --
 --   select pqlite.pause('queue', 'mail', reason => 'the provider is down', paused_by => 'ada');
 create or replace function pqlite.pause(

@@ -17,6 +17,7 @@ begin
     select j.id into v_id from pqlite.jobs j
     where j.status = 'READY' and j.crashes = 0 and j.queue = v_lane.queue and j.job_type = v_lane.job_type
       and -j.priority = -v_lane.priority and j.run_after <= v_now
+      and (j.expires_at is null or j.expires_at > v_now)
       and (not v_paused or j.concurrency_key is null or not pqlite.paused(null, null, j.concurrency_key))
     order by j.run_after, j.id limit 1 for no key update skip locked;
     exit when found;

@@ -1,5 +1,5 @@
--- Store the progress of a running job. Returns WRITTEN; BUSY if another transaction has locked the row (it does not wait:
--- the next progress comes soon); FENCED if the claim is no longer current, and nothing was changed.
+-- Store the progress of a running job. Returns WRITTEN; BUSY if another transaction has locked the row (it does not
+-- wait: the next progress comes soon); FENCED if the claim is no longer current, and nothing was changed.
 --
 -- No index contains the column, so that the update is HOT while the page has room. It commits asynchronously: progress
 -- that a server crash undoes does not matter.

@@ -12,7 +12,7 @@
 -- Jobs that were written as DONE are never returned.
 -- With p_keep_done false, jobs that are DONE are deleted, and a job that does not exist counts as ALREADY.
 --
--- One of the five functions in which jobs end; the others: complete, cancel, take_over, disown.
+-- One of the six functions in which jobs end; the others: complete, cancel, take_over, disown, expire.
 --
 -- `locked_by = me and claims = mine` implies RUNNING (by a CHECK) and, unlike `status = 'RUNNING'`, makes the planner
 -- use the primary key. The lateral lookup starts from the arrays; as a plain join, a batch of 500 became a nested loop

@@ -1,6 +1,6 @@
 -- Take jobs over from a dead worker; the caller has locked these rows. The attempt counts (the claim has counted it)
--- and the job becomes a suspect; at max_attempts it becomes FAILED, else READY with its old run_after. One of the five
--- functions in which jobs end; the others: settle, complete, cancel, disown.
+-- and the job becomes a suspect; at max_attempts it becomes FAILED, else READY with its old run_after. One of the six
+-- functions in which jobs end; the others: settle, complete, cancel, disown, expire.
 create or replace function pqlite.take_over(p_ids bigint[], p_reason text)
 returns table (id bigint, job_type text, queue text, status text, attempts int, locked_by text)
 language plpgsql set search_path = pg_catalog, pg_temp

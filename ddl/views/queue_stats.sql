@@ -1,5 +1,6 @@
--- What waits, runs and has lately ended, per queue and job type. Each part is read by its index, never the history; the
--- DONE have none by age, so those are counted among the newest 20,000 jobs. Of payloads nothing is shown.
+-- The numbers of jobs that wait, run and have recently ended, per queue and job type. Each part is read by an index, and
+-- the history is not read. DONE jobs have no index by age, so they are counted among the newest 20,000 jobs. Payloads are
+-- not shown.
 call pqlite.replace_view('queue_stats', $view$
   select j.queue, j.job_type,
          count(*) filter (where j.status = 'READY' and j.run_after <= statement_timestamp()) as due,

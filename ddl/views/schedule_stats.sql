@@ -1,5 +1,5 @@
--- What became of each schedule: its latest slot and job, the next, and why it does not work if it does not. Of payloads
--- nothing is shown.
+-- The state of each schedule: its latest slot and job, the next slot, and the problem if it does not work. Payloads are
+-- not shown.
 call pqlite.replace_view('schedule_stats', $view$
   select s.name, s.job_type, coalesce(s.cron, 'every ' || s.every) as timing, s.timezone,
          case when s.paused_at is not null then 'paused' when s.disabled_at is not null then 'disabled'

@@ -1,6 +1,6 @@
--- Jobs that do not go on as they should, with the reason in words. Of jobs that wait, the oldest of each lane stands for
--- all behind it. Of payloads nothing is shown. (pqlite.too_new is spelled out: who reads a view must be allowed to call
--- the functions in it.)
+-- Jobs that are stuck, with the reason in words. Of waiting jobs only the oldest of each lane is shown. Payloads are
+-- not shown. (pqlite.too_new is written out, because a role that reads a view needs the right to call the functions in
+-- it.)
 call pqlite.replace_view('stuck_jobs', $view$
   with recursive head as (
     (select j.id, j.queue, j.job_type, j.priority, j.run_after, j.attempts, j.max_attempts,

@@ -1,5 +1,5 @@
 -- Delete finished jobs: DONE ones after 7 days, FAILED and CANCELLED ones after 30. Workers do this by themselves
--- (Worker(retain_done=, retain_failed=)); this is for those who keep everything there, and clean up by hand.
+-- (Worker(retain_done=, retain_failed=)); this is for tables that keep everything and are cleaned up by hand.
 --
 --   psql -f cleanup.sql app          outside of any transaction
 

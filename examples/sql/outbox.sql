@@ -1,4 +1,4 @@
--- An outbox: every change of a table becomes a job, in the transaction that makes the change, whoever makes it.
+-- An outbox: every change of a table becomes a job, in the transaction that makes the change, by any client.
 --
 --   psql -f outbox.sql app
 

@@ -1,4 +1,4 @@
-"""The processes of a measurement, as the one that measures sees them. None outlives it."""
+"""Starts and controls the child processes of a measurement, and ends them with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 from pqlite.bench.errors import BenchError
 from pqlite.uninterrupted import uninterrupted
 
-PATIENCE = 120.0
+ANSWER_SECONDS = 120.0
 END_SECONDS = 5.0
 _LINE_LIMIT = 1 << 26
 _COMPLAINTS = 5
@@ -23,14 +23,14 @@ Answer = dict[str, Any]
 
 
 class Child:
-    """A process that plays a role: it is told commands and gives answers."""
+    """A process with a role: it gets commands and returns answers."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, complaints: IO[bytes]) -> None:
         self.name = name
         self._process = process
         self._complaints = complaints
 
-    async def answer(self, patience: float = PATIENCE) -> Answer:
+    async def answer(self, timeout: float = ANSWER_SECONDS) -> Answer:
         """Return its next answer.
 
         Raises:
@@ -38,12 +38,12 @@ class Child:
         """
         assert self._process.stdout is not None
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 line = await self._process.stdout.readline()
                 if not line:
                     await self._process.wait()
         except TimeoutError:
-            raise BenchError(f"The process of {self.name} has said nothing for {patience:g} seconds.") from None
+            raise BenchError(f"The process of {self.name} has not answered for {timeout:g} seconds.") from None
         if not line:
             raise BenchError(f"The process of {self.name} ended with status {self._process.returncode}{self._last()}.")
         said: Answer = json.loads(line)
@@ -51,20 +51,20 @@ class Child:
             raise BenchError(f"The process of {self.name} failed: {said['error']}")
         return said
 
-    async def ask(self, command: str, patience: float = PATIENCE) -> Answer:
-        """Tell it a command and return its answer."""
+    async def ask(self, command: str, timeout: float = ANSWER_SECONDS) -> Answer:
+        """Send a command and return the answer."""
         self.tell(command)
-        return await self.answer(patience)
+        return await self.answer(timeout)
 
     def tell(self, command: str) -> None:
-        """Tell it a command."""
+        """Send a command."""
         self._write(f"{command}\n")
 
     async def check(self) -> None:
-        """Return if it lives.
+        """Check that it runs.
 
         Raises:
-            BenchError: it has ended, which it was not told to.
+            BenchError: it has ended unexpectedly.
         """
         while self._process.returncode is not None:
             await self.answer()

@@ -1,4 +1,4 @@
-"""What is measured on: said at the start, kept in the JSON. Never an address."""
+"""Describes the machine and the server of a measurement, without addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a measurement cannot be made, in a sentence."""
+"""The error of a measurement that cannot be made."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from pqlite.errors import PqliteError
 
 
 class BenchError(PqliteError):
-    """The benchmark cannot go on; the message is for the person who started it."""
+    """The benchmark cannot continue; the message is shown to the user."""

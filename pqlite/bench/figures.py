@@ -1,4 +1,4 @@
-"""What was measured, and what that amounts to: medians, spans, ratios within one repetition. Pure."""
+"""The measured samples, and their medians, ranges and ratios. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run of one contender gave; None is a number that could not be had.
+    """The numbers of one run of one contender; None: a number that could not be measured.
 
     Series, by their unit, are (seconds, value). Remarks are sentences for the reader.
     """
@@ -62,7 +62,7 @@ class Result:
     base: Sequence[Sample]
 
     def values(self, key: str) -> list[float]:
-        """Return a metric's values that could be had."""
+        """Return a metric's values without None."""
         found = (sample.values.get(key) for sample in self.samples)
         return [value for value in found if value is not None]
 

@@ -1,4 +1,4 @@
-"""Jobs that keep coming: a producer and a worker, looked at every so often for a while."""
+"""Runs a producer and a worker for some time, and samples them regularly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pqlite.bench.tally import Tallies, clock
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How things stood: `seconds` after the first start, jobs started, processor seconds, MiB, milliseconds waited."""
+    """A sample: `seconds` after the first start, jobs started, processor seconds, MiB, milliseconds waited."""
 
     seconds: float
     started: int
@@ -68,7 +68,7 @@ def buckets(looks: Sequence[Look], size: float) -> list[tuple[float, float]]:
     found: list[tuple[float, float]] = []
     begin = looks[0]
     for look in looks[1:]:
-        # A look may come a little early or late.
+        # A sample may come a little early or late.
         if look.seconds - begin.seconds > 0.9 * size:
             found.append((look.seconds, (look.started - begin.started) / (look.seconds - begin.seconds)))
             begin = look

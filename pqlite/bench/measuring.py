@@ -16,7 +16,7 @@ async def measure(run: Run, cases: Sequence[Case], finished: Callable[[Result], 
     for case in cases:
         samples: dict[str, list[Sample]] = {name: [] for name in case.contenders}
         for repetition in range(case.repeat):
-            # Nobody is always first: machines warm up, get busy and slow down.
+            # The order rotates, because machines warm up, get busy and slow down.
             turn = repetition % len(case.contenders)
             for name in (*case.contenders[turn:], *case.contenders[:turn]):
                 sample = await case.measure(run, name)

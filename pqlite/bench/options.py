@@ -1,4 +1,4 @@
-"""What was asked for on the command line."""
+"""The options of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Options:
     contenders: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Put the peers behind the two that are always there."""
+        """Return the contenders: pqlite, the floor, and the chosen peers."""
         object.__setattr__(self, "contenders", (PQLITE, FLOOR, *self.peers))
 
     def jobs_or(self, full: int, quick: int) -> int:

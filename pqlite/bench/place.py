@@ -1,4 +1,4 @@
-"""The schemas that a run works in: made for it, marked as ours, dropped at its end; nothing else is touched."""
+"""The schemas of a run: created for it, marked, and dropped at its end. Nothing else is changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ async def schemas(conn: Connection, dsn: str, contenders: Sequence[Contender]) -
     """Make each contender's schema and what it keeps there; drop them all afterwards, whatever happens.
 
     Raises:
-        BenchError: another run is under way in this database, or a schema of that name is somebody else's.
+        BenchError: another run is under way in this database, or a schema of that name was not created by the
+        benchmarks.
     """
     if not await conn.fetchval(_LOCK):
         raise BenchError("Another 'pqlite bench' is running in this database; wait for it, or use another database.")
@@ -62,7 +63,7 @@ async def _drop(conn: Connection, schema: str) -> None:
         try:
             await conn.execute(f'drop schema if exists "{schema}" cascade')
         except asyncpg.DeadlockDetectedError:
-            # A session whose process is gone may still be in the middle of its last statement.
+            # A session whose process has ended may still execute its last statement.
             await asyncio.sleep(DEADLOCK_PAUSE)
         else:
             return

@@ -62,7 +62,9 @@ class Run:
             yield workers
 
     async def prepare(self, name: str, load: Load | None = None) -> None:
-        """Empty a contender's tables, let jobs wait in them, and have the server's chores done before it counts."""
+        """Empty a contender's tables, let jobs wait in them, and let the server vacuum and checkpoint before the
+        measurement.
+        """
         queue = self.contenders[name]
         await queue.clear(self.conn)
         if load is not None:
@@ -78,7 +80,7 @@ class Run:
             await self.conn.execute("checkpoint")
         except asyncpg.InsufficientPrivilegeError:
             self._may_checkpoint = False
-            progress("This role may not CHECKPOINT: the server will do it when it likes, perhaps while it counts.")
+            progress("This role may not CHECKPOINT: the server may do it during a measurement.")
 
     async def started(self, tallies: Tallies, jobs: int, workers: Sequence[Child]) -> None:
         """Return once so many jobs have started.
@@ -109,5 +111,5 @@ class Run:
 
 
 def progress(line: str) -> None:
-    """Tell the person who waits."""
+    """Print progress."""
     print(line, file=sys.stderr, flush=True)

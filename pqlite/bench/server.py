@@ -1,4 +1,4 @@
-"""The server that is measured on: what it says about itself, and what its processes use, where we can see them."""
+"""The server that is measured, and the processor time of its processes where that can be read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Server:
                         ticks += sum(map(int, fields[11:15]))
                     elif int(fields[1]) == self._postmaster:
                         ticks += sum(map(int, fields[11:13]))
-            # A process that ended while we looked was seen on neither side, or on both: look again.
+            # A process that ended meanwhile was counted not at all or twice: read again.
             if ended is None or ended == ended_before:
                 return ticks / os.sysconf("SC_CLK_TCK")
 

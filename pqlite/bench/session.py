@@ -47,7 +47,7 @@ def run(options: Options, dsn: str | None, reaching: AbstractContextManager[None
 
 
 async def _run(options: Options, dsn: str | None, reaching: AbstractContextManager[None]) -> None:
-    # What a service manager or a CI job sends must not leave schemas behind either.
+    # A SIGTERM, from a service manager or a CI job, must not leave schemas behind either.
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -60,7 +60,7 @@ async def _run(options: Options, dsn: str | None, reaching: AbstractContextManag
                 cases = SCENARIOS[name].cases(options)
                 await measure(run, [case for case in cases if (options.case or "") in case.name], results.append)
         finally:
-            # An interrupted run has measured something, too.
+            # The results of an interrupted run are reported, too.
             _report(options, facts, results)
 
 

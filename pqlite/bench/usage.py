@@ -1,4 +1,4 @@
-"""What a process of ours has used: processor time and memory."""
+"""The processor time and memory of this process."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def _resident(most: int) -> float:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
-        # Elsewhere only the most it ever was is known; macOS counts it in bytes.
+        # Elsewhere only the maximum is known; macOS counts it in bytes.
         return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     return pages * os.sysconf("SC_PAGESIZE") / (1 << 20)

@@ -1,4 +1,4 @@
-"""A child's end of the conversation: commands come on stdin, answers go to stdout, as lines of JSON."""
+"""How a child process communicates: commands come on stdin, answers go to stdout, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Wire:
         """Return the next command."""
         return await self._commands.get()
 
-    async def told(self, expected: str) -> None:
+    async def expect(self, expected: str) -> None:
         """Wait for one command."""
         command = await self.command()
         if command != expected:
-            raise ValueError(f"told {command!r} where {expected!r} was expected")
+            raise ValueError(f"got {command!r} where {expected!r} was expected")
 
     def say(self, **facts: Any) -> None:
-        """Tell the parent."""
+        """Send an answer to the parent."""
         say(**facts)
 
     def _listen(self) -> NoReturn:

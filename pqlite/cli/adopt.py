@@ -12,10 +12,10 @@ from pqlite.cli.command import Commands, add_command
 from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
-Take over a table of pqrun's: its jobs move into pqlite's schema, with their ids,
-and a view takes its place, through which pqrun's clients go on inserting.
-Without --yes it only says what would be done. Stop pqrun's workers first. It can
-be interrupted: the next run goes on where this one stopped.
+Take over a table of pqrun's: its jobs move into pqlite's schema, with their
+ids, and a view takes its place, through which pqrun's clients go on
+inserting. Without --yes it only says what would be done. Stop pqrun's workers
+first. It can be interrupted: the next run goes on where this one stopped.
 """
 
 EXAMPLES = """\
@@ -39,11 +39,11 @@ def add(commands: Commands) -> None:
     database.add_arguments(parser)
     parser.add_argument("--table", default=adoption.TABLE, metavar="NAME", help="pqrun's table; default: %(default)s")
     parser.add_argument("--yes", action="store_true", help="do it")
-    parser.add_argument("--force", action="store_true", help="though its triggers are lost, or jobs seem to run")
+    parser.add_argument("--force", action="store_true", help="even if its triggers are lost, or jobs seem to run")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Adopt the table, or say what stands in the way."""
+    """Adopt the table, or print the reasons against it."""
     address = database.address(arguments.dsn)
     with database.reaching(address.source):
         found, moved = asyncio.run(_adopt(address.dsn, arguments))

@@ -29,7 +29,7 @@ examples:
 
 
 def add(commands: Commands, *, chosen: bool) -> None:
-    """Add the command; its arguments only if it is `chosen`, because they are the benchmarks'."""
+    """Add the command. Its arguments are only declared if it is `chosen`, because that imports the benchmarks."""
     parser = add_command(
         commands,
         "bench",
@@ -39,7 +39,7 @@ def add(commands: Commands, *, chosen: bool) -> None:
         examples=EXAMPLES,
     )
     if chosen:
-        # Imported only when they are asked for: no other command depends on the benchmarks.
+        # Imported only for this command: no other command depends on the benchmarks.
         from pqlite.bench.arguments import add_arguments
 
         add_arguments(parser)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         options = options_of(arguments)
     except ValueError as error:
         raise Failure(str(error), status=2) from None
-    # The environment's database is an app's: only one that was named here is measured.
+    # The database in the environment is an app's, so only one named on the command line is measured.
     dsn = None if arguments.dsn is None else database.address(arguments.dsn, {}).dsn
     try:
         session.run(options, dsn, database.reaching("--dsn"))

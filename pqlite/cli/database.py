@@ -1,4 +1,4 @@
-"""Which database a command talks to, and what to say when it cannot."""
+"""The database that a command uses, and messages for when it cannot be reached."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reaching(source: str) -> Iterator[None]:
     except ConfigurationError:
         raise
     except ValueError as error:
-        # Python's own errors, and asyncpg's about the host, quote the piece they could not read: perhaps a password.
+        # Python's errors, and asyncpg's about the host, quote the part that they could not read, perhaps a password.
         quotes = not from_asyncpg(error) or "URI" in str(error)
         reason = f"it must look like {SHAPE}" if quotes else text(error)
         raise Failure(full_stop(f"The address in {source} cannot be used: {reason}")) from None

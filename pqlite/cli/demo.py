@@ -26,7 +26,7 @@ example:
 
 
 def add(commands: Commands, *, chosen: bool) -> None:
-    """Add the command; its options only if it is `chosen`, because they are the demo's."""
+    """Add the command. Its options are only declared if it is `chosen`, because that imports the demo."""
     parser = add_command(
         commands,
         "demo",
@@ -40,7 +40,7 @@ def add(commands: Commands, *, chosen: bool) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo, or say which extra it needs."""
+    """Run the demo, or print which extra it needs."""
     try:
         return int(_demo().main(arguments))
     except ModuleNotFoundError as error:
@@ -54,5 +54,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _demo() -> Any:
-    """Import the demo only when it is asked for: no other command should depend on it."""
+    """Import the demo, on which no other command depends."""
     return importlib.import_module("pqlite.demo")

@@ -1,4 +1,4 @@
-"""What went wrong, as the one sentence that a command leaves on stderr. Never a DSN, never a password."""
+"""Turns errors into the one sentence that a command prints to stderr, which never contains a DSN or a password."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Failure(Exception):
 
 
 def explain(error: Exception) -> Failure | None:
-    """Return the failure that an expected error means; None for one that needs its traceback."""
+    """Return the failure for an expected error; None for an error that needs its traceback."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, (PqliteError, OSError)) or from_asyncpg(error):
@@ -28,10 +28,10 @@ def from_asyncpg(error: BaseException) -> bool:
 
 
 def text(error: BaseException) -> str:
-    """Return what an error says, on one line; what it is, if it says nothing."""
+    """Return an error's message on one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def full_stop(sentence: str) -> str:
-    """Return the sentence with an end."""
+    """Return the sentence with a full stop."""
     return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

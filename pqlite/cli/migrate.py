@@ -15,9 +15,9 @@ from pqlite.store.postgres import PgJobStore
 
 DESCRIPTION = """\
 Bring the database's schema up to date. Each step is a transaction of its own
-that waits two seconds at most for a lock and is tried again, so that nobody who
-works waits for long. Running it twice, or from several machines at once, is
-harmless. The role needs the right to create the schema.
+that waits two seconds at most for a lock and is tried again, so that no
+session that works waits for long. Running it twice, or from several machines
+at once, is harmless. The role needs the right to create the schema.
 """
 
 EXAMPLES = """\
@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
     )
     database.add_arguments(parser)
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--plan", action="store_true", help="say what would be done, step by step; change nothing")
+    instead.add_argument("--plan", action="store_true", help="print what would be done, step by step; change nothing")
     instead.add_argument(
         "--sql", action="store_true", help="print the SQL that builds the whole schema; needs no database"
     )
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Migrate, and say what was applied; or do what was asked instead."""
+    """Migrate and print what was applied; or print a plan, SQL or roles."""
     if arguments.since is not None and not arguments.sql:
         raise Failure("--from goes with --sql; a database says itself which version it is at.", status=2)
     if arguments.to is not None and arguments.roles:
@@ -103,7 +103,7 @@ def _print(text: str) -> int:
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more when it flushes at exit.
+        # The reader has closed the pipe. Python would raise again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0

@@ -40,7 +40,7 @@ def shortened(text: str | None, width: int) -> str:
 
 
 def user() -> str | None:
-    """Return who runs the command."""
+    """Return the name of the user that runs the command."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # no such user, as in some containers

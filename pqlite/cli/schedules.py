@@ -56,7 +56,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what was asked, and print what came of it."""
+    """Do what was asked, and print the result."""
     if (arguments.name is None) != (arguments.action == "list"):
         wants = "takes no name" if arguments.action == "list" else "needs the name of a schedule"
         raise Failure(f"pqlite schedules {arguments.action} {wants}.", status=2)
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _done(dsn: str, arguments: argparse.Namespace) -> tuple[Any, str]:
-    """Return what came of it, as a JSON value and as text."""
+    """Return the result as a JSON value and as text."""
     name = arguments.name
     async with PgJobStore(dsn=dsn, schema=arguments.schema) as store:
         match arguments.action:

@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Drop the schema, or say what it holds."""
+    """Drop the schema, or print what it contains."""
     address = database.address(arguments.dsn)
     with database.reaching(address.source):
         found = asyncio.run(_uninstall(address.dsn, arguments))

@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the worker until it is told to stop; 0 if it stopped gracefully."""
+    """Run the worker until it is asked to stop; return 0 if it stopped gracefully."""
     worker = target.load(arguments.target)
     _log_to_stderr()
     threads = set(threading.enumerate())
@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 return runner.run(_serve(worker, stop, once=arguments.once))
             finally:
-                # The rest may wait for a handler that nobody can stop, or for a name that is being looked up: Python
-                # joins its thread, asyncio its task. By now others may run its job.
+                # At exit Python would join a thread whose handler does not stop, or that resolves a host name. Other
+                # workers may run its job by now.
                 watchdog = threading.Timer(stop.seconds_to_leave(), _leave_without_them)
                 watchdog.daemon = True
                 watchdog.start()
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Stop:
-    """What signals have asked of a worker, and since when."""
+    """The signals that the process has received, and when."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -102,7 +102,7 @@ class _Stop:
             )
             self._worker.begin_shutdown()
         elif self._signals == 2:
-            # Only once: a further cancellation would hit the worker while it gives its jobs back.
+            # Only once: a second cancellation would interrupt the worker while it gives its jobs back.
             logger.warning("%s: the worker stops at once.", number.name)
             running.cancel()
 
@@ -135,7 +135,7 @@ def _leave_without_them() -> None:
 
 
 def _log_to_stderr() -> None:
-    """Show what the worker and its jobs log, unless the app has set logging up; with WORKER_LOG_JSON as JSON."""
+    """Log to stderr, as JSON with WORKER_LOG_JSON, unless the app has configured logging."""
     if logging.getLogger().hasHandlers():
         return
     handler: logging.Handler = logging.StreamHandler()
@@ -157,7 +157,7 @@ def _log_to_stderr() -> None:
 
 
 class _NameJob(JobFields):
-    """Says in each record that a job's handler has logged which job that was."""
+    """Adds the job to each record that a job's handler logs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         super().filter(record)

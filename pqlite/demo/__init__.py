@@ -1,11 +1,11 @@
-"""`pqlite demo`: all of pqlite on one machine, in a few small files that are meant to be read.
+"""`pqlite demo`: all of pqlite on one machine, in a few small files to read.
 
 index.py     the job: parse a Python file, write its symbols; how jobs are enqueued; the worker
 app.py       a FastAPI app with the worker in its lifespan; page.py is its HTML
 progress.py  what became of the jobs: plain SQL on pqlite.jobs
 once.py      the same jobs without a web server
 
-It listens on 127.0.0.1 only, and indexes whatever path it is told to: it is for one person on one machine.
+It listens on 127.0.0.1 only, and indexes any path that is requested: it is for one person on one machine.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def _serve(arguments: argparse.Namespace, root: Path) -> int:
 async def _database(data_dir: Path | None) -> AsyncIterator[PgJobStore]:
     """Start PostgreSQL, with pqlite's tables and the demo's in it; without a directory, it is gone afterwards."""
     print("Starting PostgreSQL ...", flush=True)
-    # Nobody misses a temporary database after a crash of the machine: no need to wait for the disk.
+    # A temporary database need not survive a crash of the machine, so it does not wait for the disk.
     async with EmbeddedPostgres(data_dir, fsync=data_dir is not None) as postgres:
         async with PgJobStore(dsn=postgres.dsn) as store:
             await store.migrate()

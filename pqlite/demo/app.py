@@ -52,7 +52,7 @@ def create_app(store: PgJobStore, worker: Worker) -> FastAPI:
 
     @app.get("/jobs/{job_id}", response_model=None)
     async def show(job_id: JobId, request: Request) -> Job | HTMLResponse:
-        """Return a job, as a page for a browser and as JSON for everybody else."""
+        """Return a job, as a page for a browser, else as JSON."""
         try:
             job = await store.get(job_id)
         except JobNotFound as error:

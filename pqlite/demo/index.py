@@ -43,7 +43,7 @@ class Symbol(NamedTuple):
 
 
 class EverySecond(BackoffPolicy):
-    """Retry after a second: nobody wants to wait for a demo."""
+    """Retry after a second, so that the demo is quick."""
 
     def retry_delay(self, attempts: int) -> float:
         """Return one second, whatever the attempt."""
@@ -51,7 +51,7 @@ class EverySecond(BackoffPolicy):
 
 
 def indexer(store: PgJobStore, concurrency: int = CONCURRENCY) -> Worker:
-    """Return the worker that indexes: to be entered, or given to an app as its lifespan."""
+    """Return the worker, to enter it or to use its lifespan in an app."""
     return Worker(store, {"index": index}, backoff=EverySecond(), concurrency=concurrency)
 
 
@@ -59,7 +59,8 @@ async def index(ctx: JobContext) -> None:
     """Write the symbols of the file that the payload names.
 
     Parsing keeps a CPU busy, so it happens in a thread and the event loop stays free for the app. The symbols and the
-    job's completion are one transaction: whoever sees the job DONE sees its symbols, and no crash can leave half.
+    job's completion are one transaction: a reader that sees the job DONE sees its symbols, and a crash leaves no part
+    of them.
     """
     path = ctx.job.payload["path"]
     try:

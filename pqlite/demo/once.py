@@ -90,5 +90,5 @@ def _lines() -> Callable[[Progress], None]:
 
 
 def printable(text: str) -> str:
-    """Return text without what a terminal would take for a command: file names and source code are not ours."""
+    """Return text without control characters, because file names and source code may contain any."""
     return "".join(character if character.isprintable() else "?" for character in text)

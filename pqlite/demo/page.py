@@ -1,4 +1,4 @@
-"""HTML, without a template engine and without JavaScript. Everything that is not ours is escaped."""
+"""HTML, without a template engine and without JavaScript. All data is escaped."""
 
 from __future__ import annotations
 

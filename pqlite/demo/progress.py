@@ -1,4 +1,4 @@
-"""What became of the jobs. The queue is a table, and its columns may be read by anybody: this is plain SQL."""
+"""Reads the progress of the jobs by plain SQL: the queue is a table."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ def last_line(error: str) -> str:
 
 
 def short(path: str) -> str:
-    """Return a path as people say it: within the standard library, without where that is."""
+    """Return a path to display: within the standard library, the relative path."""
     return path.removeprefix(f"{STANDARD_LIBRARY}/")

@@ -1,4 +1,4 @@
-"""Child processes that do not outlive us, even when we are killed; knows nothing of PostgreSQL."""
+"""Child processes that end with this process, even if it is killed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 
 # Arguments: log file, two directories to remove, command. The shell becomes the command and leaves a
-# watcher behind, which is nobody's child and reads the lifeline: a line on it is a farewell, its end means
-# that our process is gone. The kernel's parent-death signal would not do: it fires when the thread ends.
+# watcher process behind, which reads from a pipe: a line means a normal end, end of file means that our process
+# has died. The kernel's parent-death signal cannot be used: it fires when the thread ends.
 _GUARD = """
 exec 3<&0 </dev/null >>"$1" 2>&1
 alive() {
@@ -82,7 +82,7 @@ class Guarded:
         return True
 
     def release(self) -> None:
-        """Send the watcher home."""
+        """End the watcher."""
         if self._lifeline in _lifelines:
             _lifelines.discard(self._lifeline)
             with contextlib.suppress(OSError):  # the watcher may have been killed

@@ -1,4 +1,4 @@
-"""Which PostgreSQL binaries to run, and as which user; changes no permission that is not ours."""
+"""Finds the PostgreSQL binaries to run, and the user to run them as."""
 
 from __future__ import annotations
 

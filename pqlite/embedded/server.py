@@ -216,7 +216,7 @@ class EmbeddedPostgres:
 
 
 class _Found(NamedTuple):
-    """A server that somebody else runs, as its postmaster.pid describes it."""
+    """A server that another process has started, as its postmaster.pid describes it."""
 
     pid: int
     host: str
@@ -247,7 +247,7 @@ def _recorded_server(data_dir: Path) -> _Found | None:
         pid = int(lines[0])
         os.kill(pid, 0)
     except PermissionError:
-        pass  # alive, and somebody else's
+        pass  # alive, and owned by another user
     except (OSError, ValueError):
         return None
     return _Found(pid, host=lines[4] or lines[5], port=lines[3])
@@ -278,7 +278,7 @@ def _tail(log: Path) -> str:
 
 
 def _free_port() -> int:
-    # Below the range of outgoing connections, so that nobody takes the port during a restart.
+    # Below the range of outgoing connections, so that no connection takes the port during a restart.
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))

@@ -3,6 +3,8 @@
 Observers run apart from the jobs, and cannot make one fail or wait. They receive an event soon after it happened; `at`
 is the time it happened. The `Job` in an event is the worker's own object, not a copy: do not change it. It may have
 changed since: a job that has just started may be DONE when an observer reads it. Events and outcomes do not change.
+
+(Over 300 lines because it has every event.)
 """
 
 from __future__ import annotations
@@ -162,6 +164,13 @@ class JobsTakenOver(WorkerEvent):
     """The reaper took over jobs of workers that are dead or no longer registered."""
 
     jobs: Sequence[TakenOver]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsExpired(WorkerEvent):
+    """Waiting jobs were cancelled because their `expires_at` has passed."""
+
+    job_ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ def log_event(event: e.Event) -> None:
             )
         case e.ClaimsReleased(job_ids=ids):
             logger.warning("Gave back %s jobs whose claim's answer was lost: %s", len(ids), list(ids[:20]))
+        case e.JobsExpired(job_ids=ids):
+            logger.info("Cancelled %s jobs that were not started before they expired: %s", len(ids), list(ids[:20]))
         case e.JobsTakenOver(jobs=jobs):
             for taken in jobs[:20]:
                 logger.warning(

@@ -225,7 +225,8 @@ class JobStore(WaitVerbs, PauseVerbs, ScheduleVerbs, ABC):
                 unless `ctx.complete()` has committed. Code that blocks the event loop or a thread is not interrupted.
             queue: 1 to 200 bytes; "default" if it is left out.
             tags, metadata: strings and a JSON object for your own use, stored with the job.
-            concurrency_key, expires_at: stored with the job; workers of this version ignore them.
+            concurrency_key: jobs with the same key can be paused together (`pause(key=)`); 1 to 1024 bytes.
+            expires_at: no attempt starts after this time; a job that waits then is CANCELLED within seconds.
             conn: a connection of yours, whose transaction decides whether the job exists; it stays yours. Accepted are
                 asyncpg connections; SQLAlchemy's AsyncSession and AsyncConnection (drivers asyncpg and psycopg),
                 and so SQLModel's session; psycopg's AsyncConnection; and what Tortoise, Piccolo and databases yield

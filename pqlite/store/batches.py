@@ -1,4 +1,7 @@
-"""Turns many jobs into statements: in chunks, of which one is encoded while the server writes another."""
+"""Turns many jobs into statements: in chunks, of which one is encoded while the server writes another.
+
+(Over 300 lines because the order of the chunks, which prevents deadlocks, is best read in one place.)
+"""
 
 from __future__ import annotations
 

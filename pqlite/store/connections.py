@@ -35,7 +35,7 @@ INTRANS = 2
 
 
 class Lent(Protocol):
-    """A connection of a caller, who keeps it."""
+    """A connection of a caller, which pqlite does not close."""
 
     async def fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
         """Run one statement with `$1`-style parameters; return its rows, whose columns are read by position.

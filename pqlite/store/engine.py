@@ -221,6 +221,10 @@ class Engine:
         """Take over jobs, by age, that no registered worker holds."""
         return [taken_over(r) for r in await self.link.fetch(self._sql.reap_stale, stale_after, deadline=5.0)]
 
+    async def expire(self) -> list[int]:
+        """Cancel waiting jobs whose `expires_at` has passed; return their ids."""
+        return [row[0] for row in await self.link.fetch(self._sql.expire, deadline=5.0)]
+
     async def next_death(self, judge: str) -> float | None:
         """Return in how many seconds the next worker could be declared dead; None if no other worker is registered,
         dead or alive.

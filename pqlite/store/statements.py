@@ -68,6 +68,7 @@ class Statements:
     unregister: str = "select pqlite.unregister($1)"
     reap: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap($1, $2)"
     reap_stale: str = "select id, job_type, queue, status, attempts, locked_by from pqlite.reap_stale($1)"
+    expire: str = "select pqlite.expire()"
     next_death: str = "select pqlite.next_death($1)"
     pause: str = "select pqlite.pause($1, $2, $3, $4, $5)"
     resume: str = "select pqlite.resume($1, $2)"

@@ -1,4 +1,7 @@
-"""Builds the parts of one worker run and connects their callbacks. The parts do not import each other."""
+"""Builds the parts of one worker run and connects their callbacks. The parts do not import each other.
+
+(Over 300 lines because all connections between the parts are in one place.)
+"""
 
 from __future__ import annotations
 
@@ -147,6 +150,7 @@ class Parts:
             reap=lambda judge, limit: self.maintenance.run(lambda engine: engine.reap(judge, limit)),
             reap_stale=lambda after: self.maintenance.run(lambda engine: engine.reap_stale(after)),
             next_death=lambda judge: self.maintenance.run(lambda engine: engine.next_death(judge)),
+            expire=lambda: self.maintenance.run(lambda engine: engine.expire()),
             worker_id=config.worker_id,
             stale_every=config.settings.reap_stale_every,
             stale_after=config.settings.default_stale_after,

@@ -1,4 +1,6 @@
-"""Takes over the jobs of dead workers. Every worker may do so at any time, without a leader: the SQL allows that."""
+"""Takes over the jobs of dead workers, and cancels jobs that have expired. Every worker may do so at any time, without
+a leader: the SQL allows that.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from pqlite.events import JobsTakenOver
+from pqlite.events import JobsExpired, JobsTakenOver
 from pqlite.events.announcer import Announcer
 from pqlite.job import TakenOver
 from pqlite.store.link import sqlstate
@@ -31,6 +33,7 @@ class Reaper:
         reap: Callable[[str, int], Awaitable[list[TakenOver]]],
         reap_stale: Callable[[timedelta], Awaitable[list[TakenOver]]],
         next_death: Callable[[str], Awaitable[float | None]],
+        expire: Callable[[], Awaitable[list[int]]],
         worker_id: str,
         stale_every: timedelta,
         stale_after: timedelta,
@@ -40,6 +43,7 @@ class Reaper:
         self._reap = reap
         self._reap_stale = reap_stale
         self._next_death = next_death
+        self._expire = expire
         self._worker_id = worker_id
         self._stale_every = stale_every.total_seconds()
         self._stale_after = stale_after
@@ -56,12 +60,15 @@ class Reaper:
             return Untried(FOREVER)
         death = await self._next_death(self.holder)
         taken = [] if death is None else await self._take_over(self.holder)
+        if expired := await self._expire():
+            self._announce(JobsExpired(self._worker_id, expired))
         if time.monotonic() >= self._next_stale:
             taken += await self._reap_stale(self._stale_after)
             self._next_stale = time.monotonic() + self._stale_every
         if taken:
             self._announce(JobsTakenOver(self._worker_id, taken))
             self._made_ready()
+        if taken or expired:
             return MIN_PAUSE  # there may be more
         return min(max(MAX_PAUSE if death is None else death, MIN_PAUSE), MAX_PAUSE, self._stale_every)
 

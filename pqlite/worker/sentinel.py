@@ -4,6 +4,8 @@ that fails.
 It runs in a daemon thread with an event loop and a connection of its own, so that a handler that blocks the worker's
 loop does not make the worker count as dead. A handler that holds the GIL does block it; the lease is long enough for
 that.
+
+(Over 300 lines because its deadlines depend on each other.)
 """
 
 from __future__ import annotations

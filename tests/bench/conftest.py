@@ -20,7 +20,7 @@ from pqlite.bench.server import Server as BenchServer
 from tests.cli.process import COMMAND, Ran, environment
 from tests.conftest import Server, dsn_of
 
-PATIENCE = 180.0
+ANSWER_SECONDS = 180.0
 # What one process does, so that the processor's cores are used; the sizes are the smallest that there are.
 SHARES = (
     ("enqueue", "drain", "latency"),
@@ -51,7 +51,7 @@ class Measured:
 
 
 async def bench(*arguments: str, **variables: str) -> Ran:
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(ANSWER_SECONDS):
         done = await anyio.run_process(
             [*COMMAND, "bench", *arguments], env=environment(**variables), check=False, stdin=None
         )

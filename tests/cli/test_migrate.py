@@ -244,7 +244,8 @@ async def test_a_plan_says_every_step_and_changes_nothing(empty_dsn: str) -> Non
     ran = await pqlite("migrate", "--dsn", empty_dsn, "--plan")
 
     assert (ran.status, ran.err) == (0, "")
-    steps = "".join(f"Would apply {migration}, in a transaction of its own.\n" for migration in schema.migrations())
+    ways = {False: "in a transaction of its own", True: "as a single statement, outside a transaction"}
+    steps = "".join(f"Would apply {migration}, {ways[migration.alone]}.\n" for migration in schema.migrations())
     assert ran.out == (
         f"The schema 'pqlite' does not exist; this pqlite needs version {schema.latest()}.\n{steps}"
         "Would replace the functions, in one transaction.\nNothing was changed.\n"

@@ -266,7 +266,8 @@ async def test_an_error_is_not_logged_for_who_has_left_meanwhile(jobs: Jobs, cap
     del leaving, staying
     gc.collect()
 
-    assert caplog.records == []
+    # Not more: `gc` may also collect what an earlier test has left.
+    assert "no such function" not in caplog.text
 
 
 @pytest.mark.usefixtures("rarely")

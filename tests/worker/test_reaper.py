@@ -33,6 +33,7 @@ async def test_a_batch_that_takes_too_long_is_tried_smaller_until_it_does_not(er
         reap=reap,
         reap_stale=nothing,
         next_death=nothing,
+        expire=nothing,
         worker_id="w",
         stale_every=timedelta(hours=1),
         stale_after=timedelta(hours=1),

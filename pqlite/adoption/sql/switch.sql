@@ -1,4 +1,4 @@
--- From here on new jobs arrive in pqlite.jobs, whoever inserts them, and the old ones wait in public.jobs_pqrun.
+-- From here on all new jobs are inserted into pqlite.jobs, and the old ones wait in public.jobs_pqrun.
 alter table public.jobs rename to jobs_pqrun;
 -- A job that moves is not deleted.
 alter table public.jobs_pqrun disable trigger user;

@@ -1,4 +1,4 @@
-"""What a queue must be able to do to be measured, and what it is asked to do."""
+"""The interface of a queue that is measured."""
 
 from __future__ import annotations
 

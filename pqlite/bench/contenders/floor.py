@@ -130,7 +130,7 @@ class _Loop:
         )
 
     async def run(self, work: Work) -> None:
-        """Work until told to stop."""
+        """Work until a stop is requested."""
 
         async def handler(payload: Any) -> None:
             work.started(payload)
@@ -151,7 +151,7 @@ class _Loop:
                 await writing
 
     async def run_woken(self, work: Work) -> None:
-        """Sleep until a notification comes, claim one job, start it; until told to stop."""
+        """Sleep until a notification comes, claim one job, start it; until a stop is requested."""
 
         async def handler(payload: Any) -> None:
             work.started(payload)

@@ -28,7 +28,7 @@ async def race(spec: Spec, wire: Wire, producer: Producer) -> None:
     # Connections and prepared statements, as a process that has run for a while has them.
     await asyncio.gather(*(producer.enqueue({"i": 0}, caller=caller) for caller in range(callers)))
     wire.say(loaded=True)
-    await wire.told("go")
+    await wire.expect("go")
     before, began = usage(), clock()
     if spec["bulk"]:
         await producer.enqueue_many([{"i": i} for i in range(jobs)])
@@ -47,7 +47,7 @@ async def now_and_then(spec: Spec, wire: Wire) -> None:
     """Enqueue `jobs` jobs, one each 20 to 30 ms; each carries the time from just before its enqueue."""
     async with contender(spec["contender"]).producer(spec["dsn"], wakes=True) as producer:
         wire.say(loaded=True)
-        await wire.told("go")
+        await wire.expect("go")
         for i in range(spec["jobs"]):
             await asyncio.sleep(random.uniform(0.02, 0.03))
             await producer.enqueue({"i": i, "at": clock()})
@@ -55,12 +55,12 @@ async def now_and_then(spec: Spec, wire: Wire) -> None:
 
 
 async def backlog(spec: Spec, wire: Wire) -> None:
-    """Keep between 3,000 and 4,000 jobs waiting, by the count of those that started, until told to stop."""
+    """Keep between 3,000 and 4,000 jobs waiting, by the count of those that started, until a stop is requested."""
     tallies = Tallies.of(spec["tally"])
     async with contender(spec["contender"]).producer(spec["dsn"]) as producer:
         wire.say(loaded=True)
-        await wire.told("go")
-        stopping = asyncio.create_task(wire.told("stop"))
+        await wire.expect("go")
+        stopping = asyncio.create_task(wire.expect("stop"))
         enqueued = 0
         while not stopping.done():
             if enqueued - tallies.total > 3 * BATCH:
@@ -72,11 +72,11 @@ async def backlog(spec: Spec, wire: Wire) -> None:
 
 
 async def rate(spec: Spec, wire: Wire) -> None:
-    """Enqueue `rate` jobs a second, in bulk fifty times a second, until told to stop. What is late is made up for."""
+    """Enqueue `rate` jobs a second, in bulk fifty times a second, until a stop is requested. Delays are made up for."""
     async with contender(spec["contender"]).producer(spec["dsn"]) as producer:
         wire.say(loaded=True)
-        await wire.told("go")
-        stopping = asyncio.create_task(wire.told("stop"))
+        await wire.expect("go")
+        stopping = asyncio.create_task(wire.expect("stop"))
         began, enqueued = clock(), 0
         while not stopping.done():
             due = int((clock() - began) / 1e9 * spec["rate"]) - enqueued

@@ -1,4 +1,4 @@
-"""A job that does nothing, declared in each way that there is: the worker that runs it, and who enqueues it."""
+"""A job that does nothing, declared in each possible way: its worker and its producer."""
 
 from __future__ import annotations
 

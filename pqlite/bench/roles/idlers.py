@@ -1,4 +1,4 @@
-"""A process of many pqlite workers that have nothing to do: each serves a queue in which no job ever is."""
+"""A process with many idle pqlite workers: each serves an empty queue."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pqlite.worker import Worker
 
 
 async def play(spec: Spec, wire: Wire) -> None:
-    """Enter the workers, say so, and leave them when told to "stop"."""
+    """Enter the workers, report it, and leave them after the command "stop"."""
     async with AsyncExitStack() as stack:
         for number in range(spec["workers"]):
             store = PgJobStore(dsn=spec["dsn"], schema=SCHEMA)
             worker = Worker(store, {JOB_TYPE: _never}, queues=[f"idle{number}"])
             await stack.enter_async_context(worker)
         wire.say(loaded=True)
-        await wire.told("stop")
+        await wire.expect("stop")
     wire.say(rss=usage().rss)
 
 

@@ -29,10 +29,10 @@ MIX = {"short": 60, "flaky": 10, "delayed": 10, "keyed": 9, "threaded": 5, "tran
 
 
 async def produce(spec: Spec, wire: Wire) -> None:
-    """Enqueue `rate` jobs a second, one call each, until told to stop."""
+    """Enqueue `rate` jobs a second, one call each, until a stop is requested."""
     async with PgJobStore(dsn=spec["dsn"], schema=SCHEMA) as store:
         wire.say(loaded=True)
-        await wire.told("go")
+        await wire.expect("go")
         stopping = asyncio.create_task(_obey(wire))
         began, enqueued = clock(), 0
         while not stopping.done():
@@ -74,19 +74,19 @@ async def work(spec: Spec, wire: Wire) -> None:
     worker = Worker(store, handlers, retain_done=RETENTION, retain_failed=RETENTION, observers=[observe])
     logging.getLogger("pqlite").addFilter(lambda record: not record.getMessage().startswith("Job "))  # they are to fail
     wire.say(loaded=True)
-    await wire.told("go")
+    await wire.expect("go")
     async with worker:
         wire.say(ready=True)
         while (command := await wire.command()) == "look":
             wire.say(**count.look(), ended=dict(ended), trouble=worker.trouble())
         if command != "stop":
-            raise ValueError(f"told {command!r}")
+            raise ValueError(f"unknown command {command!r}")
     wire.say(**count.look(), ended=dict(ended), trouble=None)
 
 
 def _handler(kind: str, count: Count) -> Any:
     async def handle(ctx: JobContext) -> dict[str, int] | None:
-        # How long a job waited that was not to start at once says nothing.
+        # The waiting time of a job that is due later is not counted.
         if kind == "delayed" or ctx.attempt > 1:
             count.started_untimed(ctx.job.payload)
         else:

@@ -34,7 +34,7 @@ async def serve(spec: Spec, wire: Wire, run: Callable[[Work], Coroutine[Any, Any
         job_types=spec.get("job_types", [JOB_TYPE]),
     )
     wire.say(loaded=True)
-    await wire.told("go")
+    await wire.expect("go")
     working = asyncio.create_task(run(work))
     obeying = asyncio.create_task(_obey(wire, count))
     await asyncio.wait([working, obeying], return_when=asyncio.FIRST_COMPLETED)
@@ -49,7 +49,7 @@ async def _obey(wire: Wire, count: Count) -> None:
     while (command := await wire.command()) == "look":
         wire.say(**count.look())
     if command != "stop":
-        raise ValueError(f"told {command!r}")
+        raise ValueError(f"unknown command {command!r}")
 
 
 class Count:

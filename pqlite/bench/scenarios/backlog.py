@@ -1,4 +1,4 @@
-"""Does a claim cost more where more jobs wait?"""
+"""Whether a claim costs more when more jobs wait."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def measure(run: Run, name: str, *, load: Load, seconds: float) -> Sample:
             async with asyncio.timeout(seconds):
                 await run.started(tallies, load.jobs, [worker])
         except TimeoutError:
-            pass  # that is how it is meant to end where many wait
+            pass  # expected where many jobs wait
         end = tallies.last if tallies.total >= load.jobs else clock()
         look, after = await worker.ask("look"), run.server.cpu()
         started = (await worker.ask("stop"))["count"]

@@ -45,7 +45,7 @@ def cases(options: Options) -> Sequence[Case]:
 
 
 async def measure(run: Run, name: str, *, load: Load, processes: int = 1, keep: bool = True, **spec: Any) -> Sample:
-    """Let jobs wait, start workers, and see how long they take; `spec` is what else these are told."""
+    """Let jobs wait, start workers, and measure how long they take; `spec` has further arguments."""
     queue, tallies = run.contenders[name], run.tallies()
     load = replace(load, jobs=min(load.jobs, queue.most_jobs))
     await run.prepare(name, load)

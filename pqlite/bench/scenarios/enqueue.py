@@ -49,13 +49,13 @@ def cases(options: Options) -> Sequence[Case]:
 async def measure(
     run: Run, name: str, *, jobs: int, callers: int, bulk: bool, role: str = "roles.enqueuer:fast", **spec: Any
 ) -> Sample:
-    """Let a process enqueue jobs that nobody runs; `spec` is what else it is told."""
+    """Let a process enqueue jobs that are not run; `spec` has further arguments."""
     await run.prepare(PQLITE if name == FLOOR else name)
     queue = WRITES if name == FLOOR else name
     async with run.child(role, queue, jobs=jobs, callers=callers, bulk=bulk, **spec) as enqueuer:
         await enqueuer.answer()
         before = run.server.cpu()
-        took = await enqueuer.ask("go", patience=600)
+        took = await enqueuer.ask("go", timeout=600)
         after = run.server.cpu()
     jobs -= jobs % callers
     server = None if before is None or after is None else after - before

@@ -1,4 +1,4 @@
-"""What a worker costs that has nothing to do, and whether many of them slow down one that has."""
+"""The cost of idle workers, alone and beside a busy one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDLERS, FEW_IDLERS = 100, 20
 CONNECTIONS_EACH = 4
 SPARE_CONNECTIONS = 20
 WARM_UP = 20.0
-"""By then a worker has found nothing so often that it sleeps as long as it ever does."""
+"""After this time an idle worker sleeps for its maximum time."""
 METRICS = (
     Metric("rss", "MiB", "MiB", 1),
     Metric("transactions", "trans-\nactions/s", "1/s", 1),
@@ -43,7 +43,7 @@ def cases(options: Options) -> Sequence[Case]:
     beside = partial(_drained_beside, load=load, idlers=idlers)
     return [
         Case("idle", f"one idle worker, {seconds:g} s", METRICS, both, partial(_idle, seconds=seconds), repeat),
-        Case("idle", "drain, nobody else there", drain.METRICS, both, partial(drain.measure, load=load), repeat),
+        Case("idle", "drain, alone", drain.METRICS, both, partial(drain.measure, load=load), repeat),
         Case("idle", f"drain, {idlers} idle workers beside it", drain.METRICS, both, beside, repeat),
     ]
 

@@ -1,4 +1,4 @@
-"""The same while somebody's open transaction keeps vacuum from removing anything."""
+"""The same while an open transaction prevents vacuum from removing anything."""
 
 from __future__ import annotations
 

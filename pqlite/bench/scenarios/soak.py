@@ -1,4 +1,4 @@
-"""Hours of ordinary work at a moderate rate: does anything grow that should not?"""
+"""Hours of ordinary work at a moderate rate, to see whether memory or anything else grows."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def _measure(run: Run, name: str, *, seconds: float, rate: int) -> Sample:
         except asyncio.CancelledError:
             if len(states) < 2:
                 raise
-            # Somebody has seen enough of it, and is told what there was to see.
+            # It was interrupted: report what was measured so far.
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()

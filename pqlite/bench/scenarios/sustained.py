@@ -1,4 +1,4 @@
-"""Jobs that keep coming faster than they are worked off: does the rate hold?"""
+"""Jobs that are enqueued faster than they are run, to see whether the rate holds."""
 
 from __future__ import annotations
 

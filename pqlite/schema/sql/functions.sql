@@ -1,2 +1,2 @@
--- What was installed last; null where nobody has recorded it.
+-- The digest of the functions that were installed last; null if none is recorded.
 select m.functions from pqlite.migrations m order by m.version desc limit 1

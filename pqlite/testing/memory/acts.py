@@ -85,6 +85,7 @@ def retry(table: Table, job_id: int) -> JobStatus:
             run_after=now,
             updated_at=now,
             crashes=0,
+            expires_at=None if row.expires_at is None or row.expires_at <= now else row.expires_at,
             max_attempts=max(row.max_attempts, row.attempts + 1),
             finished_at=None,
             cancel_requested_at=None,
@@ -93,8 +94,18 @@ def retry(table: Table, job_id: int) -> JobStatus:
     return row.status
 
 
+def expire(table: Table) -> None:
+    """Cancel waiting jobs whose expires_at has passed."""
+    now = table.clock.now()
+    for row in table.free():
+        if row.expires_at is not None and row.expires_at <= now and row.status in (READY, JobStatus.BLOCKED):
+            error = f"expired: it was not started before {row.expires_at:%Y-%m-%d %H:%M:%S %Z}"
+            table.put(replace(row, status=CANCELLED, finished_at=now, updated_at=now, last_error=error))
+
+
 def pickup(table: Table, holder: str, queues: Sequence[str] | None, types: Sequence[str] | None) -> Job | None:
     """Claim the best due job; suspects come last."""
+    expire(table)
     now = table.clock.now()
     due = [row for row in table.free() if row.status is READY and row.run_after <= now and wanted(row, queues, types)]
     if not due:
@@ -108,6 +119,7 @@ def claim_due(
 ) -> Job | None:
     """Claim the job that `drain` runs next: suspects come first, and payloads that are too new are left alone."""
     table.draining.add(holder)
+    expire(table)
     now = table.clock.now()
     due = [row for row in table.free() if row.status is READY and row.run_after <= now and wanted(row, queues, types)]
     due = [row for row in due if not too_new(row, versions)]

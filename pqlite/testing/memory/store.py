@@ -1,4 +1,7 @@
-"""MemoryJobStore: what JobStore promises, without a database. What is done to the table is in acts.py."""
+"""MemoryJobStore: what JobStore promises, without a database. What is done to the table is in acts.py.
+
+(Over 300 lines because it is one class with an act for each verb.)
+"""
 
 from __future__ import annotations
 
