@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import shutil
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -16,9 +18,10 @@ def as_json(value: Any) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return the rows, of which the first is the heads, in columns."""
+    """Return the rows, of which the first is the heads, in columns; lines that are too long for a terminal are cut."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # a script gets everything
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip()[:room] for row in rows)
 
 
 def facts(named: dict[str, Any]) -> str:
