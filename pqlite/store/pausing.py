@@ -127,7 +127,7 @@ class PauseVerbs:
 
 def _scope(queue: str | None, job_type: str | None, key: str | None) -> tuple[Scope, str]:
     given: dict[Scope, str | None] = {"queue": queue, "job_type": job_type, "key": key}
-    named = [(scope, value) for scope, value in given.items() if value is not None]
+    named: list[tuple[Scope, str]] = [(scope, value) for scope, value in given.items() if value is not None]
     if len(named) != 1:
         raise InvalidJob("name exactly one of queue=, job_type= and key=")
     scope, value = named[0]
