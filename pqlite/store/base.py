@@ -5,8 +5,11 @@ The acts that a backend supplies are declared at the end of the class.
 
 A new verb needs a method here, which checks its arguments, calls an act of the backend and announces an event; an
 abstract act at the end of the class; the act in `PgJobStore`, which calls a function of ddl/functions (its statement is
-in statements.py); and the act in `MemoryJobStore`. A new option of `enqueue` is a field of `NewJob` and `JobOptions`
-in job.py, a column in validation.py, and an argument of the SQL functions that enqueue.
+in statements.py); and the act in `MemoryJobStore`. A new option of `enqueue` is a field of `NewJob` (with its
+default), `JobOptions` and `Job` in job.py; a name in `COLUMNS` and its check in `row` in validation.py; an argument of
+the SQL functions enqueue, enqueue_many, enqueue_keyless and insert_keyed; and a line in the docstring of `enqueue`. The
+statements, their defaults and the rows in memory follow from these. To be readable by `get`, it is also selected in
+statements.py (`JOB_COLUMNS`) and read in rows.py.
 
 (Over 300 lines because it is the whole public store; most of them are signatures and docstrings.)
 """
